@@ -1,0 +1,238 @@
+"""The study file as typed, closed models: a wrong key, type or value is an error with its name.
+
+A study is one YAML file under ``params/``. `load_study` reads and checks all of it before anything runs; a default in
+this module is the paper's value wherever the paper gives one.
+"""
+
+import difflib
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ecglib import paths
+from ecglib.models import REGISTRY
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+LabelKind = Literal["angiographic", "proxy", "synthetic"]
+
+
+class StudyError(ValueError):
+    """A study file, or a parameter given on the command line, that can't be used; one sentence a mistake."""
+
+
+class Closed(BaseModel):
+    """A section in which every key is known: anything else is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SyntheticCohort(Closed):
+    """Simulated recordings that ship with the package (label kind: synthetic)."""
+
+    source: Literal["synthetic"]
+    records: int = Field(ge=60, le=1_000_000, description="ECGs in all; 10,893 gives the paper's size")
+    subtle: float = Field(0.67, ge=0, le=1, description="share of the OMI whose ST changes are subtle")
+
+
+class PtbxlCohort(Closed):
+    """PTB-XL with a proxy label read from its annotations (label kind: proxy)."""
+
+    source: Literal["ptbxl"]
+    label: Literal["acute_mi", "acute_mi_strict", "mi"] = "acute_mi"
+    sampling_rate: Literal[100, 500] = 100
+    prevalence: Fraction | None = Field(None, description="share of positive ECGs, by drawing negatives by patient")
+    same_patient_negatives: Literal["keep", "drop"] = "keep"
+    allow_missing_records: bool = False
+
+
+class FilesCohort(Closed):
+    """A folder of recordings, or ready median beats, with a table of labels: a user's own cohort."""
+
+    source: Literal["files"]
+    name: str
+    folder: str = Field(description="where the recordings lie")
+    table: str = Field(description="CSV or parquet: record_id or path, patient_id, site, age, sex, label")
+    label_kind: LabelKind
+    label_meaning: str = Field(min_length=10, description="what a label of 1 means, in words")
+    beats_unit: Literal["uV", "mV"] | None = Field(None, description="set for ready median beats (.npy, .npz)")
+
+
+class Signal(Closed):
+    """From 10 s to the median beat; defaults from the authors' later code."""
+
+    high_pass_hz: float = Field(0.7, gt=0, le=2)
+    low_pass_hz: Literal[100, 150] = 150
+    mains_hz: Literal["find", "off", 50, 60] = "find"
+    blank_pacing: bool = True
+    on_poor_quality: Literal["keep", "flag", "drop"] = "flag"
+
+
+class Folds(Closed):
+    """Patient-stratified folds (paper, section II.B); rotation k validates on fold k and tests on fold k+1."""
+
+    count: int = Field(10, ge=3, le=50)
+    rotations: tuple[int, ...] | None = Field(None, description="None: all of them")
+
+
+class Training(Closed):
+    """The paper's protocol (section II.B); defaults are the paper's values."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(128, ge=2, description="before undersampling within the batch")
+    plateau_factor: Fraction = 0.8
+    plateau_patience: int = Field(3, ge=0)
+    early_stopping: int | None = Field(None, ge=1, description="stop after so many epochs without a better score")
+    normalisation: Literal["lead_zscore", "millivolt"] = "lead_zscore"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    stream: bool = Field(False, description="read batches from the memory map: for cohorts larger than memory")
+
+
+class Model(Closed):
+    """One model of a study; the key it stands under names it in tables, runs and predictions."""
+
+    network: str | None = Field(None, description="registered model; None: the key itself")
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    normalisation: Literal["lead_zscore", "millivolt"] | None = Field(None, description="None: that of `training`")
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict, description="options of the model")
+
+
+class Statistics(Closed):
+    """Bootstrap over patients, drawn jointly in all rotations and models."""
+
+    draws: int = Field(2000, ge=100)
+    confidence: Fraction = 0.95
+
+
+class Saliency(Closed):
+    """Which model is explained, and with how many positives."""
+
+    positives: int | None = Field(None, ge=1, description="None: all positives of the test fold, as the paper")
+
+
+class Study(Closed):
+    """A whole study; see the files under ``params/``."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str
+    seed: int = Field(42, ge=0, lt=2**31)
+    threads_per_run: int = Field(1, ge=1, description="threads of one run; part of what fixes its bits")
+    cohort: Annotated[SyntheticCohort | PtbxlCohort | FilesCohort, Field(discriminator="source")]
+    signal: Signal = Signal()
+    folds: Folds = Folds()
+    training: Training = Training()
+    models: dict[str, Model] = Field(min_length=1)
+    selected_model: str = "ecg_smart_net"
+    statistics: Statistics = Statistics()
+    saliency: Saliency = Saliency()
+
+    @model_validator(mode="after")
+    def _fits_together(self):
+        for rotation in self.folds.rotations or ():
+            if not 0 <= rotation < self.folds.count:
+                raise ValueError(
+                    f"folds.rotations: {rotation} is not a rotation of {self.folds.count} folds "
+                    f"(allowed: 0 to {self.folds.count - 1})"
+                )
+        for key, model in self.models.items():
+            name = model.network or key
+            if name not in REGISTRY:
+                raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, REGISTRY)}")
+            entry = REGISTRY[name]
+            for option, value in model.options.items():
+                if option not in entry.options:
+                    raise ValueError(f"models.{key}.options: '{option}' is unknown{nearest(option, entry.options)}")
+                if not isinstance(value, str) and value not in entry.options[option]:
+                    raise ValueError(f"models.{key}.options.{option}: {value!r} is not one of {entry.options[option]}")
+            if entry.kind == "network" and model.learning_rate is None:
+                raise ValueError(f"models.{key}: learning_rate is missing; give it, for example 1.0e-5")
+        if self.selected_model not in self.models:
+            raise ValueError(
+                f"selected_model: '{self.selected_model}' is not in models{nearest(self.selected_model, self.models)}"
+            )
+        return self
+
+    @property
+    def rotations(self) -> tuple[int, ...]:
+        """Rotations that are run, in order."""
+        return self.folds.rotations if self.folds.rotations is not None else tuple(range(self.folds.count))
+
+    @cached_property
+    def cohort_key(self) -> str:
+        """Name of the built cohort: its source and a hash of everything that shapes it."""
+        told = [self.cohort.model_dump(), self.signal.model_dump(), self.seed]
+        return f"{self.cohort.source}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]}"
+
+
+def nearest(name: str, known) -> str:
+    """Return the end of an error sentence: the nearest known name, or all that are allowed."""
+    known = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f" (allowed: {', '.join(known) or 'none'})"
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A YAML file, from the current folder or from the project root; or the bare name of a study in ``params/``.
+
+    Raises
+    ------
+    StudyError
+        Naming the file, each wrong key or value, and what is allowed.
+    """
+    file = paths.find(path)
+    if not file.exists() and (paths.PARAMS / f"{path}.yaml").exists():
+        file = paths.PARAMS / f"{path}.yaml"
+    if not file.is_file():
+        known = sorted(p.name for p in paths.PARAMS.glob("*.yaml"))
+        raise StudyError(f"Study file {path} does not exist{nearest(file.name, known)}")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise StudyError(f"{file.name} is not valid YAML: {error}") from None
+    try:
+        study = Study.model_validate_json(json.dumps(content))  # JSON mode: lists may stand for tuples
+    except ValidationError as error:
+        raise StudyError("\n".join(f"{file.name}: {_sentence(e, content)}" for e in error.errors())) from None
+    if study.name != file.stem:
+        raise StudyError(f"{file.name}: name is '{study.name}' but must equal the file's name '{file.stem}'")
+    return study
+
+
+def _sentence(error: dict, content: dict) -> str:
+    """Turn one pydantic error into a sentence with the key's full name and what is allowed there."""
+    tags = {"synthetic", "ptbxl", "files"}
+    where = [str(part) for part in error["loc"]]
+    if len(where) > 1 and where[0] == "cohort" and where[1] in tags:  # pydantic names the union's branch: not a key
+        del where[1]
+    dotted = ".".join(where) or "the file"
+    if error["type"] == "extra_forbidden":
+        allowed = _fields_at(where[:-1], content)
+        return f"{dotted} is not a known key{nearest(where[-1], allowed)}"
+    if error["type"] == "missing":
+        return f"{dotted} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message
+    return f"{dotted} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(where: list[str], content: dict) -> list[str]:
+    """Names of the keys that the section at `where` knows."""
+    if not where:
+        return list(Study.model_fields)
+    if where[0] == "cohort":
+        kinds = {"synthetic": SyntheticCohort, "ptbxl": PtbxlCohort, "files": FilesCohort}
+        return list(kinds[content["cohort"]["source"]].model_fields)
+    if where[0] == "models":
+        return list(Model.model_fields)
+    return list(type(Study.model_fields[where[0]].default).model_fields)

@@ -1,0 +1,47 @@
+"""The only module that knows where things lie: studies, cohorts, runs, figures.
+
+Layout below the project root (or below ``ECGLIB_HOME``, if that is set)::
+
+    params/<study>.yaml
+    data/cohorts/<source>-<key>/            beats.npy, records.parquet, cohort.json
+    outputs/<study>/<notebook>/             what a notebook made: notebook.ipynb, tables, figures, run.json
+    outputs/<study>/runs/<model>/rotation_<k>/   one trained model
+    outputs/reference/<study>/              the same, committed to be read
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(os.environ.get("ECGLIB_HOME", Path(__file__).resolve().parent.parent))
+NOTEBOOKS = ROOT / "notebooks"
+PARAMS = ROOT / "params"
+DATA = ROOT / "data"
+OUTPUTS = ROOT / "outputs"
+REFERENCE = OUTPUTS / "reference"
+LOCK = ROOT / "requirements.lock"
+
+
+def find(path: str | Path) -> Path:
+    """Resolve a path given by a user: as it stands from the current folder, else from the project root."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.is_absolute() or path.exists() else (ROOT / path).resolve()
+
+
+def cohort_folder(key: str) -> Path:
+    """Folder of a built cohort; `key` is `Study.cohort_key`, so studies with equal settings share one cohort."""
+    return DATA / "cohorts" / key
+
+
+def study_folder(study: str) -> Path:
+    """Folder of everything the study of that name wrote."""
+    return OUTPUTS / study
+
+
+def step_folder(study: str, step: str) -> Path:
+    """Folder of one notebook's results, for example ``outputs/demo/07_comparison``."""
+    return OUTPUTS / study / step
+
+
+def run_folder(study: str, model: str, rotation: int) -> Path:
+    """Folder of one trained model, for example ``outputs/demo/runs/ecg_smart_net/rotation_3``."""
+    return OUTPUTS / study / "runs" / model / f"rotation_{rotation}"

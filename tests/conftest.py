@@ -1,0 +1,15 @@
+"""What the tests share: where real ECGs lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder with ptb-xl/, ludb/, omi-features/ and philips-xml/, named by ECGLIB_TEST_DATA."""
+    folder = os.environ.get("ECGLIB_TEST_DATA")
+    if not folder:
+        pytest.skip("needs real ECGs: set ECGLIB_TEST_DATA to a folder holding ptb-xl, ludb, omi-features, philips-xml")
+    return Path(folder)
