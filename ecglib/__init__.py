@@ -21,3 +21,11 @@ try:
     __version__ = version("ecg-smart-net-reproduction")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+
+def __getattr__(name):
+    if name == "load_model":  # on demand: torch takes seconds to import
+        from ecglib.trainer import load_model
+
+        return load_model
+    raise AttributeError(f"module 'ecglib' has no attribute '{name}'")

@@ -97,12 +97,16 @@ def partial(final: Path) -> Path:
 
 
 def replace(folder: Path, final: Path) -> None:
-    """Rename a complete folder to its final name; an older one of that name goes only after the new one is there."""
+    """Rename a complete folder to its final name; an older one of that name goes only after the new one is there.
+
+    A checkpoint is kept until then, so that a run killed just before goes on from it.
+    """
     old = final.with_name(final.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         os.rename(final, old)
     os.rename(folder, final)
+    (final / "checkpoint.pt").unlink(missing_ok=True)
     shutil.rmtree(old, ignore_errors=True)
 
 

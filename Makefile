@@ -1,0 +1,52 @@
+# ECG-SMART-NET reproduction. `make help` lists what can be made.
+STUDY ?= params/demo.yaml
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+DATA_DIR ?=
+ARGS ?=
+
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+# The notebooks' kernel and Snakemake's jobs must be those of .venv, whatever else is on the PATH.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONHASHSEED := 0
+export CUBLAS_WORKSPACE_CONFIG := :4096:8
+
+.PHONY: help reproduce test lint lab format clean
+
+help:  ## list what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@echo
+	@echo "reproduce takes STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)), DATA_DIR=folder with the data"
+
+# On Linux x86-64 the exact versions of the lock; elsewhere the ranges of pyproject.toml.
+$(READY): requirements.lock pyproject.toml
+	@python3 -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11 to 3.13 is needed; python3 is {v[0]}.{v[1]}")'
+	@echo "Installing into .venv (a few minutes, once)"
+	@test -x $(PYTHON) || python3 -m venv .venv
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  $(PYTHON) -m pip install -q --disable-pip-version-check -r requirements.lock && \
+	  $(PYTHON) -m pip install -q --disable-pip-version-check --no-deps -e . ; \
+	else $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]' ; fi
+	@touch $@
+
+reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
+	@$(PYTHON) -m snakemake --quiet rules host progress --cores $(CORES) --rerun-incomplete --keep-going \
+	  --config study="$(STUDY)" data_dir="$(DATA_DIR)" $(ARGS)
+	@$(PYTHON) -m ecglib.execute summary --study "$(STUDY)"
+
+test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
+	$(PYTHON) -m pytest -m "not slow"
+
+lint: $(READY)  ## ruff on code and notebooks, and notebooks without outputs
+	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+	$(PYTHON) -m nbstripout --verify --extra-keys "metadata.language_info" notebooks/*.ipynb
+
+format: $(READY)  ## let ruff and nbstripout tidy up
+	$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .
+	$(PYTHON) -m nbstripout --extra-keys "metadata.language_info" notebooks/*.ipynb
+
+lab: $(READY)  ## JupyterLab on localhost, with its token
+	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=.
+
+clean:  ## remove what runs left half-finished
+	rm -rf outputs/*/*.partial outputs/*/runs/*/*.partial

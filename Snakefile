@@ -1,0 +1,115 @@
+# One study as a graph: each box is one papermill run of one notebook, in a folder of its own.
+# make reproduce STUDY=params/x.yaml CORES=n   (or: snakemake --cores n --config study=params/x.yaml)
+import json
+import sys
+
+from ecglib import paths
+from ecglib.models import REGISTRY
+from ecglib.params import StudyError, load_study
+
+try:
+    STUDY = load_study(config["study"])
+except StudyError as error:
+    sys.exit(str(error))
+
+FILE = str(paths.find(config["study"]))
+DATA_DIR = str(paths.find(config["data_dir"])) if config.get("data_dir") else ""
+OUT = f"outputs/{STUDY.name}"
+NETWORKS = [m for m, s in STUDY.models.items() if REGISTRY[s.network or m].kind == "network"]
+COHORT = str(paths.cohort_folder(STUDY.cohort_key).relative_to(paths.ROOT)) + "/cohort.json"
+RUN = f"{sys.executable} -m ecglib.execute"
+
+
+def section(*names):
+    """The parts of the study that a step depends on: when they change, it runs again."""
+    told = STUDY.model_dump()
+    return json.dumps({name: told[name] for name in names}, sort_keys=True)
+
+
+def runs(models):
+    return [f"{OUT}/runs/{m}/rotation_{k}/run.json" for m in models for k in STUDY.rotations]
+
+
+rule all:
+    input:
+        [f"{OUT}/{step}/run.json" for step in (
+            "01_data_exploration", "03_models", "07_comparison", "08_selected_model", "09_saliency")],
+
+
+rule cohort:
+    input:
+        "notebooks/00_cohort.ipynb",
+    output:
+        f"{OUT}/00_cohort/run.json",
+    params:
+        section("cohort", "signal", "seed"),
+    log:
+        f"{OUT}/logs/00_cohort.log",
+    threads: workflow.cores
+    shell:
+        RUN + f" 00_cohort --study {FILE} --set data_dir={DATA_DIR} > {{log}} 2>&1"
+
+
+rule folds:
+    input:
+        rules.cohort.output,
+        "notebooks/02_folds.ipynb",
+    output:
+        f"{OUT}/02_folds/run.json",
+    params:
+        section("folds", "seed"),
+    log:
+        f"{OUT}/logs/02_folds.log",
+    shell:
+        RUN + f" 02_folds --study {FILE} > {{log}} 2>&1"
+
+
+rule network:
+    input:
+        rules.folds.output,
+        "notebooks/05_train_network.ipynb",
+    output:
+        f"{OUT}/runs/{{model}}/rotation_{{rotation}}/run.json",
+    params:
+        lambda w: section("training", "seed", "threads_per_run") + STUDY.models[w.model].model_dump_json(),
+    log:
+        f"{OUT}/logs/05_{{model}}_{{rotation}}.log",
+    wildcard_constraints:
+        model="|".join(NETWORKS),
+        rotation=r"\d+",
+    threads: STUDY.threads_per_run
+    resources:
+        gpu=1,
+    shell:
+        RUN + f" 05_train_network --study {FILE} --set model={{wildcards.model}} --set rotation={{wildcards.rotation}}"
+        f" --folder {OUT}/runs/{{wildcards.model}}/rotation_{{wildcards.rotation}} > {{log}} 2>&1"
+
+
+rule after_cohort:
+    input:
+        rules.cohort.output,
+        "notebooks/{step}.ipynb",
+    output:
+        f"{OUT}/{{step}}/run.json",
+    log:
+        f"{OUT}/logs/{{step}}.log",
+    wildcard_constraints:
+        step="01_data_exploration|03_models",
+    shell:
+        RUN + f" {{wildcards.step}} --study {FILE} > {{log}} 2>&1"
+
+
+rule after_training:
+    input:
+        runs(STUDY.models),
+        "notebooks/{step}.ipynb",
+    output:
+        f"{OUT}/{{step}}/run.json",
+    params:
+        section("statistics", "saliency", "selected_model"),
+    log:
+        f"{OUT}/logs/{{step}}.log",
+    wildcard_constraints:
+        step="07_comparison|08_selected_model|09_saliency",
+    shell:
+        RUN + f" {{wildcards.step}} --study {FILE} > {{log}} 2>&1"

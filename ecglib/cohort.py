@@ -1,0 +1,262 @@
+"""The cohort contract: median beats, one table of records, and what the labels mean.
+
+A cohort is a folder: ``beats.npy`` int16 µV ``(n, 12, 600)`` at 500 Hz with the R peak at sample 300,
+``records.parquet`` with one row per ECG in the same order, and ``cohort.json``.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
+from ecglib.execute import partial, replace, sha256, write_json
+from ecglib.signal import SignalError, process
+from ecglib.sources import ReadError, Source
+
+RECORDS = pa.DataFrameSchema(
+    {
+        "record_id": pa.Column(str, unique=True),
+        "patient_id": pa.Column(str),
+        "site": pa.Column(str),
+        "age": pa.Column(float, pa.Check.in_range(0, 120), nullable=True),
+        "sex": pa.Column(str, pa.Check.isin(["female", "male"]), nullable=True),
+        "label": pa.Column(int, pa.Check.isin([0, 1])),
+        "poor_quality": pa.Column(bool),
+    },
+    strict=False,
+)
+CHUNK = 32  # records a worker takes at once
+
+
+class CohortError(ValueError):
+    """A cohort that breaks the contract; one sentence that says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort in memory: beats memory-mapped, records as a table.
+
+    Attributes
+    ----------
+    folder : Path
+    beats : numpy.memmap
+        int16, µV, ``(n, 12, 600)``.
+    records : pandas.DataFrame
+        One row per ECG, in the order of `beats`.
+    info : dict
+        ``cohort.json``: source, version, label_kind, label_meaning, lead_order, units, counts, flow, hashes.
+    """
+
+    folder: Path
+    beats: np.ndarray
+    records: pd.DataFrame
+    info: dict
+
+    @property
+    def caption(self) -> str:
+        """The label and its kind in words, for captions."""
+        return f"{self.info['label_meaning']} [{self.info['label_kind']} label]"
+
+    @property
+    def key(self) -> str:
+        """Hash of beats and records: two cohorts with the same key are the same."""
+        return self.info["hashes"]["beats.npy"][:16] + self.info["hashes"]["records.parquet"][:16]
+
+
+def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Cohort:
+    """Turn a source into a cohort: read each recording, find its median beat, write both as they come.
+
+    Memory does not grow with the number of recordings; the result does not depend on `workers`.
+
+    Parameters
+    ----------
+    source : Source
+    signal : ecglib.params.Signal
+    folder : Path
+        The cohort's folder; it appears when it is complete.
+    workers : int
+        Processes.
+    """
+    aside = partial(Path(folder))
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    rows = list(source.records.itertuples(index=True, name="Record"))
+    chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
+    jobs = (delayed(_process_chunk)(source.read, source.beats, signal, chunk) for chunk in chunks)
+    kept, columns, rejected = [], [], []
+    with open(aside / "beats.npy", "wb") as file:
+        _write_header(file, len(rows))
+        results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs)
+        for beats, positions, qualities, rejects in tqdm(results, total=len(chunks), desc="beats", mininterval=2):
+            file.write(beats.tobytes())
+            kept += positions
+            columns += qualities
+            rejected += rejects
+        file.seek(0)
+        _write_header(file, len(kept))
+    if not kept:
+        first = rejected[0]["reason"] if rejected else "the source lists none"
+        raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")
+    records = source.records.loc[kept].reset_index(drop=True)
+    records = pd.concat([records, pd.DataFrame(columns)], axis=1)
+    records.to_parquet(aside / "records.parquet", index=False)
+    rejected = pd.concat([source.rejected, pd.DataFrame(rejected, columns=["record_id", "reason"])], ignore_index=True)
+    rejected.to_csv(aside / "rejected.csv", index=False)
+    write_json(aside / "cohort.json", _describe(source, signal, aside, records, rejected))
+    _check(records, np.load(aside / "beats.npy", mmap_mode="r"), aside)
+    replace(aside, Path(folder))
+    return load_cohort(folder)
+
+
+def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list, list, list]:
+    """Median beats, positions and quality of some records, and the reasons of those that can't be used."""
+    beats, positions, qualities, rejects = [], [], [], []
+    for row in rows:
+        try:
+            recording, rate = read(row)
+            if is_beat:
+                beat, quality = recording, {"n_beats": 0, "n_used": 0, "rr_ms": np.nan, "noise_uv": np.nan}
+                quality |= {"poor_quality": False, "quality_reasons": ""}
+            else:
+                result = process(recording, rate, signal)
+                beat, quality = result.beat, result.columns()
+        except (ReadError, SignalError) as error:
+            rejects.append({"record_id": row.record_id, "reason": str(error)})
+            continue
+        if quality["poor_quality"] and signal.on_poor_quality == "drop":
+            rejects.append({"record_id": row.record_id, "reason": f"poor quality: {quality['quality_reasons']}"})
+            continue
+        beats.append(np.clip(np.rint(beat), -32767, 32767).astype(np.int16))
+        positions.append(row.Index)
+        qualities.append(quality)
+    return np.array(beats, dtype=np.int16).reshape(-1, len(LEADS), BEAT_SAMPLES), positions, qualities, rejects
+
+
+def _write_header(file, count: int) -> None:
+    """Write the header of an int16 ``.npy`` with `count` beats; numpy pads it, so its length doesn't change."""
+    shape = (count, len(LEADS), BEAT_SAMPLES)
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
+
+
+def _describe(source: Source, signal, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame) -> dict:
+    """Contents of ``cohort.json``."""
+    return {
+        "source": source.name,
+        "version": source.version,
+        "label_kind": source.label_kind,
+        "label_meaning": source.label_meaning,
+        "attribution": source.attribution,
+        "lead_order": list(LEADS),
+        "units": "uV",
+        "rate_hz": RATE_HZ,
+        "r_sample": R_SAMPLE,
+        "counts": {
+            "ecgs": len(records),
+            "patients": int(records.patient_id.nunique()),
+            "positive_ecgs": int(records.label.sum()),
+            "positive_patients": int(records.patient_id[records.label == 1].nunique()),
+            "poor_quality": int(records.poor_quality.sum()),
+            "rejected": len(rejected),
+        },
+        "selection": source.counts,
+        "built_with": signal.model_dump(),
+        "hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")},
+    }
+
+
+def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
+    """Open a cohort, memory-mapped, and check that it keeps the contract.
+
+    Parameters
+    ----------
+    folder : path
+    check_hashes : bool
+        Also read the files whole and compare their SHA-256 with ``cohort.json``.
+
+    Raises
+    ------
+    CohortError
+        For a missing file, wrong shape, unknown leads, NaN, duplicate record ids, labels other than 0 and 1, a
+        patient with two sexes, or a file that isn't the one that was written.
+    """
+    folder = Path(folder)
+    for name in ("cohort.json", "beats.npy", "records.parquet"):
+        if not (folder / name).is_file():
+            raise CohortError(f"Cohort {folder} has no {name}; build it with notebook 00_cohort")
+    info = json.loads((folder / "cohort.json").read_text())
+    try:
+        beats = np.load(folder / "beats.npy", mmap_mode="r")
+    except ValueError as error:
+        raise CohortError(f"{folder / 'beats.npy'} is damaged ({error}); build the cohort again") from None
+    records = pd.read_parquet(folder / "records.parquet")
+    if info.get("lead_order") != list(LEADS):
+        raise CohortError(f"Cohort {folder} has leads {info.get('lead_order')}; they must be {', '.join(LEADS)}")
+    if info.get("units") != "uV":
+        raise CohortError(f"Cohort {folder} has units {info.get('units')}; beats must be in uV")
+    _check(records, beats, folder)
+    for name, expected in info["hashes"].items() if check_hashes else ():
+        if sha256(folder / name) != expected:
+            raise CohortError(f"{folder / name} is not the file that was built (SHA-256 differs); build it again")
+    return Cohort(folder, beats, records, info)
+
+
+def _check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
+    """Check records and beats against the contract."""
+    expected = (len(records), len(LEADS), BEAT_SAMPLES)
+    if beats.shape != expected or beats.dtype != np.int16:
+        raise CohortError(f"Cohort {folder}: beats are {beats.dtype} {beats.shape}, must be int16 {expected}")
+    try:
+        RECORDS.validate(records, lazy=False)
+    except (pa.errors.SchemaError, pa.errors.SchemaErrors) as error:
+        wrong = getattr(error, "failure_cases", None)
+        cases = "" if not isinstance(wrong, pd.DataFrame) else f", for example {wrong['failure_case'].iloc[0]!r}"
+        column = getattr(getattr(error, "schema", None), "name", None) or "records"
+        raise CohortError(
+            f"Cohort {folder}: column {column} breaks {getattr(error, 'check', 'the contract')}{cases}"
+        ) from None
+    sexes = records.dropna(subset="sex").groupby("patient_id").sex.nunique()
+    if (sexes > 1).any():
+        raise CohortError(f"Cohort {folder}: patient {sexes.index[sexes > 1][0]} has two sexes; correct the table")
+
+
+def save_cohort(folder: str | Path, beats: np.ndarray, records: pd.DataFrame, info: dict) -> Cohort:
+    """Write ready beats and records as a cohort; `info` gives source, version, label_kind and label_meaning.
+
+    Raises
+    ------
+    CohortError
+        If beats hold NaN or break the contract.
+    """
+    folder = Path(folder)
+    if not np.isfinite(beats).all():
+        raise CohortError(f"Cohort {folder}: beats hold NaN or infinite values at record {_first_bad(beats, records)}")
+    source = Source(records=records, read=None, **info)
+    aside = partial(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    _check(records, np.asarray(beats).astype(np.int16), folder)
+    np.save(aside / "beats.npy", np.rint(beats).astype(np.int16))
+    records.to_parquet(aside / "records.parquet", index=False)
+    from ecglib.params import Signal
+
+    write_json(aside / "cohort.json", _describe(source, Signal(), aside, records, source.rejected))
+    replace(aside, folder)
+    return load_cohort(folder)
+
+
+def _first_bad(beats: np.ndarray, records: pd.DataFrame) -> str:
+    """Record id of the first beat with a value that isn't finite."""
+    return records.record_id.iloc[int(np.argmin(np.isfinite(beats).all(axis=(1, 2))))]
+
+
+def workers() -> int:
+    """Processes to build a cohort with: the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,101 @@
+"""Beats as the networks see them: crop, normalise, and batches undersampled as in the paper (section II.B, II.D)."""
+
+import numpy as np
+import torch
+
+CROP = slice(150, 550)
+"""Samples kept of the 600: the first 150 and the last 50 are dropped (paper, section II.D); R is at 150 then."""
+
+
+def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
+    """Scale cropped beats for a network.
+
+    Parameters
+    ----------
+    beats : torch.Tensor
+        ``(..., samples)`` in µV, any type.
+    how : {'lead_zscore', 'millivolt'}
+        Z-score of each lead of each record (paper, section II.D) with the population SD, where an SD of 0 counts
+        as 1; or plain mV, which keeps absolute amplitudes.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, same shape; no unit, or mV.
+    """
+    millivolt = beats.to(torch.float32) / 1000
+    if how == "millivolt":
+        return millivolt
+    centred = millivolt - millivolt.mean(dim=-1, keepdim=True)
+    spread = centred.square().mean(dim=-1, keepdim=True).sqrt()
+    return centred / torch.where(spread == 0, 1.0, spread)
+
+
+class BeatBank:
+    """Median beats of a cohort, served to a network by index.
+
+    All beats sit on the device once, cropped, as int16; a batch is an index lookup followed by `normalise` there. With
+    `stream` they stay in the memory map and each batch is read from it: same batches, bit for bit.
+
+    Parameters
+    ----------
+    beats : numpy.ndarray
+        int16 µV, ``(n, 12, 600)``; may be memory-mapped.
+    labels : numpy.ndarray
+        ``(n,)``, 0 or 1.
+    device : torch.device
+    normalisation : str
+        See `normalise`.
+    stream : bool
+    """
+
+    def __init__(self, beats, labels, device, normalisation="lead_zscore", stream=False):
+        self.device, self.normalisation = device, normalisation
+        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
+        self.beats = beats
+        if not stream:
+            self.beats = torch.from_numpy(np.ascontiguousarray(beats[:, :, CROP])).to(device)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def batch(self, positions: torch.Tensor) -> torch.Tensor:
+        """Beats at `positions`, ready for a network: float32 ``(batch, 1, 12, 400)``."""
+        if isinstance(self.beats, torch.Tensor):
+            chosen = self.beats[positions.to(self.device)]
+        else:
+            chosen = torch.from_numpy(self.beats[positions.cpu().numpy()][:, :, CROP]).to(self.device)
+        return normalise(chosen, self.normalisation).unsqueeze(1)
+
+
+def undersampled_batches(labels: np.ndarray, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
+    """Batches of one epoch, the majority undersampled within each batch (paper, section II.B).
+
+    All training ECGs are shuffled and cut into batches; of each, every positive is kept, as many negatives are drawn
+    without replacement, and the result is shuffled. A batch without positives is skipped; the last, short one is kept.
+    So each epoch sees new negatives, and a batch of 128 at 9 % positives holds about 23 ECGs.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(n,)`` labels of the training ECGs, 0 or 1.
+    batch_size : int
+        ECGs in a batch before undersampling.
+    generator : torch.Generator
+        On the CPU; its state is part of a checkpoint.
+
+    Returns
+    -------
+    list of torch.Tensor
+        Positions in `labels`, int64.
+    """
+    labels = torch.as_tensor(np.asarray(labels))
+    batches = []
+    for cut in torch.randperm(len(labels), generator=generator).split(batch_size):
+        positive, negative = cut[labels[cut] == 1], cut[labels[cut] == 0]
+        if len(positive) == 0:
+            continue
+        drawn = negative[torch.randperm(len(negative), generator=generator)[: len(positive)]]
+        both = torch.cat([positive, drawn])
+        batches.append(both[torch.randperm(len(both), generator=generator)])
+    return batches

@@ -1,0 +1,88 @@
+"""Patient-stratified folds and the rotations over them (paper, section II.B)."""
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold
+
+SPLITS = ("train", "validation", "test")
+
+
+def build_folds(records: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Deal patients into folds with the same share of positive patients.
+
+    A patient is positive if any of their ECGs is: the paper's 6.5 % is a share of patients.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        ``record_id, patient_id, label``.
+    count : int
+        Number of folds, at least 3.
+    seed : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``record_id, fold``, in the order of `records`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer positive (or negative) patients than folds.
+    """
+    patients = records.groupby("patient_id", sort=True).label.max()
+    fewest = patients.value_counts().reindex([0, 1], fill_value=0)
+    if fewest.min() < count:
+        kind = "positive" if fewest.idxmin() == 1 else "negative"
+        raise ValueError(
+            f"{count} folds need at least {count} {kind} patients, but there are {fewest.min()}: use fewer folds"
+        )
+    fold = pd.Series(-1, index=patients.index)
+    dealer = StratifiedKFold(count, shuffle=True, random_state=seed)
+    for number, (_, held) in enumerate(dealer.split(np.zeros(len(patients)), patients)):
+        fold.iloc[held] = number
+    return pd.DataFrame({"record_id": records.record_id.array, "fold": records.patient_id.map(fold).array})
+
+
+def rotate(folds: pd.DataFrame, rotation: int) -> dict[str, np.ndarray]:
+    """Positions of the records in each split: validate on fold k, test on fold k+1, train on the rest."""
+    count = int(folds.fold.max()) + 1
+    validation = (folds.fold == rotation).to_numpy()
+    test = (folds.fold == (rotation + 1) % count).to_numpy()
+    return dict(zip(SPLITS, map(np.flatnonzero, (~(validation | test), validation, test)), strict=True))
+
+
+def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFrame:
+    """Count each split, and the patients that two splits of a rotation share: all must be 0.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per rotation and split: ECGs, patients, positives, and patients shared with each other split.
+
+    Raises
+    ------
+    AssertionError
+        If a patient is in two splits of a rotation, or if a record is tested in two rotations.
+    """
+    rows, tested = [], np.zeros(len(records), int)
+    for rotation in rotations:
+        splits = rotate(folds, rotation)
+        patients = {name: set(records.patient_id.iloc[at]) for name, at in splits.items()}
+        tested[splits["test"]] += 1
+        for name, at in splits.items():
+            part = records.iloc[at]
+            row = {
+                "rotation": rotation,
+                "split": name,
+                "ECGs": len(part),
+                "patients": len(patients[name]),
+                "positive ECGs": int(part.label.sum()),
+                "positive patients": int(part.patient_id[part.label == 1].nunique()),
+            }
+            for other in SPLITS:
+                row[f"shared with {other}"] = len(patients[name] & patients[other]) if other != name else 0
+                assert row[f"shared with {other}"] == 0, f"rotation {rotation}: {name} and {other} share patients"
+            rows.append(row)
+    assert tested.max() <= 1, "a record is in the test fold of two rotations"
+    return pd.DataFrame(rows)
