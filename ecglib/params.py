@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ecglib import paths
 from ecglib.models import REGISTRY
@@ -37,6 +37,7 @@ class SyntheticCohort(Closed):
     source: Literal["synthetic"]
     records: int = Field(ge=60, le=1_000_000, description="ECGs in all; 10,893 gives the paper's size")
     subtle: float = Field(0.67, ge=0, le=1, description="share of the OMI whose ST changes are subtle")
+    prevalence: Fraction | None = Field(None, description="share of positive ECGs; None: the paper's 8.8 %")
 
 
 class PtbxlCohort(Closed):
@@ -102,6 +103,27 @@ class Model(Closed):
     options: dict[str, bool | int | float | str] = Field(default_factory=dict, description="options of the model")
 
 
+def _check_models(models: dict[str, Model]) -> dict[str, Model]:
+    """Refuse a model that isn't registered, and an option or a value that it doesn't know."""
+    for key, model in models.items():
+        name = model.network or key
+        if name not in REGISTRY:
+            raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, REGISTRY)}")
+        entry = REGISTRY[name]
+        for option, value in model.options.items():
+            if option not in entry.options:
+                raise ValueError(f"models.{key}.options: '{option}' is unknown{nearest(option, entry.options)}")
+            known = entry.options[option]
+            if value not in known and not (str in known and isinstance(value, str)):
+                raise ValueError(f"models.{key}.options.{option}: {value!r} is not one of {known}")
+        if entry.kind == "network" and model.learning_rate is None:
+            raise ValueError(f"models.{key}: learning_rate is missing; give it, for example 1.0e-5")
+    return models
+
+
+Models = Annotated[dict[str, Model], Field(min_length=1), AfterValidator(_check_models)]
+
+
 class Statistics(Closed):
     """Bootstrap over patients, drawn jointly in all rotations and models."""
 
@@ -126,7 +148,7 @@ class Study(Closed):
     signal: Signal = Signal()
     folds: Folds = Folds()
     training: Training = Training()
-    models: dict[str, Model] = Field(min_length=1)
+    models: Models
     selected_model: str = "ecg_smart_net"
     statistics: Statistics = Statistics()
     saliency: Saliency = Saliency()
@@ -139,18 +161,6 @@ class Study(Closed):
                     f"folds.rotations: {rotation} is not a rotation of {self.folds.count} folds "
                     f"(allowed: 0 to {self.folds.count - 1})"
                 )
-        for key, model in self.models.items():
-            name = model.network or key
-            if name not in REGISTRY:
-                raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, REGISTRY)}")
-            entry = REGISTRY[name]
-            for option, value in model.options.items():
-                if option not in entry.options:
-                    raise ValueError(f"models.{key}.options: '{option}' is unknown{nearest(option, entry.options)}")
-                if not isinstance(value, str) and value not in entry.options[option]:
-                    raise ValueError(f"models.{key}.options.{option}: {value!r} is not one of {entry.options[option]}")
-            if entry.kind == "network" and model.learning_rate is None:
-                raise ValueError(f"models.{key}: learning_rate is missing; give it, for example 1.0e-5")
         if self.selected_model not in self.models:
             raise ValueError(
                 f"selected_model: '{self.selected_model}' is not in models{nearest(self.selected_model, self.models)}"
@@ -169,6 +179,27 @@ class Study(Closed):
         return f"{self.cohort.source}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
+class OmiFeatures(Closed):
+    """The two feature tables published with Al-Zaiti et al., Nature Medicine 2023 (label kind: angiographic)."""
+
+    url: str = Field(description="folder on the web that holds both tables")
+    derivation_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    external_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    folds: int = Field(10, ge=3, le=50)
+
+
+class OmiFeaturesStudy(Closed):
+    """A study of published feature tables: no waveforms, no networks; told by its key `omi_features`."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str
+    seed: int = Field(42, ge=0, lt=2**31)
+    threads_per_run: int = Field(1, ge=1)
+    omi_features: OmiFeatures
+    models: Models
+    statistics: Statistics = Statistics()
+
+
 def nearest(name: str, known) -> str:
     """Return the end of an error sentence: the nearest known name, or all that are allowed."""
     known = [str(k) for k in known]
@@ -176,7 +207,7 @@ def nearest(name: str, known) -> str:
     return f"; did you mean '{close[0]}'?" if close else f" (allowed: {', '.join(known) or 'none'})"
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(path: str | Path) -> Study | OmiFeaturesStudy:
     """Read and check a study file.
 
     Parameters
@@ -200,12 +231,17 @@ def load_study(path: str | Path) -> Study:
     except yaml.YAMLError as error:
         raise StudyError(f"{file.name} is not valid YAML: {error}") from None
     try:
-        study = Study.model_validate_json(json.dumps(content))  # JSON mode: lists may stand for tuples
+        study = _kind(content).model_validate_json(json.dumps(content))  # JSON mode: lists may stand for tuples
     except ValidationError as error:
         raise StudyError("\n".join(f"{file.name}: {_sentence(e, content)}" for e in error.errors())) from None
     if study.name != file.stem:
         raise StudyError(f"{file.name}: name is '{study.name}' but must equal the file's name '{file.stem}'")
     return study
+
+
+def _kind(content) -> type[Closed]:
+    """Model of the study file: a study of published feature tables has the key `omi_features`."""
+    return OmiFeaturesStudy if isinstance(content, dict) and "omi_features" in content else Study
 
 
 def _sentence(error: dict, content: dict) -> str:
@@ -229,10 +265,12 @@ def _sentence(error: dict, content: dict) -> str:
 def _fields_at(where: list[str], content: dict) -> list[str]:
     """Names of the keys that the section at `where` knows."""
     if not where:
-        return list(Study.model_fields)
+        return list(_kind(content).model_fields)
     if where[0] == "cohort":
         kinds = {"synthetic": SyntheticCohort, "ptbxl": PtbxlCohort, "files": FilesCohort}
         return list(kinds[content["cohort"]["source"]].model_fields)
     if where[0] == "models":
         return list(Model.model_fields)
-    return list(type(Study.model_fields[where[0]].default).model_fields)
+    if where[0] == "omi_features":
+        return list(OmiFeatures.model_fields)
+    return list(type(_kind(content).model_fields[where[0]].default).model_fields)
