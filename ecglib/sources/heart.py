@@ -1,0 +1,194 @@
+"""A heart vector that draws 12-lead beats: healthy, look-alike or with an occluded coronary artery.
+
+The heart is a current dipole in Frank's coordinates: x to the left, y to the feet, z to the back. Its course over one beat
+is a sum of waves; each rises, stays and falls along a fixed direction within a *finite* time, so that every onset and
+offset is known. The torso is the lead matrix of Dower et al. (Clin Cardiol 1980;3:87, after Frank's torso), varied from
+person to person and a little from ECG to ECG. An occlusion adds one injury vector per culprit artery that acts from the J point to the end of T: ST
+elevation over the ischaemic wall, reciprocal depression and terminal QRS distortion all follow from its direction.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ecglib import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
+
+DOWER = np.array(
+    [
+        [0.632, -0.235, 0.059],  # I
+        [0.235, 1.066, -0.132],  # II
+        [-0.515, 0.157, -0.917],  # V1
+        [0.044, 0.164, -1.387],
+        [0.882, 0.098, -1.277],
+        [1.213, 0.127, -0.601],
+        [1.125, 0.127, -0.086],
+        [0.831, 0.076, 0.230],  # V6
+    ]
+)
+ELECTRODES = np.block(  # potentials of RA, LA, LL, V1–V6 against Wilson's terminal, from I, II, V1–V6
+    [[np.array([[-1, -1], [2, -1], [-1, 2]]) / 3, np.zeros((3, 6))], [np.zeros((6, 2)), np.eye(6)]]
+)
+LEADS_OF_ELECTRODES = np.block(  # the 12 leads from those nine potentials, by Einthoven, Goldberger and Wilson
+    [
+        [
+            np.array([[-1, 1, 0], [-1, 0, 1], [0, -1, 1], [1, -0.5, -0.5], [-0.5, 1, -0.5], [-0.5, -0.5, 1]]),
+            np.zeros((6, 6)),
+        ],
+        [np.full((6, 3), -1 / 3), np.eye(6)],
+    ]
+)
+TIMES_MS = (np.arange(BEAT_SAMPLES) - R_SAMPLE) * 1000 / RATE_HZ
+
+# Five lobes of the QRS loop (µV): septum, anteroseptal wall, apex and free wall, lateral wall, base.
+NORMAL_QRS = np.array([[-110, -40, -260], [260, 170, -330], [950, 680, 60], [480, 400, 520], [-130, 20, 380]])
+LBBB_QRS = np.array([[250, 120, 60], [640, 280, 480], [620, 240, 760], [900, 180, 800], [420, 60, 330]])
+PACED_QRS = np.array([[150, -350, 120], [500, -800, 420], [650, -850, 640], [560, -650, 560], [250, -300, 260]])
+LOBES = np.array([[0, 0.40], [0.12, 0.53], [0.26, 0.70], [0.45, 0.86], [0.60, 1.0]])  # parts of the QRS duration
+NORMAL_T = np.array([330, 230, -230])
+INJURY = {"LAD": (0.45, -0.10, -0.88), "RCA": (-0.35, 0.92, 0.05), "LCx": (0.35, 0.55, 0.75)}
+MIMICS = (
+    "early repolarisation", "LVH with strain", "LBBB", "RBBB", "pericarditis", "old infarct", "non-occlusive ST depression",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Heart:
+    """The waves of one beat and the torso they are seen through.
+
+    Attributes
+    ----------
+    kinds : ndarray of str, shape (waves,)
+        P, PR, QRS, ST, T or injury.
+    times : ndarray, shape (waves, 4)
+        Onset, start and end of the plateau, offset; ms.
+    power : ndarray, shape (waves,)
+        Exponent of the rise: above 1 it begins slowly, as a normal ST segment does.
+    vectors : ndarray, shape (waves, 3)
+        Direction and size, µV in Frank's coordinates.
+    torso : ndarray, shape (8, 3)
+        Leads I, II, V1–V6 of a vector.
+    """
+
+    kinds: np.ndarray
+    times: np.ndarray
+    power: np.ndarray
+    vectors: np.ndarray
+    torso: np.ndarray
+
+    def leads(self, kinds: tuple[str, ...] | None = None, at: np.ndarray = TIMES_MS) -> np.ndarray:
+        """Potentials of one isolated beat in the 12 leads, µV, shape (12, samples), of all or some kinds of waves."""
+        keep = slice(None) if kinds is None else np.isin(self.kinds, kinds)
+        on, top, end, off = self.times[keep].T[:, :, None]
+        rise = np.sin(np.pi / 2 * np.clip((at - on) / (top - on), 0, 1)) ** (2 * self.power[keep, None])
+        fall = np.sin(np.pi / 2 * np.clip((off - at) / (off - end), 0, 1)) ** 2
+        return TWELVE @ (self.torso @ (self.vectors[keep].T @ (rise * fall)))
+
+
+TWELVE = LEADS_OF_ELECTRODES @ ELECTRODES
+
+
+def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> Heart:
+    """Draw the heart of one ECG.
+
+    Every random number is drawn whatever the condition, in one order: the same ECG with another severity, culprit or mimic is
+    its counterfactual.
+
+    Parameters
+    ----------
+    row : namedtuple
+        ``age, sex, mimic, culprit, severity, rhythm, heart_rate`` of the ECG.
+    patient, ecg : numpy.random.Generator
+        What stays the same in all ECGs of the patient; what differs between them.
+    """
+    torso = DOWER * (1 + 0.12 * patient.standard_normal((8, 3))) + 0.04 * patient.standard_normal((8, 3))
+    torso = torso + 0.03 * ecg.standard_normal((8, 3))
+    turn_qrs, turn_t, turn_injury = np.deg2rad([[9, 12, 22], [10, 12, 12], [12, 12, 14]]) * patient.standard_normal(
+        (3, 3)
+    )
+    lobe_noise = patient.standard_normal((5, 3))
+    size, t_size, p_size, wide, pr_dev, qt_dev, age_dev = patient.standard_normal(7)
+    u = patient.random(8)
+    t_again, injury_again, hyperacute = ecg.standard_normal(3)
+    male, old = row.sex == "male", (row.age - 60) / 20
+
+    # ----- healthy
+    gain = np.exp(0.22 * size)
+    turn_qrs = turn_qrs + np.deg2rad([0, 0, -6 * old])
+    qrs = gain * Rotation.from_rotvec(turn_qrs).apply(NORMAL_QRS + 70 * lobe_noise)
+    duration = 88 + 4 * male + 6 * wide
+    t = Rotation.from_rotvec(turn_t + turn_qrs / 3).apply(NORMAL_T) * gain**0.5
+    t = t * np.exp(0.28 * t_size - 0.12 * old + 0.08 * t_again) * (1.1 if male else 0.85)
+    st, pr_segment, t_power = 0.06 * t, np.zeros(3), 1.5
+    pr, qt = 158 + 20 * pr_dev + 6 * old, 402 + 16 * qt_dev + 8 * (not male) - 1.75 * (row.heart_rate - 60)
+
+    # ----- look-alikes
+    if row.rhythm == "ventricular pacing" or row.mimic == "LBBB":
+        loop = PACED_QRS if row.rhythm == "ventricular pacing" else LBBB_QRS
+        qrs = gain * Rotation.from_rotvec(turn_qrs / 2).apply(loop + 60 * lobe_noise)
+        duration = (158 if row.rhythm == "ventricular pacing" else 146) + 9 * wide
+        t = -0.42 * (1 + 0.15 * t_size) * qrs.mean(0) + 0.25 * t
+        st, qt = -(0.10 + 0.10 * u[0]) * qrs.mean(0), qt + 45
+    elif row.mimic == "RBBB":
+        duration = 134 + 8 * wide
+        terminal = gain * np.array([-520, -30, -420 + 120 * u[0]])
+        qrs = np.vstack([qrs[:3], 0.35 * qrs[3] + 0.55 * terminal, terminal])
+        t, st, qt = t + gain * np.array([60, 10, 190]), st + gain * np.array([10, 0, 35]), qt + 25
+    elif row.mimic == "LVH with strain":
+        qrs, duration = qrs * (1.5 + 0.4 * u[0]) + np.array([0, -40, 90]), duration + 10
+        strain = qrs[2:4].mean(0) * np.array([1, 0.6, 1])
+        t, st = 0.35 * t - (0.12 + 0.25 * u[1]) * strain, st - (0.05 + 0.09 * u[1]) * strain
+    elif row.mimic == "early repolarisation":
+        t, t_power = t * (1.25 + 0.4 * u[0]), 1.2
+        st = st + (70 + 110 * u[1]) * np.array([0.55, 0.40, -0.72])
+    elif row.mimic == "pericarditis":
+        st = st + (90 + 110 * u[0]) * np.array([0.68, 0.62, -0.35])
+        pr_segment, t = -(30 + 30 * u[1]) * np.array([0.68, 0.62, -0.35]), 0.8 * t
+    elif row.mimic == "non-occlusive ST depression":
+        st = st - (50 + 110 * u[0]) * np.array([0.80, 0.50, -0.5 + 0.6 * u[1]])
+        t = t * (0.75 - 0.8 * u[2])
+    elif row.mimic == "old infarct":
+        scar = np.array(INJURY[("LAD", "RCA", "LCx")[int(u[0] > 0.6) + int(u[0] > 0.85)]])
+        scar = Rotation.from_rotvec(turn_injury).apply(scar)
+        qrs = qrs - gain * np.outer([300, 380, 200, 0, 0], scar)
+        st, t = st + (50 + 120 * u[1]) * scar, 0.5 * t + (80 - 260 * u[2]) * scar
+
+    # ----- occlusion
+    injury, t_injury = np.zeros(3), np.zeros(3)
+    if row.culprit in INJURY:
+        wall = np.array(INJURY[row.culprit])
+        if row.culprit == "LAD":
+            wall[1] += 0.8 * (
+                u[3] - 0.6
+            )  # proximal to the first diagonal: superior; wrapping around the apex: inferior
+        elif row.culprit == "RCA":
+            wall[2] += 0.9 * (u[3] - 0.6)  # right ventricle: to the front; posterior wall: to the back
+        else:
+            wall[1] -= 0.9 * u[3]  # from inferolateral to high lateral and posterior
+        wall = Rotation.from_rotvec(turn_injury).apply(wall / np.linalg.norm(wall))
+        injury = 380 * row.severity * gain**0.5 * np.exp(0.15 * injury_again) * wall
+        t_injury = injury * np.exp(-0.2 + 0.45 * hyperacute)
+        qrs = qrs - gain * np.outer([240, 300, 160, 0, 0], wall) * row.severity * max(0, u[4] - 0.45) / 0.55
+        qt = qt + 10
+
+    # ----- waves, ms after the onset of QRS
+    waves = [("QRS", a, (a + b) / 2, (a + b) / 2, b, 1, v) for (a, b), v in zip(LOBES * duration, qrs, strict=True)]
+    peak = qt - (84 + 0.06 * (qt - 360)) + 4 * t_size
+    if row.rhythm not in ("atrial fibrillation", "ventricular pacing"):
+        atrium = np.exp(0.25 * p_size) * np.array([[45, 85, -40], [75, 45, 45]])
+        waves += [
+            ("P", -pr, 45 - pr, 45 - pr, 92 - pr, 1, atrium[0]),
+            ("P", 26 - pr, 66 - pr, 66 - pr, 112 - pr, 1, atrium[1]),
+        ]
+        waves += [("PR", 90 - pr, 115 - pr, 0, 12, 1, pr_segment)]
+    waves += [
+        ("T", duration - 15, peak, peak, qt, t_power, t),
+        ("ST", duration - 18, duration + 4, peak - 40, qt - 10, 1, st),
+        ("injury", duration - 24, duration, peak - 30, qt, 1, injury),
+        ("injury", duration, peak, peak, qt, 1.1, t_injury),
+    ]
+    kinds, *numbers, vectors = zip(*waves, strict=True)
+    times = np.array(numbers[:4], float).T
+    heart = Heart(np.array(kinds), times, np.array(numbers[4], float), np.array(vectors), torso)
+    r = TIMES_MS[np.argmax(np.square(heart.leads(("QRS",))).sum(0))]  # R is the largest RMS over the 12 leads
+    return Heart(heart.kinds, times - r, heart.power, heart.vectors, torso)
