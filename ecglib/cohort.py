@@ -4,6 +4,7 @@ A cohort is a folder: ``beats.npy`` int16 µV ``(n, 12, 600)`` at 500 Hz with th
 ``records.parquet`` with one row per ECG in the same order, and ``cohort.json``.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pandera.pandas as pa
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
+from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
 from ecglib.execute import partial, replace, sha256, write_json
 from ecglib.signal import SignalError, process
 from ecglib.sources import ReadError, Source
@@ -116,6 +117,57 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
     return load_cohort(folder)
 
 
+def open_or_build(source: Source, signal, folder: Path, workers: int = 1) -> Cohort:
+    """Open the cohort in `folder` if it was built from the same records, settings and code; else build it."""
+    told = Path(folder) / "cohort.json"
+    if told.is_file() and json.loads(told.read_text()).get("made_from") == _made_from(source, signal):
+        return load_cohort(folder, check_hashes=True)
+    return build_cohort(source, signal, folder, workers)
+
+
+def cohort_of(study) -> Cohort:
+    """Open the cohort that notebook 00 made, or opened, for a study."""
+    told = paths.step_folder(study.name, "00_cohort") / "run.json"
+    if not told.is_file():
+        raise CohortError(f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first")
+    return load_cohort(paths.ROOT / json.loads(told.read_text())["cohort"])
+
+
+def folds_of(study) -> pd.DataFrame:
+    """Folds that notebook 02 dealt for a study: ``record_id, fold``."""
+    file = paths.step_folder(study.name, "02_folds") / "folds.parquet"
+    if not file.is_file():
+        raise CohortError(f"Study {study.name} has no folds yet: run notebook 02_folds with it first")
+    return pd.read_parquet(file)
+
+
+def flow_table(cohort: Cohort) -> pd.DataFrame:
+    """What became of each recording: ECGs (and patients, of the kept) read, rejected by reason, flagged, kept."""
+    counts, rejected = cohort.info["counts"], pd.read_csv(cohort.folder / "rejected.csv")
+    rows = [("listed", counts["ecgs"] + counts["rejected"], None)]
+    kinds = rejected.reason.astype(str).str.replace(r"^.*?: ", "", regex=True)
+    rows += [(f"rejected: {kind}", number, None) for kind, number in kinds.value_counts().items()]
+    rows.append(("kept", counts["ecgs"], counts["patients"]))
+    poor = cohort.records[cohort.records.poor_quality]
+    rows.append(("of these, poor quality", len(poor), poor.patient_id.nunique()))
+    reasons = poor.assign(reason=poor.quality_reasons.str.split(";")).explode("reason")
+    reasons["reason"] = reasons.reason.astype(str).str.split(":").str[0]
+    for kind, part in reasons.drop_duplicates(["record_id", "reason"]).groupby("reason"):
+        rows.append((f"… {kind}", len(part), part.patient_id.nunique()))
+    return pd.DataFrame(rows, columns=["step", "ECGs", "patients"]).set_index("step").astype("Int64")
+
+
+def _made_from(source: Source, signal) -> dict:
+    """Hashes of what a cohort is made from: the listed records, the settings, and the code that reads and filters."""
+    here = Path(__file__).parent
+    code = sorted([*here.glob("signal/*.py"), *here.glob("sources/*.py"), Path(__file__)])
+    return {
+        "records": hashlib.sha256(source.records.to_csv(index=False).encode()).hexdigest(),
+        "signal": signal.model_dump(),
+        "code": hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest(),
+    }
+
+
 def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list, list, list]:
     """Median beats, positions and quality of some records, and the reasons of those that can't be used."""
     beats, positions, qualities, rejects = [], [], [], []
@@ -167,7 +219,7 @@ def _describe(source: Source, signal, folder: Path, records: pd.DataFrame, rejec
             "rejected": len(rejected),
         },
         "selection": source.counts,
-        "built_with": signal.model_dump(),
+        "made_from": _made_from(source, signal),
         "hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")},
     }
 

@@ -43,7 +43,8 @@ def pick_device(asked: str) -> torch.device:
 
 def run_identity(study, model: str, rotation: int, cohort, learning_rate: float | None = None) -> dict:
     """Return everything that decides a run's result; a run, or a checkpoint, with another identity is another run."""
-    entry = study.models[model]
+    entry, training = study.models[model], study.training.model_dump()
+    training["normalisation"] = entry.normalisation or training["normalisation"]
     return {
         "model": model,
         "network": entry.network or model,
@@ -305,7 +306,7 @@ def load_model(run_folder: str | Path) -> torch.nn.Module:
     for name in ("run.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise TrainingError(
-                f"{folder} has no {name}: not a finished run of a network, or its weights were left out"
+                f"{folder} has no {name}: it is no finished run, or its weights were left out"
             )
     try:
         identity = json.loads((folder / "run.json").read_text())["identity"]
