@@ -41,6 +41,14 @@ REGISTRY = {
         {"pretrained": (True, False), "weights": (str,)},
         {("pretrained", False): "ResNet-18 (random start)"},
     ),
+    "random_forest": Entry(
+        "Random Forest",
+        "tabular",
+        "ecglib.tabular:random_forest",
+        {"setting": ("nature_medicine_2023", "ecg_smart_2024")},
+        {("setting", "ecg_smart_2024"): "Random Forest (2024 setting)"},
+    ),
+    "gradient_boosting": Entry("Gradient boosting (not in the paper)", "tabular", "ecglib.tabular:gradient_boosting"),
 }
 
 

@@ -1,0 +1,155 @@
+"""Tabular models: nothing leaks from rows that were not given, and a saved model is data, not code."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import FunctionTransformer
+
+from ecglib import tabular
+from ecglib.models import REGISTRY, build_model
+
+MODELS = [
+    ("random_forest", {"setting": "nature_medicine_2023"}),
+    ("random_forest", {"setting": "ecg_smart_2024"}),
+    ("gradient_boosting", {}),
+]
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(7)
+    features = pd.DataFrame(rng.normal(size=(700, 6)).round(1), columns=list("abcdef"))
+    label = (features.a + 0.7 * features.b + rng.normal(size=700) > 1.6).astype(int).to_numpy()
+    features.loc[features.index[::9], "c"] = np.nan
+    return features, label
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=["forest_2023", "forest_2024", "boosting"])
+def fitted(request, table):
+    name, options = request.param
+    features, label = table
+    return name, options, tabular.fit(name, features[:500], label[:500], options, seed=3)
+
+
+def test_every_tabular_model_is_tested():
+    assert {name for name, entry in REGISTRY.items() if entry.kind == "tabular"} == {name for name, _ in MODELS}
+
+
+def test_settings_are_the_published_ones():
+    first = build_model("random_forest", setting="nature_medicine_2023")[-1]
+    forest = first.estimator.get_params()
+    assert (first.method, first.cv) == ("isotonic", 5)
+    assert {k: forest[k] for k in ("n_estimators", "criterion", "max_features", "max_samples", "class_weight")} == {
+        "n_estimators": 20,
+        "criterion": "entropy",
+        "max_features": "log2",
+        "max_samples": 0.75,
+        "class_weight": "balanced_subsample",
+    }
+    assert (forest["min_samples_split"], forest["min_samples_leaf"]) == (0.01, 0.005)
+    assert (forest["min_impurity_decrease"], forest["ccp_alpha"], forest["random_state"]) == (0.01, 0.01, 42)
+    second = build_model("random_forest", setting="ecg_smart_2024")[-1].get_params()
+    assert (second["n_estimators"], second["min_samples_split"], second["min_samples_leaf"]) == (50, 0.001, 0.001)
+    assert (second["min_impurity_decrease"], second["ccp_alpha"]) == (0.0, 0.001)
+
+
+def test_unknown_setting_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'ecg_smart_2024'"):
+        build_model("random_forest", setting="ecg_smart_2025")
+
+
+def test_learns_and_gives_probabilities(fitted, table):
+    features, label = table
+    probability = tabular.predict(fitted[2], features[500:])
+    assert probability.shape == (200,) and probability.min() >= 0 and probability.max() <= 1
+    assert roc_auc_score(label[500:], probability) > 0.8
+
+
+def test_same_seed_same_bits_whatever_the_threads(fitted, table):
+    name, options, model = fitted
+    features, label = table
+    expected = tabular.predict(model, features[500:])
+    threads = 2 if name == "random_forest" else 1
+    again = tabular.fit(name, features[:500], label[:500], options, seed=3, threads=threads)
+    np.testing.assert_array_equal(tabular.predict(again, features[500:]), expected)
+    other = tabular.fit(name, features[:500], label[:500], options, seed=4)
+    assert not np.array_equal(tabular.predict(other, features[500:]), expected)
+
+
+def test_imputation_and_scaling_know_only_training_rows(table):
+    features, label = table
+    train = features[:500].assign(c=np.r_[np.full(251, 5.0), np.zeros(200), np.full(49, np.nan)])
+    model = tabular.fit("random_forest", train, label[:500], seed=3)
+    filled = model[:1].transform(features[500:].assign(c=np.nan))
+    assert (filled[:, 2] == 5.0).all()  # the training mode, whatever the rows to predict hold
+    np.testing.assert_allclose(model["scale"].mean_[0], train.a.mean())
+
+
+def test_columns_are_taken_by_name(fitted, table):
+    features, _ = table
+    expected = tabular.predict(fitted[2], features[500:])
+    np.testing.assert_array_equal(tabular.predict(fitted[2], features[500:][list("fdbeca")]), expected)
+    with pytest.raises(ValueError, match="lack 'b'"):
+        tabular.predict(fitted[2], features.drop(columns="b"))
+
+
+def test_calibration_keeps_patients_together(table):
+    features, label = table
+    patients = np.repeat(np.arange(250), 2)
+    model = tabular.fit("random_forest", features[:500], label[:500], seed=3, patients=patients)
+    alone = tabular.fit("random_forest", features[:500], label[:500], seed=3)
+    assert not np.array_equal(tabular.predict(model, features), tabular.predict(alone, features))
+    assert model[-1].cv == tabular.CALIBRATION_FOLDS
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, y: (x.assign(d="x"), y), "'d' is not numeric"),
+        (lambda x, y: (x, np.zeros_like(y)), "both among them"),
+        (lambda x, y: (x, y * 2), "0 or 1"),
+        (lambda x, y: (x, y[:-1]), "one label"),
+    ],
+)
+def test_bad_training_rows_are_refused(table, change, said):
+    with pytest.raises(ValueError, match=said):
+        tabular.fit("gradient_boosting", *change(*table))
+
+
+def test_saved_model_predicts_the_same(fitted, table, tmp_path):
+    features, _ = table
+    tabular.save(fitted[2], tmp_path / "model.skops")
+    loaded = tabular.load(tmp_path / "model.skops")
+    np.testing.assert_array_equal(tabular.predict(loaded, features), tabular.predict(fitted[2], features))
+
+
+def test_a_file_with_other_types_is_refused(tmp_path):
+    skops.io.dump(FunctionTransformer(func=pytest.importorskip), tmp_path / "model.skops")
+    with pytest.raises(ValueError, match="isn't loaded"):
+        tabular.load(tmp_path / "model.skops")
+    skops.io.dump(LogisticRegression(), tmp_path / "plain.skops")  # scikit-learn's own types need no trust
+    assert isinstance(tabular.load(tmp_path / "plain.skops"), LogisticRegression)
+
+
+def test_importance_finds_what_the_label_depends_on(fitted, table):
+    features, label = table
+    model = fitted[2]
+    assert set(tabular.permutation(model, features[500:], label[500:], repeats=2).feature[:2]) == {"a", "b"}
+    values = tabular.shap_values(model, features[500:])
+    assert list(values.columns) == list(features) and len(values) == 200
+    assert set(values.abs().mean().nlargest(2).index) == {"a", "b"}
+
+
+def test_shap_values_add_up_to_the_prediction(table):
+    features, label = table
+    forest = tabular.fit("random_forest", features[:500], label[:500], {"setting": "ecg_smart_2024"}, seed=3)
+    boosting = tabular.fit("gradient_boosting", features[:500], label[:500], seed=3)
+    for model, output in (
+        (forest, tabular.predict(forest, features)),
+        (boosting, boosting[-1].decision_function(features)),
+    ):
+        rest = output - tabular.shap_values(model, features).sum(axis=1)
+        np.testing.assert_allclose(rest, rest.iloc[0], atol=1e-6)
