@@ -1,0 +1,116 @@
+"""Finished runs of a study: what models predicted, how they learned, what they cost."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ecglib import metrics, paths
+from ecglib.execute import sha256
+
+
+class RunError(ValueError):
+    """A run that can't be used; one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All finished runs of a study.
+
+    Attributes
+    ----------
+    predictions : pandas.DataFrame
+        ``record_id, patient_id, label, split, model, rotation, probability``.
+    history : pandas.DataFrame
+        One row per network, rotation and epoch.
+    facts : pandas.DataFrame
+        One row per run: label, parameters, seconds, epochs, best epoch, device, commit, folder.
+    labels : dict
+        Model key of the study → name in tables and figures.
+    problems : list of str
+        A sentence for each run that is missing or was refused.
+    label_kind, label_meaning : str
+    """
+
+    predictions: pd.DataFrame
+    history: pd.DataFrame
+    facts: pd.DataFrame
+    labels: dict
+    problems: list
+    label_kind: str
+    label_meaning: str
+
+    @property
+    def caption(self) -> str:
+        """The label and its kind in words, for captions."""
+        return f"{self.label_meaning} [{self.label_kind} label]"
+
+
+def read_run(folder: Path) -> dict:
+    """Read ``run.json`` of a finished run, and check that its files are those that it names.
+
+    Raises
+    ------
+    RunError
+        If the run isn't finished, or a file is missing or changed; weights may have been left out.
+    """
+    file = folder / "run.json"
+    if not file.is_file():
+        raise RunError(f"{folder} has no run.json: it isn't finished")
+    facts = json.loads(file.read_text())
+    for name, expected in facts["files"].items():
+        there = folder / name
+        if not there.is_file() and there.suffix in (".safetensors", ".skops"):
+            continue
+        if not there.is_file() or sha256(there) != expected:
+            raise RunError(f"{there} is missing or not the file that the run wrote (SHA-256 differs)")
+    return facts | {"folder": folder}
+
+
+def load_runs(study) -> Runs:
+    """Load every run that a study asks for; what is missing or damaged is named in `Runs.problems`.
+
+    Raises
+    ------
+    RunError
+        If no run is there at all.
+    """
+    predictions, history, facts, problems = [], [], [], []
+    for model in study.models:
+        for rotation in study.rotations:
+            try:
+                told = read_run(paths.run_folder(study.name, model, rotation))
+            except RunError as error:
+                problems.append(str(error))
+                continue
+            facts.append({"model": model, "rotation": rotation, **told})
+            predictions.append(pd.read_parquet(told["folder"] / "predictions.parquet"))
+            if (told["folder"] / "history.csv").is_file():
+                run = pd.read_csv(told["folder"] / "history.csv")
+                history.append(run.assign(model=model, rotation=rotation))
+    if not facts:
+        raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
+    facts = pd.DataFrame(facts)
+    return Runs(
+        predictions=pd.concat(predictions, ignore_index=True),
+        history=pd.concat(history, ignore_index=True) if history else pd.DataFrame(),
+        facts=facts,
+        labels=dict(zip(facts.model, facts.label, strict=True)),
+        problems=problems,
+        label_kind=facts.label_kind.iloc[0],
+        label_meaning=facts.label_meaning.iloc[0],
+    )
+
+
+def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
+    """Score (Equation 1) of each rotation of a model on one split; the paper selects the highest *test* score.
+
+    Returns
+    -------
+    pandas.Series
+        Rotation → score, highest first.
+    """
+    part = predictions[(predictions.model == model) & (predictions.split == split)]
+    scores = {rotation: metrics.score(run.label, run.probability) for rotation, run in part.groupby("rotation")}
+    return pd.Series(scores, name=f"{split} score").rename_axis("rotation").sort_values(ascending=False)
