@@ -1,0 +1,196 @@
+"""Drawings of ECGs: their geometry, read back from the artists in millimetres."""
+
+from itertools import pairwise
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+
+from ecglib import LEADS
+from ecglib.plots import ecg
+
+
+def beat(seed=0, samples=600):
+    """A beat with a QRS at the centre, other amplitudes in each lead."""
+    t = np.arange(samples)
+    size = np.random.default_rng(seed).uniform(-1500, 1500, (12, 1))
+    return (size * np.exp(-(((t - samples // 2) / 12) ** 2)) + 40 * np.sin(t / 60)).astype(np.float32)
+
+
+def traces(figure):
+    """Every drawn lead as (x, y) in mm, in the order of the leads: lines of more than 50 points."""
+    return [line.get_xydata().T for line in figure.axes[0].lines if len(line.get_xydata()) > 50]
+
+
+def named(figure):
+    return {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+
+
+def test_colours_are_the_papers():
+    for position, colour in ((0, (1, 0.9, 0)), (0.275, (1, 0.45, 0)), (0.55, (1, 0, 0)), (1.0, (0.25, 0, 0))):
+        np.testing.assert_allclose(ecg.SALIENCY_COLOURS(position)[:3], colour, atol=0.01)
+
+
+def test_a_square_is_a_square_and_means_40_ms_by_a_tenth_of_a_millivolt():
+    figure = ecg.draw_beat(beat())
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    box, (x0, x1), (y0, y1) = axis.get_window_extent(), axis.get_xlim(), axis.get_ylim()
+    assert box.width / (x1 - x0) == pytest.approx(box.height / (y1 - y0), rel=1e-3)
+    small, bold = (c for c in axis.collections if isinstance(c, LineCollection))
+    for collection, step in ((small, 1), (bold, 5)):
+        segments = np.array(collection.get_segments())
+        for way in (0, 1):  # vertical lines, then horizontal ones
+            at = segments[segments[:, 0, way] == segments[:, 1, way], 0, way]
+            np.testing.assert_allclose(np.diff(np.sort(at)), step)
+
+
+@pytest.mark.parametrize("samples", [400, 600])
+def test_beats_run_at_25_mm_a_second_and_10_mm_a_millivolt(samples):
+    signal = beat(samples=samples)
+    figure = ecg.draw_beat(signal, title="A beat", note="a note")
+    drawn = traces(figure)
+    assert len(drawn) == 12
+    for (x, y), trace in zip(drawn, signal, strict=True):
+        np.testing.assert_allclose(x - x[0], np.arange(samples) / 500 * 25, atol=1e-6)
+        np.testing.assert_allclose(y - y[0], (trace - trace[0]) / 100, atol=1e-4)
+    pulses = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xydata()) == 6]
+    assert len(pulses) == 3
+    for pulse in pulses:
+        assert np.ptp(pulse[:, 1]) == 10 and pulse[3, 0] - pulse[2, 0] == 5  # 1 mV for 200 ms
+    assert figure.axes[0].get_title(loc="left") == "A beat" and "a note" in figure.axes[0].get_xlabel()
+
+
+def test_leads_stand_in_the_standard_columns_and_rows_do_not_overlap():
+    figure = ecg.draw_beat(beat())
+    at, drawn = named(figure), dict(zip(LEADS, traces(figure), strict=True))
+    columns = [LEADS[i : i + 3] for i in (0, 3, 6, 9)]
+    for column in columns:
+        assert len({at[lead][0] for lead in column}) == 1
+        assert at[column[0]][1] > at[column[1]][1] > at[column[2]][1]
+    assert at["I"][0] < at["aVR"][0] < at["V1"][0] < at["V4"][0]
+    for upper, lower in ((0, 1), (1, 2)):
+        above = min(drawn[column[upper]][1].min() for column in columns)
+        below = max(drawn[column[lower]][1].max() for column in columns)
+        assert above > below
+
+
+@pytest.mark.parametrize(("samples", "start"), [(600, 150), (400, 0)])
+@pytest.mark.parametrize("windows", [20, 400])
+def test_saliency_lies_on_the_samples_that_the_network_saw(samples, start, windows):
+    signal, saliency = beat(samples=samples), np.zeros((12, windows))
+    saliency[LEADS.index("aVL"), windows // 2 : windows // 2 + windows // 20] = 1  # 20 samples from 200 on
+    figure = ecg.draw_beat(signal, saliency=saliency)
+    coloured = [c for c in figure.axes[0].collections if c.get_array() is not None]
+    assert len(coloured) == 12 and len(figure.axes) == 2  # and a colour bar
+    for lead, lines, (x, _) in zip(LEADS, coloured, traces(figure), strict=True):
+        values, segments = lines.get_array(), lines.get_segments()
+        assert segments[0][0, 0] == pytest.approx(x[start]) and segments[-1][-1, 0] == pytest.approx(x[start + 399])
+        assert lines.get_clim() == (0, 1)
+        if lead != "aVL":
+            assert values.max() == 0
+        else:
+            (hit,) = np.flatnonzero(values)
+            assert segments[hit][0, 0] == pytest.approx(x[start + 200]), "runs begin where the value changes"
+            assert segments[hit][-1, 0] == pytest.approx(x[start + 220])
+
+
+def test_runs_of_one_colour_join_to_the_whole_trace():
+    rng = np.random.default_rng(3)
+    x, y, values = np.arange(400.0), rng.standard_normal(400), rng.random(400)
+    segments = ecg._coloured_trace(x, y, values, (0, 1)).get_segments()
+    for before, after in pairwise(segments):
+        np.testing.assert_array_equal(before[-1], after[0])
+    joined = np.vstack([segments[0][:1], *[segment[1:] for segment in segments]])
+    np.testing.assert_allclose(joined, np.column_stack([x, y]))
+    assert len(ecg._coloured_trace(x, y, np.full(400, 0.5), (0.5, 0.5)).get_segments()) == 1
+
+
+def test_points_are_drawn_in_every_lead_and_missing_ones_left_out():
+    figure = ecg.draw_beat(beat(), points={"J": 330, "T peak": np.nan})
+    lines = [line for line in figure.axes[0].lines if line.get_color() == ecg.PAIR[0]]
+    starts = [x[0] for x, _ in traces(figure)]
+    np.testing.assert_allclose(sorted(line.get_xdata()[0] for line in lines), sorted(s + 330 / 20 for s in starts))
+    assert "J" in named(figure) and "T peak" not in named(figure)
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"beat must be \(12, samples or a part of it\) but is \(11, 600\)"):
+        ecg.draw_beat(np.zeros((11, 600)))
+    with pytest.raises(ValueError, match=r"saliency must be \(12, 400 or a part of it\) but is \(12, 30\)"):
+        ecg.draw_beat(beat(), saliency=np.zeros((12, 30)))
+
+
+def test_mean_beats_show_mean_and_spread():
+    beats = np.stack([beat(seed) for seed in range(9)]).astype(np.int16)
+    labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0])
+    figure = ecg.draw_mean_beats(beats, labels, ("no MI", "MI"))
+    drawn, mean = traces(figure), [beats[labels == k].mean(0) for k in (0, 1)]
+    for lead in range(12):
+        for label in (0, 1):
+            y = drawn[2 * lead + label][1]
+            np.testing.assert_allclose(y - y[0], (mean[label][lead] - mean[label][lead, 0]) / 100, atol=1e-3)
+    band = figure.axes[0].collections[2].get_paths()[0].vertices  # lead I, label 0, after the two grids
+    spread = beats[labels == 0, 0].std(0)[::3].max() / 100
+    x = band[:, 0].round(3)
+    height = max(np.ptp(band[x == at, 1]) for at in np.unique(x))
+    assert height == pytest.approx(2 * spread, rel=0.01)
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert told == ["no MI, n = 5", "MI, n = 4"]
+
+
+@pytest.mark.parametrize("rate", [250, 500])
+def test_recordings_run_on_from_column_to_column(rate):
+    rng = np.random.default_rng(0)
+    signal = rng.normal(0, 100, (12, 11 * rate)).astype(np.float32)
+    signal[LEADS.index("V5")] = np.nan
+    figure = ecg.draw_recording(signal, rate)
+    drawn = traces(figure)
+    assert len(drawn) == 13
+    assert drawn[12][0][-1] - drawn[12][0][0] == pytest.approx(250, abs=0.2)  # 10 s of the rhythm strip
+    for lead in range(12):
+        x, y = drawn[lead]
+        first = lead // 3 * 10 * rate // 4
+        assert x[0] == pytest.approx(drawn[12][0][first], abs=1e-6)
+        told = (signal[lead, first : first + len(y)] - signal[lead, first]) / 100
+        np.testing.assert_allclose(y - y[0], told, atol=1e-3)
+    assert "missing" in named(figure)
+
+
+def test_labelled_beat_marks_the_waves():
+    spans = {"P wave": (200, 250), "QRS complex": (280, 330), "ST segment": (330, 380), "T wave": (380, 480)}
+    figure = ecg.draw_labelled_beat(beat()[1], spans)
+    patches = [(p.get_x(), p.get_x() + p.get_width()) for p in figure.axes[0].patches]
+    np.testing.assert_allclose(patches, np.array(list(spans.values())) / 20)
+    assert set(spans) <= set(named(figure))
+
+
+def test_lead_directions_keep_einthovens_triangle():
+    """II = I + III and aVL = (I − III) / 2: the drawn directions must agree with the leads' definitions."""
+    texts = {}
+    figure = ecg.draw_lead_directions()
+    for axis in figure.axes:
+        for text in axis.texts:
+            name, _, degrees = text.get_text().partition("\n")
+            if degrees:
+                texts[name] = np.array(text.get_position()) / 1.17
+    assert set(texts) == set(LEADS)
+    np.testing.assert_allclose(texts["I"] + texts["III"], texts["II"], atol=1e-9)
+    for augmented, sum_of in (("aVL", texts["I"] - texts["III"]), ("aVR", -texts["I"] - texts["II"]),
+                              ("aVF", texts["II"] + texts["III"])):  # fmt: skip
+        np.testing.assert_allclose(texts[augmented], sum_of / np.linalg.norm(sum_of), atol=1e-9)
+
+
+def test_svgs_stay_under_a_megabyte(tmp_path):
+    noise = np.random.default_rng(0)
+    figures = {
+        "saliency": ecg.draw_beat(beat(), saliency=np.cumsum(noise.standard_normal((12, 400)), axis=1)),
+        "recording": ecg.draw_recording(noise.normal(0, 30, (12, 5000)), 500),
+    }
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.svg")
+        assert (tmp_path / f"{name}.svg").stat().st_size < 1e6, name
