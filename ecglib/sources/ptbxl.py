@@ -6,18 +6,17 @@ Likelihoods of statements are not used: in PTB-XL a likelihood of 0 means "not s
 Wagner et al., "PTB-XL, a large publicly available electrocardiography dataset", Scientific Data 7:154, 2020.
 """
 
-import ast
 import hashlib
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import requests
-from requests.adapters import HTTPAdapter
+from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from ecglib import LEADS, RATE_HZ, paths
@@ -34,8 +33,9 @@ LABELS = {
 INJURY = {"INJAS", "INJAL", "INJIN", "INJLA", "INJIL"}  # statements of subendocardial injury
 ACUTE_STAGES = ("Stadium I", "Stadium I-II")
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
+ATTRIBUTION = "PTB-XL, Wagner et al., Scientific Data 7:154, 2020; physionet.org/content/ptb-xl, CC BY 4.0"
 HEAD = re.compile(r"\S+ (\d+) (\d+) (\d+)\s")  # leads, Hz, samples
-LEAD_LINE = re.compile(r"^(\S+)\.dat 16 ([\d.]+)(?:\((-?\d+)\))?/mV 16 -?\d+ -?\d+ (-?\d+) 0 (\S+)\s*$", re.M)
+LEAD_LINE = re.compile(r"^(\S+)\.dat 16 (\d+\.?\d*)(?:\((-?\d+)\))?/mV 16 -?\d+ -?\d+ (-?\d+) 0 (\S+)\s*$", re.M)
 
 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
@@ -53,8 +53,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     Raises
     ------
     SourceError
-        If the tables can't be used, no ECG or no positive is left, the prevalence can't be reached, a download fails,
-        or files are absent and `settings.allow_missing_records` is false.
+        If a table can't be used, no positive is left, the prevalence can't be reached, a download fails, or files are
+        absent and `settings.allow_missing_records` is false.
     """
     folder = paths.find(data_dir) if data_dir is not None else paths.DATA / "ptb-xl"
     if data_dir is None:
@@ -63,92 +63,68 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     records.insert(5, "label", records[settings.label])
     counts = {"in the table": _count(records)}
     if settings.same_patient_negatives == "drop":
-        mixed = records.patient_id.isin(records.patient_id[records.label == 1])
-        records = records[(records.label == 1) | ~mixed]
+        records = records[(records.label == 1) | ~records.patient_id.isin(records.patient_id[records.label == 1])]
         counts["without negatives of positive patients"] = _count(records)
     if settings.prevalence is not None:
         records = draw_negatives(records, settings.prevalence, seed)
         counts["negatives drawn to the prevalence"] = _count(records)
 
-    files = {name: [f"{name}.hea", f"{name}.dat"] for name in records.filename}
     if data_dir is None:
-        download(folder, [file for pair in files.values() for file in pair])
-    absent = records.filename.map(lambda name: " and ".join(f for f in files[name] if not (folder / f).is_file()))
-    rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " absent"})[absent != ""]
+        download(folder, [*records.filename + ".hea", *records.filename + ".dat"])
+    absent = records.filename.map(lambda f: f"{f}.dat" if (folder / f"{f}.hea").is_file() else f"{f}.hea")
+    absent = absent.mask(absent.map(lambda f: (folder / f).is_file()), "")
+    rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
+    rejected = rejected[absent != ""].reset_index(drop=True)
     if len(rejected) and not settings.allow_missing_records:
         raise SourceError(
-            f"{folder} lacks the files of {len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz "
-            f"(first: {rejected.reason.iloc[0]}); complete it, choose the other cohort.sampling_rate, or set "
-            "cohort.allow_missing_records: true"
+            f"{folder} lacks {len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz, as "
+            f"{absent.max()}; complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         )
     records = records[absent == ""].reset_index(drop=True)
     counts["with files"] = _count(records)
     if not records.label.any():
-        raise SourceError(
-            f"{folder}: none of {len(records):,} selected ECGs is positive for cohort.label {settings.label}; "
-            "choose another label or more records"
-        )
-    return Source(
-        name="ptbxl",
-        version=version,
-        label_kind="proxy",
-        label_meaning=LABELS[settings.label],
-        records=records,
-        read=Reader(folder, settings.sampling_rate),
-        counts=counts,
-        rejected=rejected.reset_index(drop=True),
-        attribution="PTB-XL, Wagner et al., Scientific Data 7:154, 2020; physionet.org/content/ptb-xl; CC BY 4.0; "
-        "labels derived from its annotations",
-    )
+        raise SourceError(f"None of {len(records):,} selected ECGs is positive for cohort.label {settings.label}")
+    read, told = Reader(folder, settings.sampling_rate), LABELS[settings.label]
+    return Source("ptbxl", version, "proxy", told, records, read, counts, rejected, attribution=ATTRIBUTION)
 
 
 def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
     """Read PTB-XL's two tables: one row per ECG with all labels, and the version as far as it can be told.
 
-    Raises
-    ------
-    SourceError
-        If a table or column is absent, or holds what PTB-XL never does.
+    Raises `SourceError` if a table or column is absent, or holds what PTB-XL never does.
     """
-    filename, tables = ("filename_lr" if sampling_rate == 100 else "filename_hr"), []
+    number, filename, tables = pd.api.types.is_numeric_dtype, f"filename_{'lr' if sampling_rate == 100 else 'hr'}", []
     columns = ["ecg_id", "patient_id", "site", "age", "sex", "scp_codes", "infarction_stadium1", "infarction_stadium2"]
     columns += ["validated_by_human", "strat_fold", filename]
     for name, needed in ((TABLE, columns), (STATEMENTS, ["diagnostic_class"])):
         try:
             tables.append(pd.read_csv(folder / name))
         except FileNotFoundError:
-            raise SourceError(
-                f"{folder} has no {name}; give a folder in PhysioNet's layout, or none to have PTB-XL downloaded"
-            ) from None
+            raise SourceError(f"{folder} has no {name}; give PTB-XL's folder, or none to download it") from None
         except (ValueError, OSError) as error:
             raise SourceError(f"{folder / name} is not a readable CSV file ({str(error).splitlines()[0]})") from None
-        for column in set(needed) - set(tables[-1]):
-            raise SourceError(f"{folder / name} lacks the column '{column}'; take the file from PhysioNet again")
+        if missing := [column for column in needed if column not in tables[-1]]:
+            raise SourceError(f"{folder / name} lacks the column '{missing[0]}'; take the file from PhysioNet again")
     table, statements = tables
-    number = pd.api.types.is_numeric_dtype
     good = {
         "ecg_id": len(table) and pd.api.types.is_integer_dtype(table.ecg_id) and table.ecg_id.is_unique,
         "patient_id": number(table.patient_id) and table.patient_id.notna().all(),
         "site": number(table.site),
         "age": number(table.age) and table.age.dropna().between(0, 300).all(),
         "sex": table.sex.isin([0, 1]).all(),
+        "scp_codes": table.scp_codes.astype(str).str.fullmatch(r"\{.*\}").all(),
         "strat_fold": table.strat_fold.isin(range(1, 11)).all(),
         filename: table[filename].astype(str).str.fullmatch(r"records(100|500)/\d{5}/\d{5}_[lh]r").all(),
     }
-    try:
-        codes = table.scp_codes.map(lambda text: frozenset(ast.literal_eval(text)))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        good["scp_codes"] = False
-    for column in (column for column, fine in good.items() if not fine):
-        raise SourceError(
-            f"{folder / TABLE}: '{column}' is empty or not as in PTB-XL; take the file from PhysioNet again"
-        )
-
+    if wrong := [column for column, fine in good.items() if not fine]:
+        raise SourceError(f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; take it from PhysioNet again")
+    codes = table.scp_codes.str.findall(r"'(\w+)':")
     stage = table.infarction_stadium1.isin(ACUTE_STAGES) | table.infarction_stadium2.isin(ACUTE_STAGES)
     infarction = set(statements.iloc[:, 0][statements.diagnostic_class == "MI"])
     hidden, plain = (table.age == 300).any(), table.age.between(90, 299).any()  # above 89: 300 in 1.0.3
-    version, rows = ("1.0.3", 21_799) if hidden else ("1.0.1", 21_837)
-    version = version if hidden != plain else "unknown"
+    version, whole = ("1.0.3", 21_799) if hidden else ("1.0.1", 21_837)
+    if hidden == plain or len(table) != whole:
+        version = f"{'unknown' if hidden == plain else 'ages as in ' + version}, {len(table):,} rows"
     records = pd.DataFrame(
         {
             "record_id": table.ecg_id.map("ptbxl-{:05d}".format),
@@ -165,14 +141,14 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
             "filename": table[filename],
         }
     )
-    return records, version if len(table) == rows else f"{version} (by its ages), {len(table):,} rows"
+    return records, version
 
 
 def draw_negatives(records: pd.DataFrame, prevalence: float, seed: int) -> pd.DataFrame:
     """Draw negative patients, with all their ECGs, until `prevalence` of the ECGs are positive.
 
-    Patients with a positive ECG stay whole, and the order of rows doesn't change the draw. The share is met to within
-    half of the last patient's ECGs; `SourceError` where that can't be.
+    Patients with a positive ECG stay whole, the order of rows doesn't matter, and the share is met to within half of
+    the last patient's ECGs. Raises `SourceError` where that can't be.
     """
     positives = int(records.label.sum())
     kept = records.patient_id.isin(records.patient_id[records.label == 1])
@@ -191,16 +167,16 @@ def draw_negatives(records: pd.DataFrame, prevalence: float, seed: int) -> pd.Da
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads one record of PTB-XL as µV at 500 Hz; `rate` is that of the files, 100 or 500 Hz."""
+    """Reads one record of PTB-XL at 500 Hz; `rate` is that of the files, 100 or 500 Hz."""
 
     folder: Path
     rate: int
 
     def __call__(self, row) -> tuple[np.ndarray, float]:
-        """Return float32 ``(12, samples)`` in µV, and 500; raise `ReadError` if the files can't be trusted."""
+        """Return float32 ``(12, samples)`` in µV, and 500; or raise the `ReadError` of `read_record`."""
         signal, rate = read_record(self.folder / row.filename)
         if rate != self.rate:
-            raise ReadError(f"{row.filename}.hea gives {rate:g} Hz where {self.rate} Hz was expected")
+            raise ReadError(f"{row.filename}.hea gives {rate:g} Hz, not {self.rate} Hz")
         return (upsample(signal) if rate == 100 else signal), float(RATE_HZ)
 
 
@@ -218,8 +194,8 @@ def read_record(path: Path) -> tuple[np.ndarray, float]:
     head, leads = HEAD.match(header), {line[-1].upper(): line for line in LEAD_LINE.findall(header)}
     if head is None or len(leads) != int(head[1]) or any(line[0] != path.name for line in leads.values()):
         raise ReadError(f"{path.name}.hea is not a header of PTB-XL's form")
-    for lead in (lead for lead in LEADS if lead.upper() not in leads):
-        raise ReadError(f"{path.name}.hea lacks lead {lead}")
+    if missing := [lead for lead in LEADS if lead.upper() not in leads]:
+        raise ReadError(f"{path.name}.hea lacks lead {missing[0]}")
     if raw.size != len(leads) * int(head[3]):
         raise ReadError(f"{path.name}.dat holds {raw.size:,} values, its header gives {len(leads)} × {head[3]}")
     raw = raw.reshape(-1, len(leads))
@@ -245,9 +221,8 @@ PHASES = _upsampling_phases()
 
 def upsample(signal: np.ndarray) -> np.ndarray:
     """Bring ``(12, samples)`` of PTB-XL from 100 to 500 Hz, in time with the native 500 Hz files."""
-    taps = len(PHASES)
-    padded = np.pad(signal, ((0, 0), (taps // 2, taps // 2)), mode="edge")
-    return (np.lib.stride_tricks.sliding_window_view(padded, taps, axis=1) @ PHASES).reshape(len(signal), -1)
+    padded = np.pad(signal, ((0, 0), (len(PHASES) // 2,) * 2), mode="edge")
+    return (sliding_window_view(padded, len(PHASES), axis=1) @ PHASES).reshape(len(signal), -1)
 
 
 def download(folder: Path, names: list[str]) -> None:
@@ -256,29 +231,24 @@ def download(folder: Path, names: list[str]) -> None:
     A file gets its name only once verified; one that was cut stays beside it as ``.part`` and is gone on with. Raises
     `SourceError` if a file can't be had, its SHA-256 stays wrong, or PhysioNet's list lacks it.
     """
-    names = [name for name in names if not (folder / name).exists()]
-    if not names:
+    if not (names := [name for name in names if not (folder / name).exists()]):
         return
     with requests.Session() as session, ThreadPoolExecutor(CONNECTIONS) as pool:
-        session.mount("https://", HTTPAdapter(pool_maxsize=CONNECTIONS))
+        session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS))
         listing = folder / "SHA256SUMS.txt"
         if not listing.exists():
             _fetch(session, folder, listing.name, None)
         sums = dict(reversed(line.split(maxsplit=1)) for line in listing.read_text().splitlines() if " " in line)
-        for name in (name for name in names if name not in sums):
-            raise SourceError(f"{listing} doesn't list {name}; delete it to have it downloaded again")
-        jobs = [pool.submit(_fetch, session, folder, name, sums[name]) for name in names]
-        try:
-            for job in tqdm(as_completed(jobs), total=len(jobs), desc="PTB-XL from PhysioNet", unit="file"):
-                job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        if unlisted := [name for name in names if name not in sums]:
+            raise SourceError(f"{listing} doesn't list {unlisted[0]}; delete it to have it downloaded again")
+        jobs = pool.map(lambda name: _fetch(session, folder, name, sums[name]), names)
+        for _ in tqdm(jobs, total=len(names), desc="PTB-XL from PhysioNet", unit="file"):
+            pass  # the first failure ends the loop and cancels what has not begun
 
 
 def _fetch(session: requests.Session, folder: Path, name: str, sha256: str | None) -> None:
     """Download one file, going on from what an earlier try left (pooch would begin again)."""
-    part, problem = folder / f"{name}.part", None
+    part = folder / f"{name}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S * 2 ** (attempt - 1) if attempt else 0)
@@ -306,9 +276,5 @@ def _fetch(session: requests.Session, folder: Path, name: str, sha256: str | Non
 def _count(records: pd.DataFrame) -> dict[str, int]:
     """Count ECGs and patients, and the positive ones of each; a patient is positive if any of their ECGs is."""
     patients = records.groupby("patient_id").label.max()
-    return {
-        "ecgs": len(records),
-        "patients": len(patients),
-        "positive_ecgs": int(records.label.sum()),
-        "positive_patients": int(patients.sum()),
-    }
+    positive = {"positive_ecgs": int(records.label.sum()), "positive_patients": int(patients.sum())}
+    return {"ecgs": len(records), "patients": len(patients)} | positive
