@@ -5,18 +5,17 @@ import sys
 
 from ecglib import paths
 from ecglib.models import REGISTRY
-from ecglib.params import StudyError, load_study
+from ecglib.params import StudyError, find_study, load_study
 
 try:
     STUDY = load_study(config["study"])
 except StudyError as error:
     sys.exit(str(error))
 
-FILE = str(paths.find(config["study"]))
+FILE = str(find_study(config["study"]))
 DATA_DIR = str(paths.find(config["data_dir"])) if config.get("data_dir") else ""
 OUT = f"outputs/{STUDY.name}"
 NETWORKS = [m for m, s in STUDY.models.items() if REGISTRY[s.network or m].kind == "network"]
-COHORT = str(paths.cohort_folder(STUDY.cohort_key).relative_to(paths.ROOT)) + "/cohort.json"
 RUN = f"{sys.executable} -m ecglib.execute"
 
 

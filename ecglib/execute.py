@@ -7,6 +7,7 @@ result never looks finished. From the command line, as the Snakefile does::
 """
 
 import argparse
+import csv
 import hashlib
 import importlib.metadata
 import json
@@ -22,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ecglib import paths
-from ecglib.params import StudyError, load_study, nearest
+from ecglib.params import StudyError, find_study, load_study, nearest
 
 PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "captum")
 
@@ -215,17 +216,36 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     return final
 
 
+def summary(study) -> str:
+    """What a study found and where to look, as text."""
+    folder = paths.study_folder(study.name)
+    lines = [f"\n{study.title}"]
+    for file in sorted(folder.glob("*/tables/table_4.csv")):
+        label = json.loads((file.parents[1] / "run.json").read_text())
+        lines += [
+            f"Label: {label['label_meaning']} [{label['label_kind']} label]; research only, no medical device",
+            "",
+        ]
+        rows = list(csv.reader(file.read_text().splitlines()))
+        widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
+        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
+    return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {folder.relative_to(paths.ROOT)}/*/"])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line: run one notebook of a study; returns 0, or 1 with one sentence on what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m ecglib.execute", description=main.__doc__)
-    parser.add_argument("notebook")
+    parser.add_argument("notebook", help="a notebook of notebooks/, or 'summary': print the comparison table")
     parser.add_argument("--study", required=True)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter")
     parser.add_argument("--folder", type=Path, help="where the results go; default: the step's own place")
     given = parser.parse_args(arguments)
     try:
         study = load_study(given.study)
-        parameters = {"study": str(paths.find(given.study))}
+        if given.notebook == "summary":
+            print(summary(study))
+            return 0
+        parameters = {"study": str(find_study(given.study))}
         for item in given.set:
             key, separator, value = item.partition("=")
             if not separator:

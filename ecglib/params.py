@@ -207,6 +207,17 @@ def nearest(name: str, known) -> str:
     return f"; did you mean '{close[0]}'?" if close else f" (allowed: {', '.join(known) or 'none'})"
 
 
+def find_study(path: str | Path) -> Path:
+    """Resolve a study: a YAML file, or the bare name of one in ``params/``; `StudyError` if there is none."""
+    file = paths.find(path)
+    if not file.is_file():
+        file = paths.PARAMS / f"{path}.yaml"
+    if not file.is_file():
+        known = sorted(p.name for p in paths.PARAMS.glob("*.yaml"))
+        raise StudyError(f"Study file {path} does not exist{nearest(f'{Path(path).stem}.yaml', known)}")
+    return file
+
+
 def load_study(path: str | Path) -> Study | OmiFeaturesStudy:
     """Read and check a study file.
 
@@ -220,12 +231,7 @@ def load_study(path: str | Path) -> Study | OmiFeaturesStudy:
     StudyError
         Naming the file, each wrong key or value, and what is allowed.
     """
-    file = paths.find(path)
-    if not file.exists() and (paths.PARAMS / f"{path}.yaml").exists():
-        file = paths.PARAMS / f"{path}.yaml"
-    if not file.is_file():
-        known = sorted(p.name for p in paths.PARAMS.glob("*.yaml"))
-        raise StudyError(f"Study file {path} does not exist{nearest(file.name, known)}")
+    file = find_study(path)
     try:
         content = yaml.safe_load(file.read_text())
     except yaml.YAMLError as error:
