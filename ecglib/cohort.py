@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,10 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 from joblib import Parallel, delayed
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
 from ecglib.execute import partial, replace, sha256, write_json
-from ecglib.signal import SignalError, process
 from ecglib.sources import ReadError, Source
 
 RECORDS = pa.DataFrameSchema(
@@ -96,7 +96,10 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
     with open(aside / "beats.npy", "wb") as file:
         _write_header(file, len(rows))
         results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs)
-        for beats, positions, qualities, rejects in tqdm(results, total=len(chunks), desc="beats", mininterval=2):
+        bar = tqdm(
+            results, total=len(chunks), desc="median beats", unit="chunk", mininterval=2, ncols=100, file=sys.stdout
+        )
+        for beats, positions, qualities, rejects in bar:
             file.write(beats.tobytes())
             kept += positions
             columns += qualities
@@ -170,6 +173,8 @@ def _made_from(source: Source, signal) -> dict:
 
 def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list, list, list]:
     """Median beats, positions and quality of some records, and the reasons of those that can't be used."""
+    from ecglib.signal import SignalError, process  # seconds to import, needed by whoever builds only
+
     beats, positions, qualities, rejects = [], [], [], []
     for row in rows:
         try:

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ecglib import metrics
 from ecglib.dataset import BeatBank, undersampled_batches
@@ -123,7 +124,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         initial=len(history),
         total=settings["epochs"],
         unit="epoch",
-        mininterval=5,
+        file=sys.stdout,  # one line that reads well live and in papermill's log; a widget would be blank there
+        ncols=110,
     )
     try:
         for epoch in bar:
@@ -305,9 +307,7 @@ def load_model(run_folder: str | Path) -> torch.nn.Module:
     folder = Path(run_folder)
     for name in ("run.json", "weights.safetensors"):
         if not (folder / name).is_file():
-            raise TrainingError(
-                f"{folder} has no {name}: it is no finished run, or its weights were left out"
-            )
+            raise TrainingError(f"{folder} has no {name}: it is no finished run, or its weights were left out")
     try:
         identity = json.loads((folder / "run.json").read_text())["identity"]
         options = dict(identity["options"])
