@@ -8,8 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 from scipy.fft import dct, idct
-from scipy.ndimage import binary_dilation
-from scipy.signal import resample_poly
+from scipy.signal import find_peaks, resample_poly
 
 from ecglib import RATE_HZ
 
@@ -51,41 +50,56 @@ def notch(hz: float, f: np.ndarray, width: float = 1.0) -> np.ndarray:
     return gain
 
 
+def spectrum(signal: np.ndarray) -> np.ndarray:
+    """Cosine transform of ``(leads, samples)`` over `frequencies(samples)`; `back` undoes it."""
+    return dct(signal, axis=-1, norm="ortho")
+
+
+def back(spectrum: np.ndarray) -> np.ndarray:
+    """Signal ``(leads, samples)`` of a cosine transform."""
+    return idct(spectrum, axis=-1, norm="ortho")
+
+
 def apply(signal: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Filter ``(leads, samples)`` with a zero-phase gain over `frequencies(samples)`."""
-    return idct(dct(signal, axis=-1) * gain, axis=-1)
+    return back(spectrum(signal) * gain)
 
 
-def find_mains(signal: np.ndarray) -> int | None:
-    """Find mains interference in ``(leads, samples)`` at 500 Hz: 50, 60 or None.
+def find_mains(spectrum: np.ndarray, f: np.ndarray) -> int | None:
+    """Find mains interference in the `spectrum` ``(leads, samples)`` over frequencies `f`: 50, 60 or None.
 
-    A tone stands out of its neighbourhood: its amplitude density within ±0.3 Hz is more than 4 times the median of
-    the 5 Hz to either side, on average over the leads.
+    The tone within ±0.3 Hz stands more than 8 times above the median amplitude up to 5 Hz to either side.
     """
-    f = frequencies(signal.shape[-1])
-    amplitude = np.sqrt(np.mean(dct(signal, axis=-1) ** 2, axis=0))
+    amplitude = np.sqrt(np.mean(spectrum**2, axis=0))
     ratio = {}
     for hz in (50, 60):
         near, around = abs(f - hz) <= 0.3, (abs(f - hz) > 1) & (abs(f - hz) <= 5)
         ratio[hz] = amplitude[near].max() / (np.median(amplitude[around]) + 1e-9)
     hz = max(ratio, key=ratio.get)
-    return hz if ratio[hz] > 4 else None
+    return hz if ratio[hz] > 8 else None
 
 
 def blank_pacing(signal: np.ndarray) -> np.ndarray:
     """Replace pacing spikes in ``(12, samples)`` by a straight line from the sample before to the one after.
 
-    A spike is power above 80 Hz, 3 or fewer samples wide, that towers over what the QRS complexes have there.
+    A spike is a peak of the power above 80 Hz that stands alone: 93 % of the energy of 60 ms lies in 14 ms. A QRS
+    complex has its energy there in several slopes, so it isn't touched.
     """
     samples = signal.shape[-1]
-    fast = apply(signal, high_pass(80, frequencies(samples)))
-    power = np.sqrt(np.mean(fast**2, axis=0))
-    spikes = (power > 12 * np.median(power)) & (power > 150)
-    if not spikes.any():
+    energy = np.mean(apply(signal, high_pass(80, frequencies(samples))) ** 2, axis=0)
+    peaks, _ = find_peaks(energy, height=max(60**2, 36 * np.median(energy)), distance=15)
+    total = np.concatenate([[0], np.cumsum(energy)])
+
+    def around(reach):
+        return total[np.minimum(peaks + reach + 1, samples)] - total[np.maximum(peaks - reach, 0)]
+
+    spikes = peaks[around(3) > 0.93 * around(15)]
+    if not spikes.size:
         return signal
-    blank = binary_dilation(spikes, iterations=3)
-    keep = np.flatnonzero(~blank)
+    blank = np.zeros(samples, dtype=bool)
+    blank[np.clip(spikes[:, None] + np.arange(-4, 6), 0, samples - 1)] = True
+    keep, lost = np.flatnonzero(~blank), np.flatnonzero(blank)
     filled = signal.copy()
     for lead in filled:
-        lead[blank] = np.interp(np.flatnonzero(blank), keep, lead[keep])
+        lead[lost] = np.interp(lost, keep, lead[keep])
     return filled

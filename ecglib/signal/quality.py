@@ -1,0 +1,134 @@
+"""What is wrong with a recording: leads that are missing, flat, clipped or noisy, and electrodes that are mixed up."""
+
+import numpy as np
+
+from ecglib import LEADS, RATE_HZ
+from ecglib.signal import fiducials
+
+WINDOW = round(1.25 * RATE_HZ)  # samples of an artefact window
+ONE, TWO, THREE, AVR, AVF, V6 = (LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "aVF", "V6"))
+
+
+def named(reason: str, leads: np.ndarray) -> list[str]:
+    """Turn flags ``(12,)`` into words, for example ``flat:V3``."""
+    return [f"{reason}:{LEADS[i]}" for i in np.flatnonzero(leads)]
+
+
+def limb_leads(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """III, aVR, aVL and aVF from I and II (Einthoven 1912, Goldberger 1942), stacked on the first axis."""
+    return np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2])
+
+
+def complete(signal: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Rebuild leads that are missing (all NaN) where others tell them.
+
+    Limb leads come from I and II; a single missing lead of V2 to V5 is the mean of its neighbours. Other missing
+    leads become zero.
+
+    Returns
+    -------
+    signal : numpy.ndarray
+        ``(12, samples)`` without NaN; a gap within a lead is bridged by a straight line.
+    reasons : list of str
+        ``rebuilt:`` or ``missing:`` with the lead.
+    """
+    gaps = np.isnan(signal)
+    if not gaps.any():
+        return signal, []
+    missing, rebuilt = gaps.all(axis=1), np.zeros(len(LEADS), dtype=bool)
+    signal = signal.copy()
+    for i in np.flatnonzero(gaps.any(axis=1) & ~missing):
+        hole = np.flatnonzero(gaps[i])
+        signal[i, hole] = np.interp(hole, np.flatnonzero(~gaps[i]), signal[i, ~gaps[i]])
+    if not missing[[ONE, TWO]].any():
+        rebuilt[THREE : AVF + 1] = missing[THREE : AVF + 1]
+        signal[rebuilt] = limb_leads(signal[ONE], signal[TWO])[rebuilt[THREE : AVF + 1]]
+    chest = np.flatnonzero(missing[AVF + 1 :]) + AVF + 1
+    if len(chest) == 1 and AVF + 1 < chest[0] < V6:
+        signal[chest] = (signal[chest - 1] + signal[chest + 1]) / 2
+        rebuilt[chest] = True
+    signal[missing & ~rebuilt] = 0
+    return signal, named("rebuilt", rebuilt) + named("missing", missing & ~rebuilt)
+
+
+def clipped(signal: np.ndarray) -> np.ndarray:
+    """Which leads of the raw recording ``(12, samples)`` were cut off at the end of their range.
+
+    At least 0.5 % of the samples, three or more of them in a row, hold exactly the lead's highest or lowest value, and
+    that value is far out: more than 50 µV and twice the lead's interquartile range from its median.
+    """
+    low, middle, high = np.sort(signal, axis=1)[:, (np.array([1, 2, 3]) * signal.shape[1]) // 4].T
+    flags = np.zeros(len(signal), dtype=bool)
+    for extreme in (signal.max(axis=1), signal.min(axis=1)):
+        at = signal == extreme[:, None]
+        run = (at[:, 2:] & at[:, 1:-1] & at[:, :-2]).any(axis=1)
+        flags |= run & (at.mean(axis=1) >= 0.005) & (np.abs(extreme - middle) > 2 * (high - low) + 50)
+    return flags
+
+
+def artefacts(signal: np.ndarray) -> np.ndarray:
+    """Mark what to leave out of the filtered recording: ``(12, samples)`` of bool, in windows of 1.25 s a lead.
+
+    A window is left out if its range or the root mean square of its slope is more than three times, or its range less
+    than a twentieth, of the lead's median over windows, or if it spans more than 15 mV.
+    """
+    starts = np.arange(0, max(signal.shape[-1] - WINDOW // 2, 1), WINDOW)
+    lengths = np.diff(np.append(starts, signal.shape[-1]))
+    span = np.maximum.reduceat(signal, starts, axis=1) - np.minimum.reduceat(signal, starts, axis=1)
+    slope = np.sqrt(np.add.reduceat(np.diff(signal, append=signal[:, -1:]) ** 2, starts, axis=1) / lengths)
+    usual, steep = np.median(span, axis=1, keepdims=True), np.median(slope, axis=1, keepdims=True)
+    bad = (span > 3 * usual + 100) | (slope > 3 * steep + 5) | (span < usual / 20) | (span > 15_000)
+    return np.repeat(bad, lengths, axis=1)
+
+
+def judge(beat: np.ndarray, error: np.ndarray, known: list[str]) -> list[str]:
+    """Say what is wrong with a median beat ``(12, 600)``, given the standard error of its leads ``(12,)`` in µV.
+
+    A lead is flat if it spans less than 30 µV, and noisy if its error is more than 60 µV or an eighth of its span.
+    Leads with a reason in `known` get no second one, and electrodes are only judged on limb leads without one.
+    """
+    fine = np.array([not any(k.endswith(f":{lead}") and not k.startswith("rebuilt") for k in known) for lead in LEADS])
+    span = np.ptp(beat, axis=1)
+    flat = fine & (span < 30) & np.isfinite(error)
+    noisy = fine & ~flat & ((error > 60) | (8 * error > span))
+    reasons = named("flat", flat) + named("noisy", noisy)
+    fine &= ~flat & ~noisy
+    if fine[: AVF + 1].all():
+        reasons += contradictions(beat)
+        if fine[V6] and limb_swap(beat):
+            reasons.append("limb_swap")
+    return reasons
+
+
+def contradictions(beat: np.ndarray) -> list[str]:
+    """Check the limb leads of a median beat against each other; a channel mislabelled or mis-scaled shows here.
+
+    The root mean square of III − (II − I), and of each augmented lead minus what I and II make it, must stay under a
+    quarter of that of the limb leads (and under 25 µV nothing is said).
+    """
+    off = np.sqrt(np.mean((beat[THREE : AVF + 1] - limb_leads(beat[ONE], beat[TWO])) ** 2, axis=1))
+    bad = off > max(25, 0.25 * np.sqrt(np.mean(beat[: AVF + 1] ** 2)))
+    if bad[0]:
+        return ["einthoven"]  # the augmented leads can't be judged by leads that disagree
+    return [f"goldberger:{LEADS[AVR + k]}" for k in np.flatnonzero(bad[1:])]
+
+
+def limb_swap(beat: np.ndarray) -> bool:
+    """Whether arm or leg electrodes were probably mixed up, from the median beat ``(12, 600)``.
+
+    Arms: I runs against V6 from QRS to T with an inverted P wave in I (without P waves: more so, and with a negative
+    QRS). Right arm and left leg: P and QRS point up in aVR while P points down in II. Right arm and right leg: II
+    is all but flat. An exchange of left arm and left leg mostly looks like an ordinary axis and isn't told.
+    """
+    p_on, _, p_off, q, _, j, _, _ = fiducials.overall(beat[None])[0]
+    if np.isnan(q) or np.isnan(j):
+        return False
+    if np.ptp(beat[TWO]) < 0.1 * min(np.ptp(beat[ONE]), np.ptp(beat[THREE])):
+        return True
+    qrs = beat[:, int(q) : int(j) + 1].mean(axis=1) - beat[:, int(q)]
+    one, six = beat[ONE, int(q) : int(j) + 180], beat[V6, int(q) : int(j) + 180]
+    agree = one @ six / max(np.linalg.norm(one) * np.linalg.norm(six), 1e-9)
+    if np.isnan(p_on):
+        return bool(agree < -0.7 and qrs[ONE] < 0)
+    p = beat[:, int(p_on) : int(p_off) + 1].mean(axis=1) - beat[:, int(p_on)]
+    return bool((agree < -0.3 and p[ONE] < -5) or (p[AVR] > 5 and p[TWO] < -5 and qrs[AVR] > 0))
