@@ -1,15 +1,28 @@
-"""From predictions to conclusions: estimates, intervals and tests, conditional on the trained models."""
+"""From predictions to conclusions: estimates, intervals and tests, conditional on the trained models.
 
+The primary estimand is the mean over rotations of a metric within a rotation: probabilities of differently trained
+networks aren't on one scale, so pooling them (``predictions.assign(rotation="pooled")``) is secondary. Its interval
+comes from drawing patients again, jointly in all rotations and models: it tells what other patients would have shown
+of these trained models, not what training them again would have given.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import numpy as np
 import pandas as pd
+from scipy import sparse, stats
+from statsmodels.stats.multitest import multipletests
 
 from ecglib import metrics
 
 RANKING = ("auc", "average_precision", "score")
-"""Metrics of the tables: both of the paper and their score (Equation 1)."""
+FEWEST = 10
+"""Patients of either class below which a subgroup is "too few" to be estimated."""
 
 
 def check_predictions(predictions: pd.DataFrame, models=None, rotations=None) -> tuple[pd.DataFrame, list[str]]:
-    """Refuse predictions that can't be analysed; report what is missing, and go on with the rest.
+    """Refuse predictions that can't be analysed; report runs that are missing, and go on with the rest.
 
     Parameters
     ----------
@@ -21,62 +34,286 @@ def check_predictions(predictions: pd.DataFrame, models=None, rotations=None) ->
     Returns
     -------
     predictions : pandas.DataFrame
-        Validation and test rows of every run (a model in a rotation) whose labels have both classes.
+        Validation and test rows of every run (a model in a rotation) with both classes.
     problems : list of str
-        One sentence for each run that is missing or left out.
+        One sentence for each run that is missing or has one class.
 
     Raises
     ------
     ValueError
-        A probability that is NaN or outside 0–1, a record twice in a run or in two test (validation) folds, or one
-        with two labels or patients.
+        For a probability that is NaN or outside 0–1, a record that is in a run twice, in the test (or validation)
+        folds of two rotations, or has two labels or patients.
     """
     found = predictions[predictions["split"].isin(["validation", "test"])]
     if found.empty:
-        raise ValueError("No predictions of a validation or test fold are left; train at least one model first")
-    problems, good = [], []
-    for (model, rotation, split), run in found.groupby(["model", "rotation", "split"], sort=False, observed=True):
-        name = f"{model}, rotation {rotation}, {split}"
-        if (twice := run["record_id"].duplicated()).any():
-            raise ValueError(f"{name}: record {run['record_id'][twice].iloc[0]} is there twice; predict this run again")
-        try:
-            label, _ = metrics.check(run["label"], run["probability"], classes=1)
-        except ValueError as error:
-            raise ValueError(f"{name}: {str(error)[0].lower()}{str(error)[1:]}") from None
-        if label.min() == label.max():
-            problems.append(f"{name}: all {label.size} labels are {label[0]}, so this fold can't be scored; left out.")
-        else:
-            good.append(run)
-    truth = found[["record_id", "patient_id", "label"]].drop_duplicates()
-    if (twice := truth["record_id"].duplicated()).any():
-        raise ValueError(f"Record {truth['record_id'][twice].iloc[0]} has two labels or patients; its runs don't fit")
-    folds = found[["record_id", "split", "rotation"]].drop_duplicates()
-    if (twice := folds.duplicated(["record_id", "split"])).any():
-        row = folds[twice].iloc[0]
-        raise ValueError(f"Record {row.record_id} is in the {row.split} folds of two rotations; make the folds again")
+        raise ValueError("There are no predictions of a validation or test fold; train at least one model first")
+    for what, key, rows in (
+        ("is in one run twice", ["record_id", "split", "model", "rotation"], found),
+        ("is in the same split of two rotations", ["record_id", "split"], found[["record_id", "split", "rotation"]]),
+        ("has two labels or two patients", ["record_id"], found[["record_id", "patient_id", "label"]]),
+    ):
+        rows = rows if rows is found else rows.drop_duplicates()
+        if (twice := rows.duplicated(key)).any():
+            raise ValueError(f"Record {rows['record_id'][twice].iloc[0]} {what}; make folds and predictions again")
+    runs = dict(list(found.groupby(["model", "rotation", "split"], sort=False, observed=True)))
     models = found["model"].unique() if models is None else models
     rotations = sorted(found["rotation"].unique()) if rotations is None else rotations
-    there = set(zip(found["model"], found["rotation"], found["split"], strict=True))
-    wanted = [(m, r, s) for m in models for r in rotations for s in ("validation", "test")]
-    gaps = [f"{m}, rotation {r}, {s}: no predictions; left out." for m, r, s in wanted if (m, r, s) not in there]
-    return pd.concat(good) if good else found.iloc[:0], gaps + problems
+    problems = []
+    for key in dict.fromkeys([*product(models, rotations, ("validation", "test")), *runs]):
+        name = "{}, rotation {}, {} fold".format(*key)
+        if key not in runs:
+            problems.append(f"{name}: no predictions, left out.")
+            continue
+        try:
+            label, _ = metrics.check(runs[key]["label"], runs[key]["probability"], classes=1)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        if label.min() == label.max():
+            problems.append(f"{name}: all {label.size} labels are {label[0]}, left out.")
+            del runs[key]
+    return pd.concat(runs.values()) if runs else found.iloc[:0], problems
 
 
-def per_rotation(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Metrics within each rotation.
+def per_rotation(predictions: pd.DataFrame, thresholds: dict | None = None) -> pd.DataFrame:
+    """Metrics of every run: ``model, rotation, split``, its counts, and the metrics of `bootstrap`."""
+    rows = []
+    for (model, rotation, split), run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
+        table = _sums(run.assign(patient=0), None if thresholds is None else thresholds[model, rotation], 1)
+        counts = {"records": len(run), "patients": run["patient_id"].nunique(), "positives": run["label"].sum()}
+        values = {name: value[0] for name, value in _evaluate(*table, np.ones((1, 1))).items()}
+        rows.append({"model": model, "rotation": rotation, "split": split} | counts | values)
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Metrics of every run, as they are and in every draw of patients.
+
+    ``runs`` has one row for each of r runs: model, rotation, effective patients of the scarcer class. ``estimate`` and
+    ``draws`` map a metric to float64 ``(r,)`` and ``(r, draws)``, NaN where a draw leaves it undefined.
+    """
+
+    runs: pd.DataFrame
+    estimate: dict[str, np.ndarray]
+    draws: dict[str, np.ndarray]
+
+
+def bootstrap(predictions: pd.DataFrame, draws: int = 2000, seed: int = 42, thresholds: dict | None = None):
+    """Draw patients with replacement, the same in all models and rotations, and compute every metric again.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        Of one split, from `check_predictions`.
+    draws, seed : int
+    thresholds : dict, optional
+        ``(model, rotation)`` to operating point; adds ``acc, sens, spec, ppv, npv, f1``.
+
+    Returns
+    -------
+    Bootstrap
+        With ``auc, average_precision, score, brier`` and the metrics at the thresholds.
+
+    Notes
+    -----
+    Exact: a draw gives each patient a weight (how often they were drawn), and every metric is a function of sums of
+    weights over records, which a sparse matrix per run collects for all draws at once. A draw without a positive (or
+    negative) patient in a rotation leaves the metric undefined there, and so its mean: such draws are left out and
+    counted.
+    """
+    if len(predictions["split"].unique()) != 1:
+        raise ValueError("A bootstrap needs the predictions of one split; choose validation or test")
+    code, names = pd.factorize(predictions["patient_id"])
+    groups = dict(list(predictions.assign(patient=code).groupby(["model", "rotation"], sort=False, observed=True)))
+    tables = [_sums(run, thresholds and thresholds[key], names.size) for key, run in groups.items()]
+    generator, weights = np.random.default_rng(seed), np.ones((names.size, 1))
+    parts, left = [[_evaluate(*table, weights) for table in tables]], draws
+    while left > 0:  # in portions that bound the memory; the draws don't depend on their size
+        size = min(left, 250, max(1, 20_000_000 // names.size))
+        drawn = generator.integers(names.size, size=(size, names.size)) + names.size * np.arange(size)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=size * names.size).reshape(size, -1).T.astype(float, "C")
+        parts.append([_evaluate(*table, weights) for table in tables])
+        left -= size
+    estimate, *drawn = ({name: np.stack([run[name] for run in part]) for name in part[0]} for part in parts)
+    runs = pd.DataFrame(list(groups), columns=["model", "rotation"])
+    runs["patients"] = [_effective_patients(run) for run in groups.values()]
+    drawn = {name: np.concatenate([part[name] for part in drawn], axis=1) for name in estimate}
+    return Bootstrap(runs, {name: value[:, 0] for name, value in estimate.items()}, drawn)
+
+
+def _effective_patients(run: pd.DataFrame) -> float:
+    """Patients of the scarcer class that say as much as these with their unequal numbers of ECGs (Kish)."""
+    ecgs = run.groupby(["label", "patient_id"]).size().groupby("label")
+    return float(ecgs.agg(lambda n: n.sum() ** 2 / (n**2).sum()).min())
+
+
+def _sums(run: pd.DataFrame, threshold: float | None, patients: int) -> tuple[sparse.csr_array, int]:
+    """Return the matrix (sums x patients) whose product with weights holds all that `_evaluate` needs.
+
+    Rows: positives at each of the q distinct probabilities of positives, from the highest; negatives at each;
+    negatives between the last and this one, and below all (q + 1); squared errors; with a threshold, TP and FP.
+    """
+    label, probability = run["label"].to_numpy(), run["probability"].to_numpy(dtype=np.float64)
+    steps = np.unique(probability[label == 1])
+    q, above = steps.size, steps.size - np.searchsorted(steps, probability, side="right")
+    kind = np.where(label == 1, 0, np.where(np.isin(probability, steps), 1, 2))
+    row = [kind * q + above, np.full(label.size, 3 * q + 1)]
+    value = [np.ones(label.size), (probability - label) ** 2]
+    if threshold is not None:
+        row, value = [*row, 3 * q + 3 - label], [*value, probability >= threshold]
+    at = np.concatenate(row), np.tile(run["patient"].to_numpy(), len(row))
+    return sparse.csr_array((np.concatenate(value), at), shape=(3 * q + 2 * len(row) - 2, patients)), q
+
+
+def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of one run, each ``(draws,)``, for weights ``(patients, draws)``."""
+    sums = table @ weights
+    gained, tied, between = sums[:q], sums[q : 2 * q], sums[2 * q : 3 * q + 1]
+    tp, fp = np.cumsum(gained, axis=0), np.cumsum(tied + between[:-1], axis=0)
+    positives, negatives = tp[-1], fp[-1] + between[-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = 1 - np.sum(gained * (fp - tied / 2), axis=0) / np.where(negatives > 0, positives * negatives, np.nan)
+        precision = np.sum(gained * tp / np.maximum(tp + fp, 1), axis=0) / positives
+        squares = sums[3 * q + 1] / (positives + negatives)
+    values = {"auc": area, "average_precision": precision, "score": metrics.combine(area, precision), "brier": squares}
+    if len(sums) > 3 * q + 2:
+        ratios = metrics.from_counts(sums[-2], sums[-1], positives - sums[-2], negatives - sums[-1])
+        values |= {name: ratios[name] for name in ("acc", "sens", "spec", "ppv", "npv", "f1")}
+    return values
+
+
+def interval(estimate: float, draws: np.ndarray, patients, confidence: float = 0.95, unbias: bool = True) -> dict:
+    """Confidence limits and p-value (of a true value of 0) of one estimate: expanded, bias-corrected percentiles.
+
+    Expanded (Hesterberg 2015) since drawing from n patients understates a variance by (n − 1)/n; `patients` is the
+    effective number of the scarcer class in each rotation. Bias-corrected (Efron 1987) since average precision is
+    biased upwards in small folds, and again in draws from them; without `unbias` for a difference of two models,
+    where the bias cancels and correcting it only adds noise. ``benchmarks/coverage.py`` is what chose this.
+
+    Returns
+    -------
+    dict
+        ``estimate, low, high, se, p``, where p is the level whose interval just reaches 0 but at least 2/(draws + 1),
+        and ``undefined``, the number of draws left out.
+
+    References
+    ----------
+    Efron B. J Am Stat Assoc 1987;82:171–185. Hesterberg TC. Am Stat 2015;69:371–386.
+    """
+    known, patients = draws[~np.isnan(draws)], np.maximum(patients, 2)
+    values = dict.fromkeys(("low", "high", "se", "p"), np.nan)
+    if known.size >= FEWEST and not np.isnan(estimate):
+        finest = 1 / (known.size + 1)
+
+        def z_below(value):  # normal score of the share of draws below a value, a tie counting one half
+            share = (np.mean(known < value) + np.mean(known <= value)) / 2
+            return stats.norm.ppf(np.clip(share, finest, 1 - finest))
+
+        shift, spread = 2 * z_below(estimate) * unbias, np.sqrt(np.mean(patients / (patients - 1)))
+        reach = spread * stats.t.ppf([(1 - confidence) / 2, (1 + confidence) / 2], df := np.sum(patients - 1))
+        low, high = np.quantile(known, stats.norm.cdf(shift + reach), method="weibull")
+        p = 2 * stats.t.sf(abs(z_below(0) - shift) / spread, df)
+        values = {"low": low, "high": high, "se": known.std(ddof=1), "p": max(p, 2 * finest)}
+    return {"estimate": estimate} | values | {"undefined": draws.size - known.size}
+
+
+def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
+    """Mean over rotations of every metric of every model: ``model, metric, rotations``, then as in `interval`."""
+    rows = []
+    for (model, runs), name in product(boot.runs.groupby("model", sort=False), boot.estimate):
+        values = boot.estimate[name][runs.index].mean(), boot.draws[name][runs.index].mean(axis=0)
+        rows.append({"model": model, "metric": name, "rotations": len(runs)})
+        rows[-1] |= interval(*values, runs["patients"], confidence)
+    return pd.DataFrame(rows).drop(columns="p")
+
+
+def differences(boot: Bootstrap, folds: int, confidence: float = 0.95, names=RANKING) -> pd.DataFrame:
+    """Paired differences a − b of every two models, over the rotations they share.
 
     Returns
     -------
     pandas.DataFrame
-        One row per model, rotation and split: counts of ``records, patients, positives``, then ``auc,
-        average_precision, score, brier``.
+        ``metric, a, b, rotations``, then as in `interval`: the primary test. Beside it the corrected resampled t-test,
+        which asks whether training both again would rank them alike: ``sd`` of the differences within rotations, ``t``
+        = mean / sqrt((1/R + test/train) sd²) with R − 1 degrees of freedom and test/train = 1/(folds − 2), and
+        ``p_t``. ``p_holm`` and ``p_t_holm`` are corrected over the pairs of a metric (Holm).
+
+    References
+    ----------
+    Nadeau C, Bengio Y. Inference for the generalization error. Mach Learn 2003;52:239–281.
     """
     rows = []
-    for (model, rotation, split), run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
-        label, probability = run["label"].to_numpy(), run["probability"].to_numpy()
-        area, precision = metrics.auc(label, probability), metrics.average_precision(label, probability)
-        counts = {"records": len(run), "patients": run["patient_id"].nunique(), "positives": int(label.sum())}
-        values = {"auc": area, "average_precision": precision, "score": metrics.combine(area, precision)}
-        rows.append({"model": model, "rotation": rotation, "split": split} | counts | values)
-        rows[-1]["brier"] = metrics.brier(label, probability)
+    for name, (a, b) in product(names, combinations(boot.runs["model"].unique(), 2)):
+        left, right = (boot.runs[boot.runs["model"] == model].reset_index() for model in (a, b))
+        both = left.merge(right, on="rotation", suffixes=("", "_b"))
+        if both.empty:
+            continue
+        gap, drawn = (v[name][both["index"]] - v[name][both["index_b"]] for v in (boot.estimate, boot.draws))
+        row = {"metric": name, "a": a, "b": b, "rotations": gap.size}
+        row |= interval(gap.mean(), drawn.mean(axis=0), both["patients"], confidence, unbias=False)
+        row |= dict.fromkeys(("sd", "t", "p_t"), np.nan)
+        if gap.size > 1 and (sd := gap.std(ddof=1)) > 0:
+            t = gap.mean() / (sd * np.sqrt(1 / gap.size + 1 / (folds - 2)))
+            row |= {"sd": sd, "t": t, "p_t": 2 * stats.t.sf(abs(t), gap.size - 1)}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    for p in ("p", "p_t") if rows else ():  # a test that couldn't be done still counts as one of the family
+        holm = table.fillna({p: 1}).groupby("metric")[p].transform(lambda each: multipletests(each, method="holm")[1])
+        table[f"{p}_holm"] = holm.where(table[p].notna())
+    return table
+
+
+def delong(label, probability) -> tuple[np.ndarray, np.ndarray]:
+    """AUCs ``(m,)`` and their covariance ``(m, m)`` of m models on the same n records, probability ``(m, n)``.
+
+    Records count as independent: with several ECGs of a patient the covariance comes out too small.
+
+    References
+    ----------
+    DeLong ER et al. Biometrics 1988;44:837–845; by midranks, Sun X, Xu W. IEEE Signal Process Lett 2014;21:1389–1393.
+    """
+    label, probability = np.asarray(label) == 1, np.atleast_2d(probability)
+    rank, parts = stats.rankdata(probability, axis=1), []
+    for own in (label, ~label):  # of each record, the share of the other class that it outranks
+        parts.append((rank[:, own] - stats.rankdata(probability[:, own], axis=1)) / (~own).sum())
+    covariance = sum(np.atleast_2d(np.cov(part)) / part.shape[1] for part in parts)
+    return parts[0].mean(axis=1), covariance
+
+
+def delong_differences(predictions: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Paired AUC differences by `delong`, averaged over rotations, whose test folds share no record."""
+    models, rows = predictions["model"].unique(), []
+    for a, b in combinations(models, 2):
+        gaps = []
+        for _, run in predictions[predictions["model"].isin((a, b))].groupby("rotation"):
+            wide = run.pivot_table("probability", ["record_id", "label"], "model").dropna()
+            if len(wide.columns) == 2:
+                area, cov = delong(wide.index.get_level_values("label"), wide[[a, b]].to_numpy().T)
+                gaps.append((area[0] - area[1], cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]))
+        gap, se = np.mean([g for g, _ in gaps]), np.sqrt(np.sum([v for _, v in gaps])) / len(gaps)
+        reach = stats.norm.ppf((1 + confidence) / 2) * se
+        p = 2 * stats.norm.sf(abs(gap) / se) if se > 0 else np.nan
+        rows.append({"a": a, "b": b, "rotations": len(gaps), "estimate": gap, "low": gap - reach, "high": gap + reach})
+        rows[-1] |= {"se": se, "p": p}
     return pd.DataFrame(rows)
+
+
+def subgroups(predictions: pd.DataFrame, groups: pd.DataFrame, metric: str = "auc", draws: int = 2000, seed: int = 42):
+    """Metric with its interval in each level of each column of `groups` (indexed by record_id), for one model.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``group, level``, counts, and as in `interval`; NaN where a class has under `FEWEST` patients ("too few").
+    """
+    rows = []
+    for column, level in [(c, v) for c in groups for v in groups[c].dropna().unique()]:
+        part = predictions[predictions["record_id"].isin(groups.index[groups[column] == level])]
+        patients = part.groupby("label")["patient_id"].nunique().reindex([0, 1], fill_value=0)
+        row = {"group": column, "level": level, "records": len(part), "patients": part["patient_id"].nunique()}
+        row |= {"positives": part["label"].sum()}
+        if patients.min() >= FEWEST and (part.groupby("rotation")["label"].nunique() == 2).all():
+            found = intervals(bootstrap(part, draws, seed))
+            row |= found.set_index("metric").loc[metric, ["estimate", "low", "high", "undefined"]]
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=[*rows[0], "estimate", "low", "high", "undefined"])
