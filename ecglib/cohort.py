@@ -160,6 +160,36 @@ def flow_table(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "ECGs", "patients"]).set_index("step").astype("Int64")
 
 
+def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Describe a cohort as the paper's Table 3 does, patients and ECGs counted apart, with what is missing.
+
+    A patient counts as positive if any of their ECGs is; age and sex are those of a patient's first ECG.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+    by : str
+        Column whose values become rows, for example ``site``; a last row holds the total.
+    """
+    rows = {}
+    for name, part in [*records.groupby(by), ("total", records)]:
+        patients = part.groupby("patient_id").agg(
+            age=("age", "first"), sex=("sex", lambda s: s.iloc[0]), label=("label", "max")
+        )
+        female, positive = (patients.sex == "female").sum(), patients.label.sum()
+        rows[name] = {
+            "ECGs": len(part),
+            "positive ECGs": f"{part.label.sum()} ({part.label.mean():.1%})",
+            "patients": len(patients),
+            "positive patients": f"{positive} ({positive / len(patients):.1%})",
+            "age (years)": f"{patients.age.mean():.0f} (±{patients.age.std():.0f})",
+            "female": f"{female} ({female / max(patients.sex.notna().sum(), 1):.0%})",
+            "age missing": int(patients.age.isna().sum()),
+            "sex missing": int(patients.sex.isna().sum()),
+        }
+    return pd.DataFrame(rows).T.rename_axis(by)
+
+
 def _made_from(source: Source, signal) -> dict:
     """Hashes of what a cohort is made from: the listed records, the settings, and the code that reads and filters."""
     here = Path(__file__).parent

@@ -154,7 +154,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
                 weights = copy.deepcopy({k: v.cpu() for k, v in network.state_dict().items()})
                 best = {"score": row["val_score"], "epoch": epoch, "weights": weights}
             plateau.step(row["val_score"])
-            bar.set_postfix(loss=f"{train_loss:.3f}", AUC=f"{row['val_auc']:.3f}", AP=f"{row['val_ap']:.3f}")
+            told = f"loss {train_loss:.3f}, validation AUC {row['val_auc']:.3f}, AP {row['val_ap']:.3f}"
+            bar.write(f"epoch {epoch}: {told}, {row['train_seconds'] + row['val_seconds']:.0f} s", file=sys.stdout)
             _checkpoint(checkpoint, identity, network, optimiser, plateau, shuffler, history, best)
     except torch.OutOfMemoryError:
         raise TrainingError(

@@ -1,0 +1,89 @@
+"""The networks as a table beside the paper's Table 1, and as drawings (Fig. 3)."""
+
+import string
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ecglib import models
+
+PAPER_TABLE_1 = {
+    "conv1": ("2D Conv, batch norm, ReLU", "64x12x200"),
+    "maxpool": ("MaxPool", "64x12x100"),
+    "layer1": ("Residual Block 1", "64x12x100"),
+    "layer2": ("Residual Block 2", "128x12x50"),
+    "layer3": ("Residual Block 3", "256x12x25"),
+    "layer4": ("Residual Block 4", "512x12x13"),
+    "conv2": ("2D Conv", "512x1x13"),
+    "avgpool": ("AvgPool", "512x1x1"),
+    "flatten": ("Flatten", "512"),
+    "fc": ("Fully Connected", "2"),
+}
+"""Layer of the network → name and output dimensions in the paper's Table 1, for an input of 1x12x400."""
+
+PAPER_ORDER = ("ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd")
+KINDS = {"temporal": "#56B4E9", "square": "#E69F00", "spatial": "#D55E00", "dense": "#009E73", "pool": "#DDDDDD"}
+"""Colour of each kind of layer (Okabe and Ito 2008)."""
+
+
+def table_1(network) -> pd.DataFrame:
+    """Table 1 of the paper beside the output dimensions of a live ECG-SMART-NET."""
+    live = models.layer_table(network).set_index("layer")
+    rows = {
+        layer: {"layer in the paper": name, "paper": output, "this package": live.output[layer]}
+        for layer, (name, output) in PAPER_TABLE_1.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+    for setting in ("kernel_size", "stride", "padding", "parameters"):
+        table[setting] = live[setting].reindex(table.index)
+    return table
+
+
+def draw() -> Figure:
+    """Fig. 3: the four networks from input to output, each box a layer with the dimensions it puts out."""
+    names = sorted(
+        (name for name, entry in models.REGISTRY.items() if entry.kind == "network"),
+        key=lambda name: (*PAPER_ORDER, name).index(name),
+    )
+    figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 7), layout="constrained")
+    for axis, letter, name in zip(axes, string.ascii_uppercase, names, strict=False):
+        boxes = [("input", "1x12x400", "pool"), *_boxes(name)]
+        for place, (told, output, kind) in enumerate(boxes):
+            box = {"boxstyle": "round,pad=0.35", "facecolor": KINDS[kind], "edgecolor": "0.3"}
+            text = f"{told}\n{output.replace('x', ' × ')}"
+            axis.text(0.5, -place, text, ha="center", va="center", fontsize=9, bbox=box)
+            if place:
+                ends = {"xy": (0.5, -place + 0.33), "xytext": (0.5, -place + 0.62)}
+                axis.annotate("", **ends, arrowprops={"arrowstyle": "-|>", "color": "0.3"})
+        axis.set(xlim=(0, 1), ylim=(-12, 0.6))
+        axis.set_title(f"{letter}  {models.REGISTRY[name].label.replace(' (', chr(10) + '(')}", fontsize=10)
+        axis.set_axis_off()
+    words = ("temporal convolution (1×k)", "square convolution (k×k)", "spatial convolution (12×1)", "fully connected")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in list(KINDS.values())[:4]]
+    figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False)
+    plt.close(figure)
+    return figure
+
+
+def _boxes(name: str) -> list[tuple[str, str, str]]:
+    """Layers of a network worth a box: text, output dimensions, kind."""
+    options = {"pretrained": False} if "pretrained" in models.REGISTRY[name].options else {}
+    table = models.layer_table(models.build_model(name, **options))
+    table["layer"] = table.layer.str.removeprefix("model.")
+    table["depth"] = table.layer.str.count(r"\.") + 1
+    inner = table[table.kind == "Conv2d"].assign(top=lambda t: t.layer.str.partition(".")[0]).groupby("top").kernel_size
+    boxes = []
+    for row in table[(table.depth == 1) & (table.kind != "ResNet")].itertuples():
+        kernels = list(inner.get_group(row.layer)) if row.layer in inner.groups else []
+        if kernels:
+            size = kernels[0].strip("()").split(", ")
+            kind = "temporal" if size[0] == "1" else "spatial" if size[1] == "1" else "square"
+            many = kernels.count(kernels[0])  # without the 1×1 of a shortcut
+            told = f"{many} conv {size[0]}×{size[1]}" if many > 1 else f"conv {size[0]}×{size[1]}"
+            boxes.append((told, row.output, kind))
+        elif row.kind == "Linear":
+            boxes.append(("fully connected", row.output, "dense"))
+        elif "Pool" in row.kind:
+            boxes.append(("max-pool" if row.kind == "MaxPool2d" else "average pool", row.output, "pool"))
+    return boxes
