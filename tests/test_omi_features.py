@@ -1,0 +1,281 @@
+"""The published OMI tables: refused by name when wrong, reproduced when right, and never given away."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+
+from ecglib import metrics, paths
+from ecglib.params import load_study
+from ecglib.sources import SourceError
+from ecglib.sources import omi_features as omi
+
+STUDY = load_study("omi_features")
+FOREST = {"random_forest": STUDY.models["random_forest"]}
+
+
+@pytest.fixture(scope="module")
+def made_up():
+    return omi.make_up(seed=1)
+
+
+@pytest.fixture(scope="module")
+def published(real_data):
+    return omi.open_tables(STUDY.omi_features, real_data / "omi-features")
+
+
+# ------------------------------------------------------------------ reading
+
+
+def test_columns_are_the_74_published_ones():
+    assert len(omi.COLUMNS) == len(set(omi.COLUMNS)) == 74
+    assert omi.COLUMNS[:4] == ("Age", "HR", "PR", "QRSd") and omi.COLUMNS[-1] == "tamp_V6"
+
+
+def test_published_tables_have_the_known_size(published):
+    assert (len(published.derivation), published.derivation[omi.LABEL].sum()) == (4026, 210)
+    assert (len(published.external), published.external[omi.LABEL].sum()) == (3287, 209)
+    assert not published.made_up
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop(columns="st80_V4"), "no column 'st80_V4'"),
+        (lambda t: t.rename(columns={"TpTe": "TpTE"}), "no column 'TpTe'; did you mean 'TpTE'"),
+        (lambda t: t.drop(columns=omi.LABEL), f"no column '{omi.LABEL}'"),
+        (lambda t: t.assign(name="x"), "unknown column 'name'"),
+        (lambda t: t.astype(object).assign(HR=["fast", *t.HR[1:]]), "column 'HR' holds 'fast'"),
+        (lambda t: t.assign(**{omi.LABEL: t[omi.LABEL] * 2}), "other than 0 and 1"),
+        (lambda t: t.assign(**{omi.LABEL: np.nan}), "other than 0 and 1"),
+    ],
+)
+def test_a_wrong_table_is_refused_by_name(made_up, change, said):
+    with pytest.raises(SourceError, match=re.escape(said)):
+        omi.check_table(change(made_up.derivation), "Derivation_dataset.csv")
+
+
+def test_changed_or_absent_files_are_refused(made_up, tmp_path):
+    with pytest.raises(SourceError, match=r"Derivation_dataset.csv isn't in"):
+        omi.open_tables(STUDY.omi_features, tmp_path)
+    for kind, name in omi.FILES.items():
+        getattr(made_up, kind).to_csv(tmp_path / name, index=False)
+    with pytest.raises(SourceError, match=r"Derivation_dataset.csv has changed: its SHA-256"):
+        omi.open_tables(STUDY.omi_features, tmp_path)
+
+
+def test_files_are_read_and_checked_when_their_hash_fits(made_up, tmp_path):
+    hashes = {}
+    for kind, name in omi.FILES.items():
+        getattr(made_up, kind).to_csv(tmp_path / name, index=False)
+        hashes[f"{kind}_sha256"] = omi.pooch.file_hash(str(tmp_path / name))
+    settings = STUDY.omi_features.model_copy(update=hashes)
+    pd.testing.assert_frame_equal(omi.open_tables(settings, tmp_path).external, made_up.external)
+
+
+def test_without_a_network_tables_are_made_up_and_say_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.delenv("ECGLIB_OFFLINE", raising=False)
+
+    def unreachable(*args, **kwargs):
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(omi.pooch, "retrieve", unreachable)
+    assert omi.open_tables(STUDY.omi_features).made_up
+    monkeypatch.setattr(omi.pooch, "retrieve", lambda *a, **k: pytest.fail("went to the network"))
+    monkeypatch.setenv("ECGLIB_OFFLINE", "1")
+    assert omi.open_tables(STUDY.omi_features).made_up
+
+
+def test_a_download_with_another_hash_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.delenv("ECGLIB_OFFLINE", raising=False)
+
+    def wrong(*args, **kwargs):
+        raise ValueError("SHA256 hash of downloaded file does not match")
+
+    monkeypatch.setattr(omi.pooch, "retrieve", wrong)
+    with pytest.raises(SourceError, match=r"Derivation_dataset.csv isn't the published table"):
+        omi.open_tables(STUDY.omi_features)
+
+
+# ------------------------------------------------------------------ making the tables comparable
+
+
+def test_columns_that_do_not_compare_are_found_without_outcomes(published):
+    comparable, report = omi.make_comparable(published)
+    assert set(report.index[report.decision == "dropped"]) == {"TrelAmp", "Tamp", "pctJNDPV", "JNDPV"}
+    assert {"qdur_aVF", "TCRT", "TCRTangle", "Age"} <= set(report.index[report.decision == "harmonised"])
+    for column in set(omi.COLUMNS) & set(comparable.external):
+        known, other = comparable.derivation[column], comparable.external[column].dropna()
+        assert known.min() <= other.min() and other.max() <= known.max()
+    assert (comparable.external.TCRT != -2).all() and comparable.external.Age.min() > 0
+    swapped = omi.Tables(
+        *(t.assign(**{omi.LABEL: 1 - t[omi.LABEL]}) for t in (published.derivation, published.external))
+    )
+    pd.testing.assert_frame_equal(omi.make_comparable(swapped)[1], report)
+
+
+def test_made_up_tables_show_the_same_flaws(made_up):
+    comparable, report = omi.make_comparable(made_up)
+    assert report.decision["TrelAmp"] == "dropped" and report.not_measured["TCRT"] == "10"
+    assert comparable.made_up and len(made_up.derivation.columns) == 75
+
+
+# ------------------------------------------------------------------ what the published notebook shows
+
+
+@pytest.fixture(scope="module")
+def reproduced(published):
+    train, test = omi.published_split(published)
+    return omi.evaluate(FOREST, train, {"test part": test, "external": published.external}, seed=42)
+
+
+@pytest.mark.parametrize(("cohort", "auc"), [("test part", 0.911), ("external", 0.869)])
+def test_published_results_are_reproduced(reproduced, cohort, auc):
+    part = reproduced[reproduced.cohort == cohort]
+    assert abs(metrics.auc(part.label, part.probability) - auc) <= 0.005
+    groups = omi.risk_groups(part.label, part.probability).patients.astype(int)
+    shown = omi.PUBLISHED.loc[cohort, ["low", "intermediate", "high"]]
+    assert (abs(groups - shown) <= np.maximum(0.03 * shown, 1.5)).all(), (groups, shown)
+
+
+def test_cross_validation_tests_everybody_once(made_up):
+    table, site = made_up.both()
+    found = omi.cross_validate(FOREST, table, site, folds=3, seed=5)
+    for split in ("validation", "test"):
+        assert sorted(found.record_id[found.split == split]) == list(range(len(table)))
+    for k, run in found.groupby("rotation"):
+        following = found[(found.rotation == (k + 1) % 3) & (found.split == "validation")]
+        assert set(run.record_id[run.split == "test"]) == set(following.record_id)
+        share = [run.label[run.split == split].mean() for split in ("validation", "test")]
+        np.testing.assert_allclose(share, table[omi.LABEL].mean(), atol=0.01)
+
+
+def test_rotations_side_by_side_give_the_same_bits(made_up):
+    table, site = made_up.both()
+    one, two = (omi.cross_validate(FOREST, table, site, folds=3, seed=5, jobs=jobs) for jobs in (1, 2))
+    pd.testing.assert_frame_equal(one, two)
+
+
+# ------------------------------------------------------------------ nothing about a patient
+
+
+def test_small_counts_are_suppressed_with_what_gives_them_away():
+    label = np.array([1] * 3 + [0] * 97 + [1] * 9 + [0] * 41 + [1] * 30 + [0] * 20)
+    probability = np.repeat([0.01, 0.1, 0.5], [100, 50, 50])
+    table = omi.risk_groups(label, probability)
+    assert list(table.omi) == ["<5", "–", "30"] and list(table.patients) == ["100", "50", "50"]
+    assert list(table.omi_percent) == ["–", "–", "60.0"]
+    nearly_all = omi.risk_groups(np.r_[np.zeros(60), np.ones(48), 0, 0], np.repeat([0.01, 0.5], [60, 50]))
+    assert nearly_all.omi["high"] == "–"
+
+
+def test_risk_groups_at_their_limits():
+    table = omi.risk_groups(np.tile([0, 1], 30), np.repeat([0.0499, 0.05, 0.2], 20))
+    assert list(table.patients) == ["20", "20", "20"] and list(table.omi) == ["10", "10", "10"]
+
+
+@pytest.mark.parametrize("prevalence", [0.02, 0.3])
+def test_calibration_bins_single_nobody_out(prevalence):
+    rng = np.random.default_rng(3)
+    probability = np.clip(rng.beta(1, 1 / prevalence, 3000), 0, 1).round(3)
+    label = (rng.random(3000) < probability).astype(int)
+    bins = omi.calibration_bins(label, probability)
+    positives = (bins.observed * bins.patients).round()
+    assert positives.min() >= 5 and (bins.patients - positives).min() >= 5
+    assert bins.patients.sum() == 3000 and len(bins) > 3
+    assert (bins.predicted.diff()[1:] > 0).all()
+    assert ((bins.low <= bins.predicted) & (bins.predicted <= bins.high)).mean() > 0.6  # it is calibrated
+
+
+def test_dependence_has_no_point_per_patient():
+    values = pd.Series(np.random.default_rng(0).normal(size=500))
+    curve = omi.dependence(values, 2 * values)
+    assert len(curve) == 8
+    np.testing.assert_allclose(curve.effect, 2 * curve.value)
+
+
+TEXT = {".csv", ".json", ".md", ".ipynb", ".svg", ".html", ".txt"}
+COUNTS = re.compile(r"patients|omi$|positives|records|^n$|count|not_measured|clipped", re.IGNORECASE)
+
+
+def html_tables(page: str) -> list[pd.DataFrame]:
+    frames = []
+    for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+        rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("</tr>")]
+        rows = [row for row in rows if row]
+        width = max(map(len, rows))
+        frames.append(pd.DataFrame([row for row in rows[1:] if len(row) == width], columns=rows[0][-width:]))
+    return frames
+
+
+def leaks(folder: Path, tables: omi.Tables | None = None) -> list[str]:
+    """What in a folder of results could be about a single patient."""
+    found = []
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        if file.suffix not in TEXT | {".png"}:
+            found.append(f"{file.name}: a kind of file that may hold rows or trees")
+        if file.suffix not in TEXT:
+            continue
+        text = file.read_text()
+        frames = [pd.read_csv(file)] if file.suffix == ".csv" else []
+        if file.suffix == ".ipynb":
+            shown = [o.get("data", {}) for c in json.loads(text)["cells"] for o in c.get("outputs", [])]
+            html = ["".join(data.get("text/html", "")) for data in shown]
+            frames += [frame for page in html for frame in html_tables(page)]
+        for frame in frames:
+            if len(frame) > 100:
+                found.append(f"{file.name}: {len(frame)} rows")
+            names = {str(c).split("'")[-2] if "'" in str(c) else str(c) for c in frame}
+            if names & {"record_id", "patient_id", "probability"}:
+                found.append(f"{file.name}: a column per patient")
+            for column in frame:
+                values = pd.to_numeric(frame[column], errors="coerce")
+                if COUNTS.search(str(column)) and values.between(1, 4).any():
+                    found.append(f"{file.name}: {column} below 5")
+        if file.suffix == ".svg" and text.count("<use ") > 600:
+            found.append(f"{file.name}: {text.count('<use ')} marks")
+        if tables is not None:  # fingerprints: values so exact that they point to one patient
+            for table in (tables.derivation, tables.external):
+                for column in ("fpTinfl1Axis", "PCA1", "JTc", "pctTNDPV", "TMD"):
+                    once = table[column].dropna().drop_duplicates(keep=False)
+                    exact = [f"{v}" for v in once if len(f"{v}".replace(".", "")) >= 6]
+                    hits = set(re.findall(r"\d+\.\d+", text)) & set(exact) if file.suffix != ".svg" else set()
+                    if len(hits) > 2:
+                        found.append(f"{file.name}: values of {column}")
+    return found
+
+
+def test_the_scan_finds_what_it_should(tmp_path, made_up):
+    omi.risk_groups(np.tile([0, 1], 30), np.repeat([0.01, 0.1, 0.3], 20)).to_csv(tmp_path / "fine.csv")
+    assert leaks(tmp_path, made_up) == []
+    made_up.derivation.to_csv(tmp_path / "rows.csv")
+    pd.DataFrame({"group": ["low"], "omi": [3]}).to_csv(tmp_path / "small.csv")
+    pd.DataFrame({"patient_id": [8], "probability": [0.2]}).to_csv(tmp_path / "someone.csv")
+    (tmp_path / "model.skops").write_bytes(b"")
+    (tmp_path / "points.svg").write_text("<use />" * 700)
+    cell = {"outputs": [{"data": {"text/html": pd.DataFrame({"patients": [4]}).to_html()}}]}
+    (tmp_path / "notebook.ipynb").write_text(json.dumps({"cells": [cell]}))
+    names = {found.split(":")[0] for found in leaks(tmp_path)}
+    assert names == {"rows.csv", "small.csv", "someone.csv", "model.skops", "points.svg", "notebook.ipynb"}
+
+
+def test_committed_results_hold_nothing_about_a_patient():
+    folder = paths.REFERENCE / "omi_features"
+    if not folder.exists():
+        pytest.skip("no results of this study are committed yet")
+    assert leaks(folder) == []
+
+
+def test_committed_results_hold_no_value_of_a_patient(published):
+    assert leaks(paths.REFERENCE / "omi_features", published) == []
+
+
+def test_tables_are_ignored_by_git():
+    ignored = (paths.ROOT / ".gitignore").read_text().splitlines()
+    assert "data/" in ignored and not list(paths.ROOT.glob("*ataset.csv"))
