@@ -28,7 +28,8 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
         return millivolt
     centred = millivolt - millivolt.mean(dim=-1, keepdim=True)
     spread = centred.square().mean(dim=-1, keepdim=True).sqrt()
-    return centred / torch.where(spread == 0, 1.0, spread)
+    # A flat lead's mean is rounded, so its SD may be some 1e-8 mV; one step of 1 µV in 400 samples gives 5e-5 mV.
+    return centred / torch.where(spread < 1e-5, 1.0, spread)
 
 
 class BeatBank:

@@ -1,0 +1,128 @@
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecglib import LEADS, cohort
+from ecglib.params import Signal, SyntheticCohort
+from ecglib.sources import ReadError, open_source
+
+INFO = {"name": "made up", "version": "1", "label_kind": "synthetic", "label_meaning": "made up for a test"}
+
+
+def made_up(n=12):
+    rng = np.random.default_rng(0)
+    records = pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(n)],
+            "patient_id": [f"p{i // 2}" for i in range(n)],
+            "site": "here",
+            "age": 50.0,
+            "sex": ["female", "female", "male", "male"] * (n // 4),
+            "label": [1, 0, 0] * (n // 3),
+            "poor_quality": False,
+            "quality_reasons": "",
+        }
+    )
+    return rng.integers(-2000, 2000, (n, 12, 600)).astype(np.int16), records
+
+
+def test_saved_and_loaded(tmp_path):
+    beats, records = made_up()
+    saved = cohort.save_cohort(tmp_path / "c", beats, records, INFO)
+    loaded = cohort.load_cohort(tmp_path / "c", check_hashes=True)
+    assert isinstance(loaded.beats, np.memmap) and (loaded.beats == beats).all()
+    assert loaded.records.equals(records) and loaded.key == saved.key
+    assert loaded.info["lead_order"] == list(LEADS) and loaded.info["counts"]["patients"] == 6
+    assert "synthetic label" in loaded.caption
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda r: r.assign(record_id="same"), "record_id"),
+        (lambda r: r.assign(label=2), "label"),
+        (lambda r: r.assign(age=-3.0), "age"),
+        (lambda r: r.assign(sex="x"), "sex"),
+        (lambda r: r.drop(columns="site"), "site"),
+        (lambda r: r.assign(patient_id="one"), "patient one has two sexes"),
+        (lambda r: r.iloc[:-1], "beats are"),
+    ],
+)
+def test_records_that_break_the_contract_are_refused(tmp_path, spoil, says):
+    beats, records = made_up()
+    with pytest.raises(cohort.CohortError, match=says):
+        cohort.save_cohort(tmp_path / "c", beats, spoil(records), INFO)
+    assert not (tmp_path / "c").exists()
+
+
+def test_nan_and_shapes_are_refused(tmp_path):
+    beats, records = made_up()
+    spoiled = beats.astype(float)
+    spoiled[3, 2, 100] = np.nan
+    with pytest.raises(cohort.CohortError, match=r"NaN.*r3"):
+        cohort.save_cohort(tmp_path / "c", spoiled, records, INFO)
+    with pytest.raises(cohort.CohortError, match="beats are"):
+        cohort.save_cohort(tmp_path / "c", beats[:, :8], records, INFO)
+
+
+def test_changed_files_are_noticed(tmp_path):
+    beats, records = made_up()
+    folder = cohort.save_cohort(tmp_path / "c", beats, records, INFO).folder
+    data = bytearray((folder / "beats.npy").read_bytes())
+    data[-1] ^= 1
+    (folder / "beats.npy").write_bytes(data)
+    with pytest.raises(cohort.CohortError, match="not the file that was built"):
+        cohort.load_cohort(folder, check_hashes=True)
+    (folder / "beats.npy").write_bytes(data[:-1000])
+    with pytest.raises(cohort.CohortError, match="damaged"):
+        cohort.load_cohort(folder)
+    told = json.loads((folder / "cohort.json").read_text())
+    told["lead_order"][0] = "MCL1"
+    (folder / "cohort.json").write_text(json.dumps(told))
+    with pytest.raises(cohort.CohortError):
+        cohort.load_cohort(folder)
+    (folder / "cohort.json").unlink()
+    with pytest.raises(cohort.CohortError, match=r"no cohort\.json"):
+        cohort.load_cohort(folder)
+
+
+class Unreadable:
+    """Wraps a source's `read`; every tenth recording can't be read."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __call__(self, row):
+        if row.Index % 10 == 0:
+            raise ReadError(f"{row.record_id}: file is empty")
+        return self.read(row)
+
+
+def test_built_the_same_by_any_number_of_processes(tmp_path):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    source = dataclasses.replace(source, read=Unreadable(source.read))
+    one = cohort.build_cohort(source, Signal(), tmp_path / "one", workers=1)
+    two = cohort.build_cohort(source, Signal(), tmp_path / "two", workers=2)
+    assert one.key == two.key
+    assert len(one.records) == len(one.beats) == 72
+    rejected = pd.read_csv(tmp_path / "one" / "rejected.csv")
+    assert len(rejected) == 8 and rejected.reason.str.contains("file is empty").all()
+    flow = cohort.flow_table(one)
+    assert flow.ECGs["listed"] == 80 and flow.ECGs["rejected: file is empty"] == 8 and flow.ECGs["kept"] == 72
+    assert np.abs(one.beats[:, :, 300]).max() > 300, "R peaks lie at sample 300"
+    again = cohort.open_or_build(source, Signal(), tmp_path / "one")
+    assert again.key == one.key
+    changed = cohort.open_or_build(source, Signal(low_pass_hz=100), tmp_path / "one")
+    assert changed.key != one.key, "other settings build it again"
+
+
+def test_table_3_counts_patients_and_ecgs_apart():
+    _, records = made_up()
+    table = cohort.describe(records, "site")
+    assert table.ECGs["total"] == 12 and table.patients["total"] == 6
+    assert table["positive ECGs"]["here"] == "4 (33.3%)"
+    assert table["positive patients"]["here"] == "4 (66.7%)"
+    assert table.female["total"] == "3 (50%)"

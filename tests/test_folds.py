@@ -1,0 +1,62 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecglib.folds import build_folds, receipt, rotate
+
+
+def records_of(sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(len(sizes)), sizes)
+    positive = rng.permutation(len(sizes)) < max(10, len(sizes) // 8)
+    label = (positive[patient] & (rng.random(len(patient)) < 0.7)).astype(int)
+    label[np.flatnonzero(np.diff(patient, prepend=-1))] = positive.astype(int)
+    return pd.DataFrame({"record_id": [f"r{i}" for i in range(len(patient))], "patient_id": patient, "label": label})
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=80, max_size=200), st.integers(3, 10), st.integers(0, 99))
+def test_patients_stay_together_and_every_record_is_tested_once(sizes, count, seed):
+    records = records_of(sizes, seed)
+    folds = build_folds(records, count, seed)
+    assert (folds.record_id == records.record_id).all()
+    assert folds.groupby(records.patient_id.to_numpy()).fold.nunique().max() == 1
+    tested = np.concatenate([rotate(folds, k)["test"] for k in range(count)])
+    validated = np.concatenate([rotate(folds, k)["validation"] for k in range(count)])
+    assert sorted(tested) == sorted(validated) == list(range(len(records)))
+    shares = (
+        records.groupby("patient_id").label.max().groupby(folds.groupby(records.patient_id.to_numpy()).fold.first())
+    )
+    assert shares.sum().max() - shares.sum().min() <= 1, "positive patients are dealt evenly"
+    table = receipt(records, folds, range(count))
+    assert table.filter(like="shared").to_numpy().sum() == 0
+    assert table[table.split == "test"].ECGs.sum() == len(records)
+
+
+def test_rotation_tests_on_the_next_fold():
+    folds = pd.DataFrame({"record_id": list("abcdefghij"), "fold": range(10)})
+    assert rotate(folds, 3)["validation"] == [3] and rotate(folds, 3)["test"] == [4]
+    assert rotate(folds, 9)["test"] == [0] and len(rotate(folds, 9)["train"]) == 8
+
+
+def test_seed_decides():
+    records = records_of([2] * 100)
+    assert build_folds(records, 5, 1).equals(build_folds(records, 5, 1))
+    assert not build_folds(records, 5, 1).equals(build_folds(records, 5, 2))
+
+
+def test_a_leak_is_caught():
+    records = records_of([2] * 100)
+    folds = build_folds(records, 5, 0)
+    folds.loc[0, "fold"] = (folds.fold[1] + 1) % 5  # patient 0 now has a record in two folds
+    with pytest.raises(AssertionError, match="share patients"):
+        receipt(records, folds, range(5))
+
+
+def test_too_few_positives_are_refused():
+    records = records_of([1] * 100).assign(label=0)
+    records.loc[:3, "label"] = 1
+    with pytest.raises(ValueError, match="at least 5 positive patients, but there are 4"):
+        build_folds(records, 5, 0)

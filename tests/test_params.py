@@ -1,0 +1,87 @@
+import pytest
+import yaml
+
+from ecglib.params import StudyError, load_study
+from ecglib.paths import PARAMS
+
+STUDIES = sorted(file.stem for file in PARAMS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_shipped_studies_are_valid(name):
+    assert load_study(name).name == name
+    assert f"params/{name}.yaml" in (PARAMS / f"{name}.yaml").read_text(), "its head shows its launch command"
+
+
+def test_defaults_are_the_papers():
+    study = load_study("paper")
+    training, folds = study.training, study.folds
+    assert (training.epochs, training.batch_size, training.plateau_factor, training.plateau_patience) == (
+        100,
+        128,
+        0.8,
+        3,
+    )
+    assert folds.count == 10 and study.rotations == tuple(range(10))
+    assert study.models["ecg_smart_net"].learning_rate == 1e-5
+    assert study.models["mayo_alvd"].learning_rate == 1e-4
+    assert training.early_stopping is None and training.normalisation == "lead_zscore"
+
+
+def broken(tmp_path, change):
+    content = yaml.safe_load((PARAMS / "smoke.yaml").read_text()) | {"name": "broken"}
+    change(content)
+    file = tmp_path / "broken.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(StudyError) as error:
+        load_study(file)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.update(trainning={}), ["trainning", "did you mean 'training'"]),
+        (lambda s: s["training"].update(epoch=3), ["training.epoch", "did you mean 'epochs'"]),
+        (lambda s: s["training"].update(epochs=-1), ["training.epochs", "-1", "greater than or equal to 1"]),
+        (lambda s: s["training"].update(epochs="many"), ["training.epochs", "many", "integer"]),
+        (lambda s: s["training"].update(normalisation="zscore"), ["training.normalisation", "lead_zscore"]),
+        (lambda s: s["folds"].update(count=2), ["folds.count", "2", "greater than or equal to 3"]),
+        (lambda s: s["folds"].update(rotations=[0, 3]), ["3 is not a rotation of 3 folds", "0 to 2"]),
+        (lambda s: s["cohort"].update(source="ptb"), ["cohort", "ptb", "ptbxl"]),
+        (lambda s: s["cohort"].update(recrods=3), ["cohort.recrods", "did you mean 'records'"]),
+        (lambda s: s["cohort"].pop("records"), ["cohort.records is missing"]),
+        (lambda s: s["models"].update(mayo={"learning_rate": 0.1}), ["mayo", "did you mean 'mayo_alvd'"]),
+        (lambda s: s["models"].update(mayo_alvd={}), ["models.mayo_alvd", "learning_rate is missing"]),
+        (lambda s: s["models"]["mayo_alvd"].update(options={"head": "pol"}), ["options.head", "pool"]),
+        (lambda s: s["models"]["mayo_alvd"].update(options={"haed": "pool"}), ["haed", "did you mean 'head'"]),
+        (lambda s: s.update(selected_model="resnet18"), ["selected_model", "resnet18"]),
+        (lambda s: s.update(name="other"), ["other", "broken"]),
+        (lambda s: s.pop("models"), ["models is missing"]),
+    ],
+)
+def test_mistakes_are_named(tmp_path, change, says):
+    message = broken(tmp_path, change)
+    for part in says:
+        assert part in message, message
+
+
+def test_missing_file_names_the_nearest():
+    with pytest.raises(StudyError, match=r"did you mean 'smoke\.yaml'"):
+        load_study("params/smok.yaml")
+
+
+def test_empty_and_unreadable_files(tmp_path):
+    for text in ("", "- a\n- b\n", "name: [unclosed"):
+        file = tmp_path / "broken.yaml"
+        file.write_text(text)
+        with pytest.raises(StudyError, match=r"broken\.yaml"):
+            load_study(file)
+
+
+def test_cohort_key_follows_what_shapes_the_cohort(tmp_path):
+    one = load_study("smoke")
+    other = one.model_copy(update={"seed": 43})
+    same = one.model_copy(update={"threads_per_run": 2})
+    assert one.cohort_key != other.cohort_key
+    assert one.cohort_key == same.cohort_key
