@@ -7,6 +7,7 @@ The steps and their values follow the paper (section II.D) and the authors' late
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
 from ecglib.params import Signal
@@ -14,7 +15,6 @@ from ecglib.signal import beats, filters, quality
 
 MIN_BEATS = 3  # fewer make no median
 FEW_BEATS = 5  # fewer are flagged
-SEEN = slice(150, 550)  # samples of a beat that the networks see: noise is measured there
 
 
 class SignalError(ValueError):
@@ -100,7 +100,7 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         raise SignalError(f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least {MIN_BEATS}.")
 
     beat, spread, error = average(filtered, artefact, r[used])
-    reasons += quality.judge(beat, error, reasons)
+    reasons += quality.judge(filtered, artefact, beat, error, reasons)
     if used.sum() < FEW_BEATS:
         reasons.append("few_beats")
     return Beat(
@@ -150,12 +150,17 @@ def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     cut = beats.cut(signal, r)
     regular = beats.regular(cut, centre)
     middle = beats.median(cut[regular])
-    r = r + beats.to_peak(np.sqrt(np.mean(middle**2, axis=0)), R_SAMPLE) - R_SAMPLE
+    # Smoothed by 4 ms, so that the bandwidth of the recorder doesn't move the peak.
+    envelope = np.mean(gaussian_filter1d(middle, 2, axis=-1) ** 2, axis=0)
+    r = r + beats.to_peak(envelope, R_SAMPLE) - R_SAMPLE
     return r, regular & beats.whole(r, signal.shape[-1])
 
 
 def average(signal: np.ndarray, artefact: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take the median over the beats at `r`, leaving out, lead by lead, those with artefacts.
+
+    A beat has an artefact in a lead if it touches a window with one, or lies three times as far from the median as
+    beats usually do.
 
     Returns
     -------
@@ -169,7 +174,10 @@ def average(signal: np.ndarray, artefact: np.ndarray, r: np.ndarray) -> tuple[np
     window = r[:, None] + np.arange(-R_SAMPLE, BEAT_SAMPLES - R_SAMPLE)
     cut[artefact[:, window].any(axis=-1).T] = np.nan
     beat = beats.median(cut)
+    away = np.sqrt(np.mean((cut - beat)[..., beats.SHAPE] ** 2, axis=-1))
+    cut[away > 3 * beats.median(away) + 30] = np.nan
+    beat = beats.median(cut)
     left = np.sum(~np.isnan(cut[..., 0]), axis=0)
-    squares = np.nansum((cut - beat)[..., SEEN] ** 2, axis=(0, 2)) / (SEEN.stop - SEEN.start)
+    squares = np.nansum((cut - beat)[..., beats.SHAPE] ** 2, axis=(0, 2)) / (beats.SHAPE.stop - beats.SHAPE.start)
     spread = np.sqrt(np.where(left > 0, squares / np.maximum(left, 1), np.inf))
     return np.nan_to_num(beat).astype(np.float32), spread, 1.25 * spread / np.sqrt(np.maximum(left, 1))

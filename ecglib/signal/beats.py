@@ -3,6 +3,7 @@
 import numpy as np
 import sleepecg
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.signal import find_peaks
 
 from ecglib import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
 from ecglib.signal import filters
@@ -27,13 +28,15 @@ def r_peaks(signal: np.ndarray) -> np.ndarray:
     peaks = np.unique([to_peak(envelope, p) for p in peaks]).astype(int)
     if len(peaks) >= 3:
         height, interval = np.median(envelope[peaks]), np.median(np.diff(peaks))
-        peaks = peaks[envelope[peaks] > 0.25 * height]
-        bounds = np.concatenate([[-REFRACTORY], peaks, [len(envelope) + REFRACTORY]])
-        for start, stop in zip(bounds[:-1] + REFRACTORY, bounds[1:] - REFRACTORY, strict=True):
-            if stop - start > 1.5 * interval - 2 * REFRACTORY:
-                candidate = start + int(np.argmax(envelope[start:stop]))
-                if envelope[candidate] > 0.4 * height and start < candidate < stop - 1:
-                    peaks = np.append(peaks, candidate)
+    else:  # the detector lost its way: each 1.5 s should hold a beat
+        starts = np.arange(0, len(envelope), round(1.5 * RATE_HZ))
+        height, interval = np.median(np.maximum.reduceat(envelope, starts)), RATE_HZ
+    peaks = peaks[envelope[peaks] > 0.25 * height]
+    bounds = np.concatenate([[-REFRACTORY], peaks, [len(envelope) + REFRACTORY]])
+    for start, stop in zip(bounds[:-1] + REFRACTORY, bounds[1:] - REFRACTORY, strict=True):
+        if stop - start > 1.5 * interval - 2 * REFRACTORY:
+            more, _ = find_peaks(envelope[start:stop], height=0.4 * height, distance=max(0.6 * interval, REFRACTORY))
+            peaks = np.append(peaks, start + more)
     raw = np.sqrt(np.mean(signal**2, axis=0))
     peaks = np.unique([to_peak(raw, p) for p in peaks]).astype(int)
     return peaks[np.diff(peaks, prepend=-REFRACTORY) >= REFRACTORY]
@@ -106,11 +109,11 @@ def regular(beats: np.ndarray, centre: int) -> np.ndarray:
     """
     shape = shapes(beats)
     first = similarity(shape, shape[centre : centre + 1])[:, 0]
-    usual = median(shape[first >= min(0.9, 0.9 * np.sort(first)[-2:][0])])
+    kin = first >= min(0.9, 0.9 * np.sort(first)[-2])
+    usual = median(shape[kin])
     likeness = similarity(shape, usual[None])[:, 0]
     size = np.linalg.norm(shape, axis=1) / max(np.linalg.norm(usual), 1e-9)
-    bound = 0.92 * np.median(likeness[likeness >= np.median(likeness)])
-    return (likeness >= bound) & (size > 0.5) & (size < 2)
+    return (likeness >= 0.92 * np.median(likeness[kin])) & (size > 0.5) & (size < 2)
 
 
 def median(beats: np.ndarray) -> np.ndarray:

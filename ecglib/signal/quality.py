@@ -81,33 +81,38 @@ def artefacts(signal: np.ndarray) -> np.ndarray:
     return np.repeat(bad, lengths, axis=1)
 
 
-def judge(beat: np.ndarray, error: np.ndarray, known: list[str]) -> list[str]:
-    """Say what is wrong with a median beat ``(12, 600)``, given the standard error of its leads ``(12,)`` in µV.
+def judge(
+    filtered: np.ndarray, artefact: np.ndarray, beat: np.ndarray, error: np.ndarray, known: list[str]
+) -> list[str]:
+    """Say what is wrong with a filtered recording ``(12, samples)`` and its median `beat` ``(12, 600)``, in µV.
 
-    A lead is flat if it spans less than 30 µV, and noisy if its error is more than 60 µV or an eighth of its span.
-    Leads with a reason in `known` get no second one, and electrodes are only judged on limb leads without one.
+    A lead is flat if it spans less than 30 µV, and noisy if the standard `error` ``(12,)`` of its median is more than
+    50 µV or an eighth of its span. Leads with a reason in `known` get no second one, and electrodes are only judged on
+    limb leads without one.
     """
     fine = np.array([not any(k.endswith(f":{lead}") and not k.startswith("rebuilt") for k in known) for lead in LEADS])
     span = np.ptp(beat, axis=1)
     flat = fine & (span < 30) & np.isfinite(error)
-    noisy = fine & ~flat & ((error > 60) | (8 * error > span))
+    noisy = fine & ~flat & ((error > 50) | (8 * error > span))
     reasons = named("flat", flat) + named("noisy", noisy)
     fine &= ~flat & ~noisy
     if fine[: AVF + 1].all():
-        reasons += contradictions(beat)
+        reasons += contradictions(filtered[: AVF + 1, ~artefact[: AVF + 1].any(axis=0)])
         if fine[V6] and limb_swap(beat):
             reasons.append("limb_swap")
     return reasons
 
 
-def contradictions(beat: np.ndarray) -> list[str]:
-    """Check the limb leads of a median beat against each other; a channel mislabelled or mis-scaled shows here.
+def contradictions(limb: np.ndarray) -> list[str]:
+    """Check the limb leads ``(6, samples)`` against each other; a channel mislabelled or mis-scaled shows here.
 
-    The root mean square of III − (II − I), and of each augmented lead minus what I and II make it, must stay under a
-    quarter of that of the limb leads (and under 25 µV nothing is said).
+    III − (II − I), and each augmented lead minus what I and II make it, must vary by less than a tenth of what the
+    limb leads do, or less than 15 µV (standard deviations).
     """
-    off = np.sqrt(np.mean((beat[THREE : AVF + 1] - limb_leads(beat[ONE], beat[TWO])) ** 2, axis=1))
-    bad = off > max(25, 0.25 * np.sqrt(np.mean(beat[: AVF + 1] ** 2)))
+    if not limb.size:
+        return []
+    off = np.std(limb[THREE:] - limb_leads(limb[ONE], limb[TWO]), axis=1)
+    bad = off > max(15, 0.1 * np.sqrt(np.mean(limb**2)))
     if bad[0]:
         return ["einthoven"]  # the augmented leads can't be judged by leads that disagree
     return [f"goldberger:{LEADS[AVR + k]}" for k in np.flatnonzero(bad[1:])]
