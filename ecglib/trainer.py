@@ -325,4 +325,4 @@ def load_model(run_folder: str | Path) -> torch.nn.Module:
             f"{folder / 'weights.safetensors'} is damaged or not of {identity['network']}: {first}"
         ) from None
     network.identity = identity
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last)  # as trained: the same bits again

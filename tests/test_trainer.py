@@ -1,0 +1,251 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import ecglib
+from ecglib import cohort as cohorts
+from ecglib import execute, metrics, trainer
+from ecglib.dataset import BeatBank
+from ecglib.folds import build_folds, rotate
+from ecglib.params import load_study
+
+INFO = {"name": "made up", "version": "1", "label_kind": "synthetic", "label_meaning": "a wave made up for a test"}
+
+
+def made_up_cohort(folder, n=160):
+    """Noise with a QRS-like spike; label 1 adds a raised ST segment in three leads."""
+    rng = np.random.default_rng(0)
+    label = (np.arange(n) % 4 == 0).astype(int)
+    beats = rng.normal(0, 60, (n, 12, 600))
+    beats[:, :, 295:306] += 900
+    beats[label == 1, 6:9, 330:400] += 350
+    records = pd.DataFrame(
+        {
+            "record_id": [f"r{i}" for i in range(n)],
+            "patient_id": [f"p{i}" for i in range(n)],
+            "site": "here",
+            "age": 60.0,
+            "sex": "female",
+            "label": label,
+            "poor_quality": False,
+            "quality_reasons": "",
+        }
+    )
+    return cohorts.save_cohort(folder, np.rint(beats), records, INFO)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    cohort = made_up_cohort(tmp_path_factory.mktemp("data") / "cohort")
+    return cohort, build_folds(cohort.records, 4, 0)
+
+
+def identity(world, model="mayo_alvd", epochs=3, **changes):
+    told = trainer.run_identity(load_study("smoke"), model, 0, world[0])
+    told["training"] |= {"epochs": epochs, "batch_size": 64}
+    training = {k: v for k, v in changes.items() if k in told["training"]}
+    told["training"] |= training
+    return told | {k: v for k, v in changes.items() if k not in training}
+
+
+def run(world, folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = trainer.train(identity(world, **changes), *world, folder)
+    return facts, pd.read_parquet(folder / "predictions.parquet"), pd.read_csv(folder / "history.csv")
+
+
+def same_bits(one, other):
+    for name in ("weights.safetensors", "predictions.parquet"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    timed = ["train_seconds", "val_seconds"]
+    histories = [pd.read_csv(folder / "history.csv").drop(columns=timed) for folder in (one, other)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+def test_learns_and_keeps_the_best_epoch_as_a_copy(world, tmp_path):
+    facts, predictions, history = run(world, tmp_path / "a", epochs=8)
+    test = predictions[predictions.split == "test"]
+    assert metrics.auc(test.label, test.probability) > 0.9
+    assert facts["best_epoch"] == history.epoch[history.val_score.idxmax()]
+    validation = predictions[predictions.split == "validation"]
+    again = metrics.score(validation.label, validation.probability)
+    assert again == pytest.approx(history.val_score.max(), abs=1e-12), "predictions are those of the best epoch"
+    assert set(predictions.columns) == {"record_id", "patient_id", "label", "split", "model", "rotation", "probability"}
+    assert history.train_loss.iloc[-1] < history.train_loss.iloc[0]
+
+
+def test_same_seed_same_bits_other_seed_others(world, tmp_path):
+    run(world, tmp_path / "a")
+    run(world, tmp_path / "b")
+    run(world, tmp_path / "c", seed=7)
+    same_bits(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a" / "weights.safetensors").read_bytes() != (
+        tmp_path / "c" / "weights.safetensors"
+    ).read_bytes()
+
+
+def test_streaming_gives_the_same_bits(world, tmp_path):
+    run(world, tmp_path / "a")
+    run(world, tmp_path / "b", stream=True)
+    same_bits(tmp_path / "a", tmp_path / "b")
+
+
+def test_stopped_after_any_epoch_and_resumed_gives_the_same_bits(world, tmp_path, monkeypatch):
+    run(world, tmp_path / "whole", epochs=4)
+    real = trainer._checkpoint
+    for stop in (1, 2, 4):
+        seen = []
+
+        def stopping(*arguments, seen=seen, stop=stop):
+            real(*arguments)
+            seen.append(1)
+            if len(seen) == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(trainer, "_checkpoint", stopping)
+        folder = tmp_path / f"stopped_{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            run(world, folder, epochs=4)
+        monkeypatch.setattr(trainer, "_checkpoint", real)
+        run(world, folder, epochs=4)
+        same_bits(tmp_path / "whole", folder)
+
+
+KILLED = """
+import sys, pathlib
+sys.path.insert(0, {tests!r})
+import test_trainer as t
+from ecglib import cohort, folds
+c = cohort.load_cohort({cohort!r})
+t.run((c, folds.build_folds(c.records, 4, 0)), pathlib.Path({folder!r}), epochs=6)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_started_again_gives_the_same_bits(world, tmp_path):
+    run(world, tmp_path / "whole", epochs=6)
+    rng = np.random.default_rng(1)
+    for attempt in range(6):
+        folder = tmp_path / f"killed_{attempt}"
+        folder.mkdir()
+        code = KILLED.format(tests=os.path.dirname(__file__), cohort=str(world[0].folder), folder=str(folder))
+        kills = 0
+        while not (folder / "predictions.parquet").exists():
+            process = subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            if kills < 3:
+                while not (folder / "checkpoint.pt.tmp").exists() and process.poll() is None and kills == 0:
+                    time.sleep(0.001)  # the first kill falls while a checkpoint is being written
+                time.sleep(rng.uniform(0, 0.02) if kills == 0 else rng.uniform(2, 5))
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            process.wait()
+        run(world, folder, epochs=6)
+        same_bits(tmp_path / "whole", folder)
+
+
+def test_a_checkpoint_of_another_run_is_refused(world, tmp_path, monkeypatch):
+    real = trainer._checkpoint
+
+    def stopping(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "_checkpoint", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(world, tmp_path / "a")
+    monkeypatch.setattr(trainer, "_checkpoint", real)
+    with pytest.raises(trainer.TrainingError, match=r"learning_rate: 0\.003 → 0\.5"):
+        run(world, tmp_path / "a", learning_rate=0.5)
+    with pytest.raises(trainer.TrainingError, match="cohort"):
+        run(world, tmp_path / "a", cohort="another")
+
+
+def test_full_disk_leaves_the_previous_checkpoint(world, tmp_path, monkeypatch):
+    calls = []
+    real = torch.save
+
+    def full(state, stream):
+        calls.append(1)
+        if len(calls) == 2:
+            stream.write(b"half")
+            raise OSError(28, "No space left on device")
+        real(state, stream)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(world, tmp_path / "a")
+    monkeypatch.setattr(torch, "save", real)
+    assert torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["history"][-1]["epoch"] == 1
+    run(world, tmp_path / "a")
+    run(world, tmp_path / "b")
+    same_bits(tmp_path / "a", tmp_path / "b")
+
+
+def test_nan_loss_names_epoch_batch_and_records(world, tmp_path):
+    cohort, folds = world
+    with pytest.raises(
+        trainer.TrainingError, match=r"epoch \d+, batch \d+ of \d+ \(records r\d+.*lower the learning rate"
+    ):
+        run((cohort, folds), tmp_path / "a", learning_rate=1e30, epochs=5)
+
+
+def test_a_fold_without_positives_is_refused(world, tmp_path):
+    cohort, folds = world
+    lonely = folds.assign(fold=np.where(cohort.records.label == 1, 2, folds.fold))
+    with pytest.raises(trainer.TrainingError, match="the validation split has 0 positives"):
+        run((cohort, lonely), tmp_path / "a")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        assert trainer.pick_device("auto").type == "cuda"
+    else:
+        with pytest.raises(trainer.TrainingError, match="Device 'cuda' was asked for but isn't there"):
+            trainer.pick_device("cuda")
+    assert trainer.pick_device("cpu").type == "cpu"
+
+
+def test_early_stopping(world, tmp_path):
+    facts, _, _ = run(world, tmp_path / "a", epochs=30, early_stopping=2)
+    assert facts["epochs"] == facts["best_epoch"] + 2 < 30
+
+
+def test_a_trained_model_is_loaded_again(world, tmp_path):
+    cohort, folds = world
+    facts, predictions, _ = run(world, tmp_path / "a")
+    execute.write_json(tmp_path / "a" / "run.json", facts)
+    network = ecglib.load_model(tmp_path / "a")
+    bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"))
+    again = trainer.predict(network, bank, rotate(folds, 0)["test"])
+    assert not network.training
+    assert np.array_equal(again, predictions[predictions.split == "test"].probability)
+
+
+def test_a_damaged_or_foreign_run_is_refused(world, tmp_path):
+    facts, _, _ = run(world, tmp_path / "a")
+    with pytest.raises(trainer.TrainingError, match=r"no run\.json"):
+        ecglib.load_model(tmp_path / "a")
+    file, weights = tmp_path / "a" / "run.json", tmp_path / "a" / "weights.safetensors"
+    execute.write_json(file, facts | {"identity": facts["identity"] | {"network": "ecg_smart_net"}})
+    with pytest.raises(trainer.TrainingError, match="not of ecg_smart_net"):
+        ecglib.load_model(tmp_path / "a")
+    execute.write_json(file, facts)
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(trainer.TrainingError, match="damaged"):
+        ecglib.load_model(tmp_path / "a")
+    file.write_text(json.dumps({"identity": {"network": "vgg"}}))
+    with pytest.raises(trainer.TrainingError, match="doesn't describe a trained network"):
+        ecglib.load_model(tmp_path / "a")
+    weights.unlink()
+    with pytest.raises(trainer.TrainingError, match="weights were left out"):
+        ecglib.load_model(tmp_path / "a")
