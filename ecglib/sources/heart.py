@@ -1,13 +1,14 @@
 """A heart vector that draws 12-lead beats: healthy, look-alike or with an occluded coronary artery.
 
-The heart is a current dipole in Frank's coordinates: x to the left, y to the feet, z to the back. Its course over one beat
-is a sum of waves; each rises, stays and falls along a fixed direction within a *finite* time, so that every onset and
-offset is known. The torso is the lead matrix of Dower et al. (Clin Cardiol 1980;3:87, after Frank's torso), varied from
-person to person and a little from ECG to ECG. An occlusion adds one injury vector per culprit artery that acts from the J point to the end of T: ST
-elevation over the ischaemic wall, reciprocal depression and terminal QRS distortion all follow from its direction.
+The heart is a current dipole in Frank's coordinates: x to the left, y to the feet, z to the back. Its course over
+one beat is a sum of waves; each rises, stays and falls along a fixed direction within a *finite* time, so that every
+onset and offset is known. The torso is the lead matrix of Dower et al. (Clin Cardiol 1980;3:87, after Frank's torso),
+varied from person to person and a little from ECG to ECG. An occlusion adds one injury vector per culprit artery that
+acts from the J point to the end of T: ST elevation over the ischaemic wall, reciprocal depression and terminal QRS
+distortion all follow from its direction.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -41,14 +42,16 @@ LEADS_OF_ELECTRODES = np.block(  # the 12 leads from those nine potentials, by E
 TIMES_MS = (np.arange(BEAT_SAMPLES) - R_SAMPLE) * 1000 / RATE_HZ
 
 # Five lobes of the QRS loop (µV): septum, anteroseptal wall, apex and free wall, lateral wall, base.
-NORMAL_QRS = np.array([[-110, -40, -260], [260, 170, -330], [950, 680, 60], [480, 400, 520], [-130, 20, 380]])
-LBBB_QRS = np.array([[250, 120, 60], [640, 280, 480], [620, 240, 760], [900, 180, 800], [420, 60, 330]])
-PACED_QRS = np.array([[150, -350, 120], [500, -800, 420], [650, -850, 640], [560, -650, 560], [250, -300, 260]])
+NORMAL_QRS = np.array([[-110, -30, -150], [260, 130, -330], [1240, 500, 40], [560, 270, 700], [-150, 10, 470]])
+LBBB_QRS = np.array([[200, 100, 100], [520, 200, 780], [560, 180, 1200], [780, 140, 1150], [400, 40, 520]])
+PACED_QRS = np.array([[150, -350, 220], [450, -800, 640], [560, -850, 900], [480, -650, 800], [220, -300, 380]])
 LOBES = np.array([[0, 0.40], [0.12, 0.53], [0.26, 0.70], [0.45, 0.86], [0.60, 1.0]])  # parts of the QRS duration
-NORMAL_T = np.array([330, 230, -230])
+NORMAL_T = np.array([335, 100, -245])
+NORMAL_ST = np.array([-20, -25, -45])
 INJURY = {"LAD": (0.45, -0.10, -0.88), "RCA": (-0.35, 0.92, 0.05), "LCx": (0.35, 0.55, 0.75)}
 MIMICS = (
-    "early repolarisation", "LVH with strain", "LBBB", "RBBB", "pericarditis", "old infarct", "non-occlusive ST depression",
+    "early repolarisation", "LVH with strain", "LBBB", "RBBB", "pericarditis", "old infarct",
+    "non-occlusive ST depression",
 )  # fmt: skip
 
 
@@ -76,13 +79,20 @@ class Heart:
     vectors: np.ndarray
     torso: np.ndarray
 
-    def leads(self, kinds: tuple[str, ...] | None = None, at: np.ndarray = TIMES_MS) -> np.ndarray:
-        """Potentials of one isolated beat in the 12 leads, µV, shape (12, samples), of all or some kinds of waves."""
-        keep = slice(None) if kinds is None else np.isin(self.kinds, kinds)
-        on, top, end, off = self.times[keep].T[:, :, None]
-        rise = np.sin(np.pi / 2 * np.clip((at - on) / (top - on), 0, 1)) ** (2 * self.power[keep, None])
+    def course(self, at: np.ndarray = TIMES_MS) -> np.ndarray:
+        """Size of each wave at times in ms, between 0 and 1, shape (waves, samples)."""
+        on, top, end, off = self.times.T[:, :, None]
+        rise = np.sin(np.pi / 2 * np.clip((at - on) / (top - on), 0, 1)) ** 2
         fall = np.sin(np.pi / 2 * np.clip((off - at) / (off - end), 0, 1)) ** 2
-        return TWELVE @ (self.torso @ (self.vectors[keep].T @ (rise * fall)))
+        slow = self.power != 1
+        rise[slow] **= self.power[slow, None]
+        return rise * fall
+
+    def leads(self, *kinds: str, course: np.ndarray | None = None) -> np.ndarray:
+        """Potentials of one isolated beat in the 12 leads, µV, shape (12, samples), of all or some kinds of waves."""
+        course = self.course() if course is None else course
+        keep = np.isin(self.kinds, kinds) if kinds else slice(None)
+        return TWELVE @ (self.torso @ (self.vectors[keep].T @ course[keep]))
 
 
 TWELVE = LEADS_OF_ELECTRODES @ ELECTRODES
@@ -91,8 +101,8 @@ TWELVE = LEADS_OF_ELECTRODES @ ELECTRODES
 def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> Heart:
     """Draw the heart of one ECG.
 
-    Every random number is drawn whatever the condition, in one order: the same ECG with another severity, culprit or mimic is
-    its counterfactual.
+    Every random number is drawn whatever the condition, in one order: the same ECG with another severity,
+    culprit or mimic is its counterfactual.
 
     Parameters
     ----------
@@ -103,12 +113,12 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     """
     torso = DOWER * (1 + 0.12 * patient.standard_normal((8, 3))) + 0.04 * patient.standard_normal((8, 3))
     torso = torso + 0.03 * ecg.standard_normal((8, 3))
-    turn_qrs, turn_t, turn_injury = np.deg2rad([[9, 12, 22], [10, 12, 12], [12, 12, 14]]) * patient.standard_normal(
-        (3, 3)
-    )
+    spread = np.deg2rad([[9, 12, 22], [10, 12, 12], [12, 12, 14]])
+    turn_qrs, turn_t, turn_injury = spread * patient.standard_normal((3, 3))
     lobe_noise = patient.standard_normal((5, 3))
-    size, t_size, p_size, wide, pr_dev, qt_dev, age_dev = patient.standard_normal(7)
+    size, t_size, p_size, wide, pr_dev, qt_dev = patient.standard_normal(6)
     u = patient.random(8)
+    vague_st, vague_t = patient.standard_normal((2, 3)) * [[22], [45]]  # ST and T of a healthy heart differ too
     t_again, injury_again, hyperacute = ecg.standard_normal(3)
     male, old = row.sex == "male", (row.age - 60) / 20
 
@@ -116,17 +126,17 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     gain = np.exp(0.22 * size)
     turn_qrs = turn_qrs + np.deg2rad([0, 0, -6 * old])
     qrs = gain * Rotation.from_rotvec(turn_qrs).apply(NORMAL_QRS + 70 * lobe_noise)
-    duration = 88 + 4 * male + 6 * wide
+    duration = 90 + 5 * male + 6 * wide
     t = Rotation.from_rotvec(turn_t + turn_qrs / 3).apply(NORMAL_T) * gain**0.5
-    t = t * np.exp(0.28 * t_size - 0.12 * old + 0.08 * t_again) * (1.1 if male else 0.85)
-    st, pr_segment, t_power = 0.06 * t, np.zeros(3), 1.5
-    pr, qt = 158 + 20 * pr_dev + 6 * old, 402 + 16 * qt_dev + 8 * (not male) - 1.75 * (row.heart_rate - 60)
+    t = t * np.exp(0.28 * t_size - 0.12 * old + 0.08 * t_again) * (1.1 if male else 0.85) + vague_t
+    st, pr_segment, t_power = NORMAL_ST + 0.08 * male * t + vague_st, np.zeros(3), 2.0
+    pr, qt = 158 + 20 * pr_dev + 6 * old, 410 + 16 * qt_dev + 8 * (not male) - 1.75 * (row.heart_rate - 60)
 
     # ----- look-alikes
     if row.rhythm == "ventricular pacing" or row.mimic == "LBBB":
         loop = PACED_QRS if row.rhythm == "ventricular pacing" else LBBB_QRS
         qrs = gain * Rotation.from_rotvec(turn_qrs / 2).apply(loop + 60 * lobe_noise)
-        duration = (158 if row.rhythm == "ventricular pacing" else 146) + 9 * wide
+        duration = (158 if row.rhythm == "ventricular pacing" else 152) + 9 * wide
         t = -0.42 * (1 + 0.15 * t_size) * qrs.mean(0) + 0.25 * t
         st, qt = -(0.10 + 0.10 * u[0]) * qrs.mean(0), qt + 45
     elif row.mimic == "RBBB":
@@ -145,7 +155,7 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
         st = st + (90 + 110 * u[0]) * np.array([0.68, 0.62, -0.35])
         pr_segment, t = -(30 + 30 * u[1]) * np.array([0.68, 0.62, -0.35]), 0.8 * t
     elif row.mimic == "non-occlusive ST depression":
-        st = st - (50 + 110 * u[0]) * np.array([0.80, 0.50, -0.5 + 0.6 * u[1]])
+        st = st - (60 + 150 * u[0]) * np.array([0.80, 0.50, -0.5 + 0.6 * u[1]])
         t = t * (0.75 - 0.8 * u[2])
     elif row.mimic == "old infarct":
         scar = np.array(INJURY[("LAD", "RCA", "LCx")[int(u[0] > 0.6) + int(u[0] > 0.85)]])
@@ -173,22 +183,23 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
 
     # ----- waves, ms after the onset of QRS
     waves = [("QRS", a, (a + b) / 2, (a + b) / 2, b, 1, v) for (a, b), v in zip(LOBES * duration, qrs, strict=True)]
-    peak = qt - (84 + 0.06 * (qt - 360)) + 4 * t_size
+    peak = qt - 82 - 0.06 * (qt - 360)
     if row.rhythm not in ("atrial fibrillation", "ventricular pacing"):
-        atrium = np.exp(0.25 * p_size) * np.array([[45, 85, -40], [75, 45, 45]])
+        atrium = np.exp(0.25 * p_size) * np.array([[30, 58, -25], [65, 40, 45]])
         waves += [
             ("P", -pr, 45 - pr, 45 - pr, 92 - pr, 1, atrium[0]),
             ("P", 26 - pr, 66 - pr, 66 - pr, 112 - pr, 1, atrium[1]),
         ]
         waves += [("PR", 90 - pr, 115 - pr, 0, 12, 1, pr_segment)]
     waves += [
-        ("T", duration - 15, peak, peak, qt, t_power, t),
+        ("T", duration + 10, peak, peak, qt, t_power, t),
         ("ST", duration - 18, duration + 4, peak - 40, qt - 10, 1, st),
         ("injury", duration - 24, duration, peak - 30, qt, 1, injury),
         ("injury", duration, peak, peak, qt, 1.1, t_injury),
     ]
     kinds, *numbers, vectors = zip(*waves, strict=True)
-    times = np.array(numbers[:4], float).T
-    heart = Heart(np.array(kinds), times, np.array(numbers[4], float), np.array(vectors), torso)
-    r = TIMES_MS[np.argmax(np.square(heart.leads(("QRS",))).sum(0))]  # R is the largest RMS over the 12 leads
-    return Heart(heart.kinds, times - r, heart.power, heart.vectors, torso)
+    numbers = np.array(numbers, float)
+    heart = Heart(np.array(kinds), numbers[:4].T, numbers[4], np.array(vectors), torso)
+    within = np.arange(0, 200, 1000 / RATE_HZ)  # R is the largest RMS over the 12 leads, on a sample
+    r = within[np.square(heart.leads("QRS", course=heart.course(within))).sum(0).argmax()]
+    return replace(heart, times=heart.times - r)
