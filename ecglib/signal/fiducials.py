@@ -41,10 +41,6 @@ class Fiducials:
         """Return one point over all leads, ``(n,)``."""
         return self.points[:, POINTS.index(name)]
 
-    def lead(self, name: str, lead: str) -> np.ndarray:
-        """Return one point in one lead, ``(n,)``."""
-        return self.leads[:, LEADS.index(lead), POINTS.index(name)]
-
 
 def find(beats: np.ndarray) -> Fiducials:
     """Find the fiducial points of median beats.
@@ -98,17 +94,12 @@ def overall(x: np.ndarray, guide: np.ndarray | None = None) -> np.ndarray:
     last = np.where(steep & (q - 60 > T), T, -BEAT_SAMPLES).max(axis=1, keepdims=True)
     following = np.where(steep & (R_SAMPLE + 110 < T), T, 3 * BEAT_SAMPLES).min(axis=1, keepdims=True)
 
-    wave = _rms(gaussian_filter1d(x, 5, axis=-1))
-    limits = j + 25, np.minimum(R_SAMPLE + 250, R_SAMPLE + 0.62 * (following - R_SAMPLE))
-    points[:, 6:8] = _wave(wave, wave, limits, 100, 80, None if guide is None else guide[:, 6:7])[:, 1:]
-    # The QRS is held at the level of its onset, so that smoothing doesn't carry it into the P wave.
-    hold = np.clip(q - 2, 0, 599).astype(int)
-    level = np.take_along_axis(x, np.broadcast_to(hold[:, None], (len(x), x.shape[1], 1)), axis=2)
-    held = np.where(hold[:, None] <= T, level, x) - level
-    bump = _rms(gaussian_filter1d(held, 6, axis=-1) - gaussian_filter1d(held, 20, axis=-1))
-    wave = _rms(gaussian_filter1d(held, 4, axis=-1))
+    after, before = _held(x, j + 12, T), _held(x, q - 2, -T)
+    near_p, near_t = (None, None) if guide is None else (guide[:, 1:2], guide[:, 6:7])
+    limits = j + 25, np.minimum(R_SAMPLE + 215, R_SAMPLE + 0.62 * (following - R_SAMPLE))
+    points[:, 6:8] = _wave(after, 5, limits, 100, 80, near_t)[:, 1:]
     limits = np.maximum(q - 140, last + 0.55 * (R_SAMPLE - last)), q - 12
-    points[:, 0:3] = _wave(wave, bump, limits, 35, 30, None if guide is None else guide[:, 1:2], least=9)
+    points[:, 0:3] = _wave(before - before[..., -1:], 4, limits, 35, 30, near_p, least=11)
     points[top[:, 0] <= 0] = np.nan
     return np.clip(points - LATE, 0, BEAT_SAMPLES - 1)
 
@@ -125,12 +116,26 @@ def _settles(low: np.ndarray, start: np.ndarray, run: int = 8) -> np.ndarray:
     return np.where(stays.any(axis=1), stays.argmax(axis=1), np.nan)
 
 
-def _wave(wave, bump, limits, span, beside, guide=None, least=0.0):
-    """Onset, peak and offset ``(m, 3)`` of the highest local maximum of `bump` between `limits`.
+def _held(x: np.ndarray, edge: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Keep `x` ``(m, leads, 600)`` on the side of `edge` to which `order` rises, and the value at `edge` on the other.
 
-    The tangents are laid on `wave`, at most `span` samples from the peak; `beside` is how far the level next to the
-    wave is looked for. Nothing is found where the maximum is under `least` or farther than 40 samples from `guide`.
+    So the QRS complex isn't smeared into P or T when they are smoothed.
     """
+    edge = np.clip(edge, 0, BEAT_SAMPLES - 1).astype(int)[:, None]
+    level = np.take_along_axis(x, np.broadcast_to(edge, (len(x), x.shape[1], 1)), axis=2)
+    return np.where(order >= np.sign(order[1]) * edge, x, level)
+
+
+def _wave(x, smooth, limits, span, beside, guide=None, least=0.0):
+    """Onset, peak and offset ``(m, 3)`` of the highest bump of ``(m, leads, 600)`` that peaks between `limits`.
+
+    A bump is what a narrow Gaussian keeps and a wide one loses, so that a slanting or raised ST segment is none. The
+    tangents are laid on the root mean square of the leads, smoothed over `smooth` samples, at most `span` samples from
+    the peak; `beside` is how far the level next to the wave is looked for. Nothing is found where the bump is under
+    `least` µV or farther than 40 samples from `guide`.
+    """
+    bump = _rms(gaussian_filter1d(x, 6, axis=-1) - gaussian_filter1d(x, 30, axis=-1))
+    wave = _rms(gaussian_filter1d(x, smooth, axis=-1))
     middle = bump[:, 1:-1]
     local = np.pad((middle >= bump[:, :-2]) & (middle > bump[:, 2:]), ((0, 0), (1, 1)))
     local &= (limits[0] <= T) & (limits[1] >= T)
