@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
@@ -106,6 +107,7 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
             rejected += rejects
         file.seek(0)
         _write_header(file, len(kept))
+    get_reusable_executor().shutdown()  # its processes would outlive the kernel's end as warnings in the log
     if not kept:
         first = rejected[0]["reason"] if rejected else "the source lists none"
         raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")

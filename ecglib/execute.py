@@ -201,7 +201,7 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
                 log_output=log,
                 stdout_file=sys.stdout if log else None,
                 stderr_file=sys.stderr if log else None,
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{runtime}/kernel"}}),
             )
         except papermill.PapermillExecutionError as error:
             raise StudyError(
