@@ -100,7 +100,9 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         raise SignalError(f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least {MIN_BEATS}.")
 
     beat, spread, error = average(filtered, artefact, r[used])
-    reasons += quality.judge(filtered, artefact, beat, error, reasons)
+    if not np.isfinite(spread).any():
+        raise SignalError("No lead can be used: all are full of artefacts; give a cleaner recording.")
+    reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
     if used.sum() < FEW_BEATS:
         reasons.append("few_beats")
     return Beat(
@@ -108,7 +110,7 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         n_beats=len(r),
         n_used=int(used.sum()),
         rr_ms=float(np.median(np.diff(r))) * 1000 / RATE_HZ,
-        noise_uv=float(np.median(spread)),
+        noise_uv=float(np.median(spread[np.isfinite(spread)])),
         poor_quality=any(not reason.startswith("rebuilt") for reason in reasons),
         quality_reasons=";".join(reasons),
         filtered=filtered,
@@ -121,13 +123,12 @@ def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
     """Filter ``(12, samples)`` in µV at 500 Hz: pacing spikes, baseline, high frequencies, mains."""
     if settings.blank_pacing:
         signal = filters.blank_pacing(signal)
-    spectrum = filters.spectrum(signal)
     f = filters.frequencies(signal.shape[-1])
     gain = filters.high_pass(settings.high_pass_hz, f) * filters.low_pass(settings.low_pass_hz, f)
-    mains = filters.find_mains(spectrum, f) if settings.mains_hz == "find" else settings.mains_hz
+    mains = filters.find_mains(signal) if settings.mains_hz == "find" else settings.mains_hz
     if mains in (50, 60):
         gain *= filters.notch(mains, f)
-    filtered = filters.back(spectrum * gain)
+    filtered = filters.apply(signal, gain)
     return filtered - np.sort(filtered, axis=-1)[:, [filtered.shape[-1] // 2]]  # faster than numpy.median
 
 
@@ -149,6 +150,8 @@ def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     r = beats.align(signal, r, cut[centre])
     cut = beats.cut(signal, r)
     regular = beats.regular(cut, centre)
+    if regular.sum() < MIN_BEATS:
+        return r, regular
     middle = beats.median(cut[regular])
     # Smoothed by 4 ms, so that the bandwidth of the recorder doesn't move the peak.
     envelope = np.mean(gaussian_filter1d(middle, 2, axis=-1) ** 2, axis=0)

@@ -24,6 +24,8 @@ def r_peaks(signal: np.ndarray) -> np.ndarray:
     """
     narrow = filters.apply(signal, filters.band(8, 40, filters.frequencies(signal.shape[-1])))
     envelope = np.mean(np.abs(narrow), axis=0)
+    if np.ptp(envelope) < 1e-3:
+        return np.zeros(0, dtype=int)
     peaks = np.asarray(sleepecg.detect_heartbeats(envelope.astype(float), RATE_HZ), dtype=int)
     peaks = np.unique([to_peak(envelope, p) for p in peaks]).astype(int)
     if len(peaks) >= 3:

@@ -50,27 +50,18 @@ def notch(hz: float, f: np.ndarray, width: float = 1.0) -> np.ndarray:
     return gain
 
 
-def spectrum(signal: np.ndarray) -> np.ndarray:
-    """Cosine transform of ``(leads, samples)`` over `frequencies(samples)`; `back` undoes it."""
-    return dct(signal, axis=-1, norm="ortho")
-
-
-def back(spectrum: np.ndarray) -> np.ndarray:
-    """Signal ``(leads, samples)`` of a cosine transform."""
-    return idct(spectrum, axis=-1, norm="ortho")
-
-
 def apply(signal: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Filter ``(leads, samples)`` with a zero-phase gain over `frequencies(samples)`."""
-    return back(spectrum(signal) * gain)
+    return idct(dct(signal, axis=-1, norm="ortho") * gain, axis=-1, norm="ortho")
 
 
-def find_mains(spectrum: np.ndarray, f: np.ndarray) -> int | None:
-    """Find mains interference in the `spectrum` ``(leads, samples)`` over frequencies `f`: 50, 60 or None.
+def find_mains(signal: np.ndarray) -> int | None:
+    """Find mains interference in ``(leads, samples)`` at 500 Hz: 50, 60 or None.
 
     The tone within ±0.3 Hz stands more than 8 times above the median amplitude up to 5 Hz to either side.
     """
-    amplitude = np.sqrt(np.mean(spectrum**2, axis=0))
+    f = frequencies(signal.shape[-1])
+    amplitude = np.sqrt(np.mean(dct(signal, axis=-1) ** 2, axis=0))
     ratio = {}
     for hz in (50, 60):
         near, around = abs(f - hz) <= 0.3, (abs(f - hz) > 1) & (abs(f - hz) <= 5)

@@ -81,10 +81,8 @@ def artefacts(signal: np.ndarray) -> np.ndarray:
     return np.repeat(bad, lengths, axis=1)
 
 
-def judge(
-    filtered: np.ndarray, artefact: np.ndarray, beat: np.ndarray, error: np.ndarray, known: list[str]
-) -> list[str]:
-    """Say what is wrong with a filtered recording ``(12, samples)`` and its median `beat` ``(12, 600)``, in µV.
+def judge(beat: np.ndarray, error: np.ndarray, limb: np.ndarray, known: list[str]) -> list[str]:
+    """Say what is wrong with a median `beat` ``(12, 600)`` in µV, given the mean beat of its limb leads ``(6, 600)``.
 
     A lead is flat if it spans less than 30 µV, and noisy if the standard `error` ``(12,)`` of its median is more than
     50 µV or an eighth of its span. Leads with a reason in `known` get no second one, and electrodes are only judged on
@@ -97,22 +95,19 @@ def judge(
     reasons = named("flat", flat) + named("noisy", noisy)
     fine &= ~flat & ~noisy
     if fine[: AVF + 1].all():
-        reasons += contradictions(filtered[: AVF + 1, ~artefact[: AVF + 1].any(axis=0)])
-        if fine[V6] and limb_swap(beat):
-            reasons.append("limb_swap")
+        wrong = contradictions(limb)
+        reasons += wrong or (["limb_swap"] if fine[V6] and limb_swap(beat) else [])
     return reasons
 
 
 def contradictions(limb: np.ndarray) -> list[str]:
-    """Check the limb leads ``(6, samples)`` against each other; a channel mislabelled or mis-scaled shows here.
+    """Check the mean beat of the limb leads ``(6, 600)``; a channel mislabelled or mis-scaled shows here.
 
-    III − (II − I), and each augmented lead minus what I and II make it, must vary by less than a tenth of what the
-    limb leads do, or less than 15 µV (standard deviations).
+    A mean, unlike a median, obeys Einthoven's and Goldberger's laws if the recording does. III − (II − I), and each
+    augmented lead minus what I and II make it, must vary by less than 15 µV, or a tenth of what the limb leads do.
     """
-    if not limb.size:
-        return []
     off = np.std(limb[THREE:] - limb_leads(limb[ONE], limb[TWO]), axis=1)
-    bad = off > max(15, 0.1 * np.sqrt(np.mean(limb**2)))
+    bad = off > max(15, 0.1 * np.sqrt(np.mean(np.var(limb, axis=1))))
     if bad[0]:
         return ["einthoven"]  # the augmented leads can't be judged by leads that disagree
     return [f"goldberger:{LEADS[AVR + k]}" for k in np.flatnonzero(bad[1:])]
