@@ -15,37 +15,24 @@ from scipy.spatial.transform import Rotation
 
 from ecglib import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
 
-DOWER = np.array(
-    [
-        [0.632, -0.235, 0.059],  # I
-        [0.235, 1.066, -0.132],  # II
-        [-0.515, 0.157, -0.917],  # V1
-        [0.044, 0.164, -1.387],
-        [0.882, 0.098, -1.277],
-        [1.213, 0.127, -0.601],
-        [1.125, 0.127, -0.086],
-        [0.831, 0.076, 0.230],  # V6
-    ]
-)
-ELECTRODES = np.block(  # potentials of RA, LA, LL, V1–V6 against Wilson's terminal, from I, II, V1–V6
-    [[np.array([[-1, -1], [2, -1], [-1, 2]]) / 3, np.zeros((3, 6))], [np.zeros((6, 2)), np.eye(6)]]
-)
-LEADS_OF_ELECTRODES = np.block(  # the 12 leads from those nine potentials, by Einthoven, Goldberger and Wilson
-    [
-        [
-            np.array([[-1, 1, 0], [-1, 0, 1], [0, -1, 1], [1, -0.5, -0.5], [-0.5, 1, -0.5], [-0.5, -0.5, 1]]),
-            np.zeros((6, 6)),
-        ],
-        [np.full((6, 3), -1 / 3), np.eye(6)],
-    ]
-)
+DOWER = np.array([  # I, II, V1–V6 of a vector
+    [0.632, -0.235, 0.059], [0.235, 1.066, -0.132], [-0.515, 0.157, -0.917], [0.044, 0.164, -1.387],
+    [0.882, 0.098, -1.277], [1.213, 0.127, -0.601], [1.125, 0.127, -0.086], [0.831, 0.076, 0.230],
+])  # fmt: skip
+ELECTRODES = np.zeros((9, 8))  # potentials of RA, LA, LL, V1–V6 against Wilson's terminal from I, II, V1–V6
+ELECTRODES[:3, :2] = np.array([[-1, -1], [2, -1], [-1, 2]]) / 3
+ELECTRODES[3:, 2:] = np.eye(6)
+LEADS_OF_ELECTRODES = np.zeros((12, 9))  # the 12 leads from those nine, by Einthoven, Goldberger and Wilson
+LEADS_OF_ELECTRODES[:3, :3] = [[-1, 1, 0], [-1, 0, 1], [0, -1, 1]]
+LEADS_OF_ELECTRODES[3:6, :3] = 1.5 * np.eye(3) - 0.5
+LEADS_OF_ELECTRODES[6:] = np.c_[np.full((6, 3), -1 / 3), np.eye(6)]
 TIMES_MS = (np.arange(BEAT_SAMPLES) - R_SAMPLE) * 1000 / RATE_HZ
 
 # Five lobes of the QRS loop (µV): septum, anteroseptal wall, apex and free wall, lateral wall, base.
 NORMAL_QRS = np.array([[-110, -30, -150], [260, 130, -330], [1240, 500, 40], [560, 270, 700], [-150, 10, 470]])
 LBBB_QRS = np.array([[200, 100, 100], [520, 200, 780], [560, 180, 1200], [780, 140, 1150], [400, 40, 520]])
 PACED_QRS = np.array([[150, -350, 220], [450, -800, 640], [560, -850, 900], [480, -650, 800], [220, -300, 380]])
-LOBES = np.array([[0, 0.40], [0.12, 0.53], [0.26, 0.70], [0.45, 0.86], [0.60, 1.0]])  # parts of the QRS duration
+LOBES = np.array([[0, 0.37], [0.12, 0.48], [0.26, 0.65], [0.43, 0.82], [0.58, 1.0]])  # parts of the QRS duration
 NORMAL_T = np.array([335, 100, -245])
 NORMAL_ST = np.array([-20, -25, -45])
 INJURY = {"LAD": (0.45, -0.10, -0.88), "RCA": (-0.35, 0.92, 0.05), "LCx": (0.35, 0.55, 0.75)}
@@ -57,27 +44,13 @@ MIMICS = (
 
 @dataclass(frozen=True)
 class Heart:
-    """The waves of one beat and the torso they are seen through.
+    """The waves of one beat and the torso they are seen through."""
 
-    Attributes
-    ----------
-    kinds : ndarray of str, shape (waves,)
-        P, PR, QRS, ST, T or injury.
-    times : ndarray, shape (waves, 4)
-        Onset, start and end of the plateau, offset; ms.
-    power : ndarray, shape (waves,)
-        Exponent of the rise: above 1 it begins slowly, as a normal ST segment does.
-    vectors : ndarray, shape (waves, 3)
-        Direction and size, µV in Frank's coordinates.
-    torso : ndarray, shape (8, 3)
-        Leads I, II, V1–V6 of a vector.
-    """
-
-    kinds: np.ndarray
-    times: np.ndarray
-    power: np.ndarray
-    vectors: np.ndarray
-    torso: np.ndarray
+    kinds: np.ndarray  # (waves,): P, PR, QRS, ST, T or injury
+    times: np.ndarray  # (waves, 4), ms: onset, start and end of the plateau, offset
+    power: np.ndarray  # (waves,): exponent of the rise; above 1 it begins slowly, as a normal T does
+    vectors: np.ndarray  # (waves, 3): direction and size, µV in Frank's coordinates
+    torso: np.ndarray  # (8, 3): I, II, V1–V6 of a vector
 
     def course(self, at: np.ndarray = TIMES_MS) -> np.ndarray:
         """Size of each wave at times in ms, between 0 and 1, shape (waves, samples)."""
@@ -88,35 +61,30 @@ class Heart:
         rise[slow] **= self.power[slow, None]
         return rise * fall
 
-    def leads(self, *kinds: str, course: np.ndarray | None = None) -> np.ndarray:
-        """Potentials of one isolated beat in the 12 leads, µV, shape (12, samples), of all or some kinds of waves."""
+    def electrodes(self, *kinds: str, course: np.ndarray | None = None) -> np.ndarray:
+        """Potentials of RA, LA, LL, V1–V6 in one isolated beat, of all or some kinds of waves: µV, (9, samples)."""
         course = self.course() if course is None else course
         keep = np.isin(self.kinds, kinds) if kinds else slice(None)
-        return TWELVE @ (self.torso @ (self.vectors[keep].T @ course[keep]))
+        return ELECTRODES @ self.torso @ (self.vectors[keep].T @ course[keep])
 
-
-TWELVE = LEADS_OF_ELECTRODES @ ELECTRODES
+    def leads(self, *kinds: str, course: np.ndarray | None = None) -> np.ndarray:
+        """Return the same seen in the 12 leads: µV, (12, samples)."""
+        return LEADS_OF_ELECTRODES @ self.electrodes(*kinds, course=course)
 
 
 def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> Heart:
     """Draw the heart of one ECG.
 
-    Every random number is drawn whatever the condition, in one order: the same ECG with another severity,
-    culprit or mimic is its counterfactual.
-
-    Parameters
-    ----------
-    row : namedtuple
-        ``age, sex, mimic, culprit, severity, rhythm, heart_rate`` of the ECG.
-    patient, ecg : numpy.random.Generator
-        What stays the same in all ECGs of the patient; what differs between them.
+    Every random number is drawn whatever the condition, in one order: the same ECG with another severity, culprit or
+    mimic is its counterfactual. `row` has ``age, sex, mimic, culprit, severity, rhythm, heart_rate``; `patient` draws
+    what stays the same in all ECGs of the patient, `ecg` what differs between them.
     """
     torso = DOWER * (1 + 0.12 * patient.standard_normal((8, 3))) + 0.04 * patient.standard_normal((8, 3))
     torso = torso + 0.03 * ecg.standard_normal((8, 3))
     spread = np.deg2rad([[9, 12, 22], [10, 12, 12], [12, 12, 14]])
     turn_qrs, turn_t, turn_injury = spread * patient.standard_normal((3, 3))
     lobe_noise = patient.standard_normal((5, 3))
-    size, t_size, p_size, wide, pr_dev, qt_dev = patient.standard_normal(6)
+    size, t_size, p_size, wide, pr_dev, qt_dev = np.clip(patient.standard_normal(6), -2.5, 2.5)
     u = patient.random(8)
     vague_st, vague_t = patient.standard_normal((2, 3)) * [[22], [45]]  # ST and T of a healthy heart differ too
     t_again, injury_again, hyperacute = ecg.standard_normal(3)
@@ -126,21 +94,21 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     gain = np.exp(0.22 * size)
     turn_qrs = turn_qrs + np.deg2rad([0, 0, -6 * old])
     qrs = gain * Rotation.from_rotvec(turn_qrs).apply(NORMAL_QRS + 70 * lobe_noise)
-    duration = 90 + 5 * male + 6 * wide
+    duration = 97 + 5 * male + 6 * wide
     t = Rotation.from_rotvec(turn_t + turn_qrs / 3).apply(NORMAL_T) * gain**0.5
     t = t * np.exp(0.28 * t_size - 0.12 * old + 0.08 * t_again) * (1.1 if male else 0.85) + vague_t
     st, pr_segment, t_power = NORMAL_ST + 0.08 * male * t + vague_st, np.zeros(3), 2.0
-    pr, qt = 158 + 20 * pr_dev + 6 * old, 410 + 16 * qt_dev + 8 * (not male) - 1.75 * (row.heart_rate - 60)
+    pr, qt = 158 + 20 * pr_dev + 6 * old, 420 + 16 * qt_dev + 8 * (not male) - 1.75 * (row.heart_rate - 60)
 
     # ----- look-alikes
     if row.rhythm == "ventricular pacing" or row.mimic == "LBBB":
         loop = PACED_QRS if row.rhythm == "ventricular pacing" else LBBB_QRS
         qrs = gain * Rotation.from_rotvec(turn_qrs / 2).apply(loop + 60 * lobe_noise)
-        duration = (158 if row.rhythm == "ventricular pacing" else 152) + 9 * wide
+        duration = (166 if row.rhythm == "ventricular pacing" else 158) + 9 * wide
         t = -0.42 * (1 + 0.15 * t_size) * qrs.mean(0) + 0.25 * t
         st, qt = -(0.10 + 0.10 * u[0]) * qrs.mean(0), qt + 45
     elif row.mimic == "RBBB":
-        duration = 134 + 8 * wide
+        duration = 143 + 8 * wide
         terminal = gain * np.array([-520, -30, -420 + 120 * u[0]])
         qrs = np.vstack([qrs[:3], 0.35 * qrs[3] + 0.55 * terminal, terminal])
         t, st, qt = t + gain * np.array([60, 10, 190]), st + gain * np.array([10, 0, 35]), qt + 25
@@ -167,14 +135,12 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     injury, t_injury = np.zeros(3), np.zeros(3)
     if row.culprit in INJURY:
         wall = np.array(INJURY[row.culprit])
-        if row.culprit == "LAD":
-            wall[1] += 0.8 * (
-                u[3] - 0.6
-            )  # proximal to the first diagonal: superior; wrapping around the apex: inferior
-        elif row.culprit == "RCA":
-            wall[2] += 0.9 * (u[3] - 0.6)  # right ventricle: to the front; posterior wall: to the back
-        else:
-            wall[1] -= 0.9 * u[3]  # from inferolateral to high lateral and posterior
+        if row.culprit == "LAD":  # before the first diagonal: superior; around the apex: inferior
+            wall[1] += 0.8 * (u[3] - 0.6)
+        elif row.culprit == "RCA":  # right ventricle: to the front; posterior wall: to the back
+            wall[2] += 0.9 * (u[3] - 0.6)
+        else:  # from inferolateral to high lateral and posterior
+            wall[1] -= 0.9 * u[3]
         wall = Rotation.from_rotvec(turn_injury).apply(wall / np.linalg.norm(wall))
         injury = 380 * row.severity * gain**0.5 * np.exp(0.15 * injury_again) * wall
         t_injury = injury * np.exp(-0.2 + 0.45 * hyperacute)
@@ -187,8 +153,7 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     if row.rhythm not in ("atrial fibrillation", "ventricular pacing"):
         atrium = np.exp(0.25 * p_size) * np.array([[30, 58, -25], [65, 40, 45]])
         waves += [
-            ("P", -pr, 45 - pr, 45 - pr, 92 - pr, 1, atrium[0]),
-            ("P", 26 - pr, 66 - pr, 66 - pr, 112 - pr, 1, atrium[1]),
+            ("P", a - pr, a + 42 - pr, a + 42 - pr, a + 90 - pr, 1, v) for a, v in zip((0, 24), atrium, strict=True)
         ]
         waves += [("PR", 90 - pr, 115 - pr, 0, 12, 1, pr_segment)]
     waves += [
@@ -203,3 +168,12 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     within = np.arange(0, 200, 1000 / RATE_HZ)  # R is the largest RMS over the 12 leads, on a sample
     r = within[np.square(heart.leads("QRS", course=heart.course(within))).sum(0).argmax()]
     return replace(heart, times=heart.times - r)
+
+
+def ectopic_heart(heart: Heart, rng: np.random.Generator) -> Heart:
+    """Draw a ventricular ectopic beat in the same torso: wide, from somewhere else, T against QRS, no P."""
+    first = rng.standard_normal(3)
+    first *= 1100 / np.linalg.norm(first)
+    times = np.array([[-70, -10, -10, 60], [-20, 45, 45, 110], [80, 240, 240, 350]], float)
+    vectors = np.array([first, 0.5 * first + 0.4 * np.roll(first, 1), -0.45 * first])
+    return Heart(np.array(["QRS", "QRS", "T"]), times, np.ones(3), vectors, heart.torso)
