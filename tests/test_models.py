@@ -1,5 +1,6 @@
 """One contract that every registered network must pass; a network missing from EXPECTED fails."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -46,6 +47,12 @@ def seeded(name, seed=0, **options):
     return build_model(name, **OFFLINE.get(name, {}), **options)
 
 
+@functools.cache
+def ready(name):
+    """One network in eval mode, shared by the tests that leave it as it is."""
+    return seeded(name).eval()
+
+
 def ecgs(leads=12, samples=400, count=4, seed=1):
     return torch.randn(count, 1, leads, samples, generator=torch.Generator().manual_seed(seed))
 
@@ -82,7 +89,7 @@ def expected_names(name):
 class TestContract:
     def test_parameters_and_output_dimensions(self, name):
         count, outputs = EXPECTED[name]
-        network = seeded(name)
+        network = ready(name)
         table = layer_table(network).set_index("layer")
         assert sum(p.numel() for p in network.parameters()) == count
         assert table.loc[list(outputs), "output"].to_dict() == outputs
@@ -92,41 +99,42 @@ class TestContract:
         assert table.loc[[n for n in leaves if n in table.index], "parameters"].sum() == count
 
     def test_logits(self, name):
-        logits = seeded(name).eval()(ecgs())
+        logits = ready(name)(ecgs())
         assert logits.shape == (4, 2) and logits.dtype == torch.float32 and logits.isfinite().all()
 
     def test_state_dict_names_and_order(self, name):
-        assert list(seeded(name).state_dict()) == expected_names(name)
+        assert list(ready(name).state_dict()) == expected_names(name)
 
     def test_gradient_reaches_every_parameter(self, name):
         network = seeded(name).train()
-        torch.nn.functional.cross_entropy(network(ecgs(count=8)), torch.tensor([0, 1] * 4)).backward()
+        torch.nn.functional.cross_entropy(network(ecgs()), torch.tensor([0, 1] * 2)).backward()
         for parameter_name, parameter in network.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
 
     def test_gradient_reaches_every_lead_and_sample(self, name):
         x = ecgs().requires_grad_()
-        seeded(name).eval()(x)[:, 1].sum().backward()
+        ready(name)(x)[:, 1].sum().backward()
+        ready(name).zero_grad()
         assert (x.grad.abs().amax((0, 1)) > 0).float().mean() > 0.99
 
     def test_same_seed_same_numbers(self, name):
-        first, again, other = (seeded(name, seed).eval()(ecgs()) for seed in (0, 0, 1))
+        first, again, other = (seeded(name, seed).eval()(ecgs(count=1)) for seed in (0, 0, 1))
         assert torch.equal(first, again) and not torch.equal(first, other)
 
     def test_a_record_does_not_depend_on_its_batch(self, name):
-        network, x = seeded(name).eval(), ecgs()
+        network, x = ready(name), ecgs()
         torch.testing.assert_close(network(x)[2:3], network(x[2:3]), rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize(("leads", "samples"), [(12, 600), (12, 250), (8, 400), (3, 401), (1, 128)])
+    @pytest.mark.parametrize(("leads", "samples"), [(12, 600), (8, 400), (1, 131)])
     def test_leads_and_samples_are_free(self, name, leads, samples):
         network = seeded(name, leads=leads).train()
-        assert network(ecgs(leads, samples)).shape == (4, 2)
+        assert network(ecgs(leads, samples, count=2)).shape == (2, 2)
         assert flops(network, leads, samples) > 0 and network.training
 
     @pytest.mark.parametrize("shape", [(2, 1, 15, 400), (2, 1, 8, 400), (2, 12, 400), (2, 12, 1, 400)])
     def test_other_shapes_are_refused(self, name, shape):
         with pytest.raises(ValueError, match=r"takes \(batch, 1, 12 leads, samples\) but got " + re.escape(str(shape))):
-            seeded(name).eval()(torch.zeros(shape))
+            ready(name)(torch.zeros(shape))
 
     def test_round_trip_through_safetensors(self, name, tmp_path):
         network, other = seeded(name).train(), seeded(name, seed=1)
@@ -143,12 +151,14 @@ class TestContract:
 
     def test_no_relu_is_in_place_or_reused_by_our_networks(self, name):
         calls, handles = {}, []
-        network = seeded(name).eval()
+        network = ready(name)
         for layer in network.modules():
             if isinstance(layer, torch.nn.ReLU):
                 assert not layer.inplace
                 handles.append(layer.register_forward_hook(lambda m, i, o: calls.update({m: calls.get(m, 0) + 1})))
-        network(ecgs())
+        network(ecgs(count=1))
+        for handle in handles:
+            handle.remove()
         assert calls and (name == "resnet18" or set(calls.values()) == {1})
 
 
@@ -197,7 +207,7 @@ def test_a_block_is_what_table_2_says():
 
 
 def test_temporal_features_stay_in_their_lead():
-    network, x = seeded("ecg_smart_net").eval(), ecgs()
+    network, x = ready("ecg_smart_net"), ecgs()
     changed = x.clone()
     changed[:, :, 4] += 1
     same = (network.features(x) == network.features(changed)).flatten(3).all(3).all(0).all(0)
@@ -215,7 +225,7 @@ def test_flatten_head():
 
 def test_flops_against_a_count_by_hand():
     """Two operations a multiply-add of every convolution and of the last layer."""
-    network, hand = seeded("ecg_smart_net"), 0
+    network, hand = ready("ecg_smart_net"), 0
     table = layer_table(network).set_index("layer")
     for name, layer in network.named_modules():
         if isinstance(layer, torch.nn.Conv2d):
