@@ -12,7 +12,8 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 from scipy import sparse, stats
-from statsmodels.stats.multitest import multipletests
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 
 from ecglib import metrics
 
@@ -24,35 +25,24 @@ FEWEST = 10
 def check_predictions(predictions: pd.DataFrame, models=None, rotations=None) -> tuple[pd.DataFrame, list[str]]:
     """Refuse predictions that can't be analysed; report runs that are missing, and go on with the rest.
 
-    Parameters
-    ----------
-    predictions : pandas.DataFrame
-        ``record_id, patient_id, label, split, model, rotation, probability``; ``train`` rows are left aside.
-    models, rotations : list, optional
-        What the study asked for; by default whatever is found.
-
-    Returns
-    -------
-    predictions : pandas.DataFrame
-        Validation and test rows of every run (a model in a rotation) with both classes.
-    problems : list of str
-        One sentence for each run that is missing or has one class.
+    Returns the validation and test rows of every run (a model in a rotation) that has both classes, and one sentence
+    for each that hasn't or is missing; `models` and `rotations` are what the study asked for, by default what is found.
 
     Raises
     ------
     ValueError
-        For a probability that is NaN or outside 0–1, a record that is in a run twice, in the test (or validation)
-        folds of two rotations, or has two labels or patients.
+        For a probability that is NaN or outside 0–1; a record that is twice in a run, in the test (or validation)
+        folds of two rotations, or with two labels or patients.
     """
     found = predictions[predictions["split"].isin(["validation", "test"])]
     if found.empty:
         raise ValueError("There are no predictions of a validation or test fold; train at least one model first")
-    for what, key, rows in (
-        ("is in one run twice", ["record_id", "split", "model", "rotation"], found),
-        ("is in the same split of two rotations", ["record_id", "split"], found[["record_id", "split", "rotation"]]),
-        ("has two labels or two patients", ["record_id"], found[["record_id", "patient_id", "label"]]),
+    for what, key, other in (
+        ("is twice in one run", ["record_id", "split", "model", "rotation"], None),
+        ("is in the same split of two rotations", ["record_id", "split"], ["rotation"]),
+        ("has two labels or two patients", ["record_id"], ["patient_id", "label"]),
     ):
-        rows = rows if rows is found else rows.drop_duplicates()
+        rows = found[key + other].drop_duplicates() if other else found[key]
         if (twice := rows.duplicated(key)).any():
             raise ValueError(f"Record {rows['record_id'][twice].iloc[0]} {what}; make folds and predictions again")
     runs = dict(list(found.groupby(["model", "rotation", "split"], sort=False, observed=True)))
@@ -77,11 +67,11 @@ def check_predictions(predictions: pd.DataFrame, models=None, rotations=None) ->
 def per_rotation(predictions: pd.DataFrame, thresholds: dict | None = None) -> pd.DataFrame:
     """Metrics of every run: ``model, rotation, split``, its counts, and the metrics of `bootstrap`."""
     rows = []
-    for (model, rotation, split), run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
-        table = _sums(run.assign(patient=0), None if thresholds is None else thresholds[model, rotation], 1)
-        counts = {"records": len(run), "patients": run["patient_id"].nunique(), "positives": run["label"].sum()}
-        values = {name: value[0] for name, value in _evaluate(*table, np.ones((1, 1))).items()}
-        rows.append({"model": model, "rotation": rotation, "split": split} | counts | values)
+    for key, run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
+        table = _sums(run.assign(patient=0), thresholds and thresholds[key[:2]], 1)
+        row = dict(zip(("model", "rotation", "split"), key, strict=True))
+        row |= {"records": len(run), "patients": run["patient_id"].nunique(), "positives": run["label"].sum()}
+        rows.append(row | {name: value[0] for name, value in _evaluate(*table, np.ones((1, 1))).items()})
     return pd.DataFrame(rows)
 
 
@@ -89,7 +79,7 @@ def per_rotation(predictions: pd.DataFrame, thresholds: dict | None = None) -> p
 class Bootstrap:
     """Metrics of every run, as they are and in every draw of patients.
 
-    ``runs`` has one row for each of r runs: model, rotation, effective patients of the scarcer class. ``estimate`` and
+    ``runs`` has a row for each of r runs (model, rotation, effective patients of the scarcer class); ``estimate`` and
     ``draws`` map a metric to float64 ``(r,)`` and ``(r, draws)``, NaN where a draw leaves it undefined.
     """
 
@@ -101,25 +91,13 @@ class Bootstrap:
 def bootstrap(predictions: pd.DataFrame, draws: int = 2000, seed: int = 42, thresholds: dict | None = None):
     """Draw patients with replacement, the same in all models and rotations, and compute every metric again.
 
-    Parameters
-    ----------
-    predictions : pandas.DataFrame
-        Of one split, from `check_predictions`.
-    draws, seed : int
-    thresholds : dict, optional
-        ``(model, rotation)`` to operating point; adds ``acc, sens, spec, ppv, npv, f1``.
+    Takes the predictions of one split, from `check_predictions`, and returns a `Bootstrap` with ``auc,
+    average_precision, score, brier``; `thresholds`, from (model, rotation) to an operating point, adds ``acc, sens,
+    spec, ppv, npv, f1``.
 
-    Returns
-    -------
-    Bootstrap
-        With ``auc, average_precision, score, brier`` and the metrics at the thresholds.
-
-    Notes
-    -----
     Exact: a draw gives each patient a weight (how often they were drawn), and every metric is a function of sums of
     weights over records, which a sparse matrix per run collects for all draws at once. A draw without a positive (or
-    negative) patient in a rotation leaves the metric undefined there, and so its mean: such draws are left out and
-    counted.
+    negative) patient in a rotation leaves a metric undefined there, and so its mean: it is left out and counted.
     """
     if len(predictions["split"].unique()) != 1:
         raise ValueError("A bootstrap needs the predictions of one split; choose validation or test")
@@ -185,20 +163,14 @@ def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str,
 def interval(estimate: float, draws: np.ndarray, patients, confidence: float = 0.95, unbias: bool = True) -> dict:
     """Confidence limits and p-value (of a true value of 0) of one estimate: expanded, bias-corrected percentiles.
 
-    Expanded (Hesterberg 2015) since drawing from n patients understates a variance by (n − 1)/n; `patients` is the
-    effective number of the scarcer class in each rotation. Bias-corrected (Efron 1987) since average precision is
-    biased upwards in small folds, and again in draws from them; without `unbias` for a difference of two models,
-    where the bias cancels and correcting it only adds noise. ``benchmarks/coverage.py`` is what chose this.
+    Expanded (Hesterberg, Am Stat 2015;69:371–386) since drawing from n patients understates a variance by (n − 1)/n;
+    `patients` is the effective number of the scarcer class in each rotation. Bias-corrected (Efron, J Am Stat Assoc
+    1987;82:171–185) since average precision is biased upwards in small folds, and again in draws from them; not
+    (`unbias`) for a difference of two models, where the bias cancels and correcting only adds noise. Chosen by
+    ``benchmarks/coverage.py``.
 
-    Returns
-    -------
-    dict
-        ``estimate, low, high, se, p``, where p is the level whose interval just reaches 0 but at least 2/(draws + 1),
-        and ``undefined``, the number of draws left out.
-
-    References
-    ----------
-    Efron B. J Am Stat Assoc 1987;82:171–185. Hesterberg TC. Am Stat 2015;69:371–386.
+    Returns ``estimate, low, high, se, p``, where p is the level whose interval just reaches 0 but at least
+    2/(draws + 1), and ``undefined``, the number of draws left out (NaN).
     """
     known, patients = draws[~np.isnan(draws)], np.maximum(patients, 2)
     values = dict.fromkeys(("low", "high", "se", "p"), np.nan)
@@ -230,35 +202,26 @@ def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
 def differences(boot: Bootstrap, folds: int, confidence: float = 0.95, names=RANKING) -> pd.DataFrame:
     """Paired differences a − b of every two models, over the rotations they share.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``metric, a, b, rotations``, then as in `interval`: the primary test. Beside it the corrected resampled t-test,
-        which asks whether training both again would rank them alike: ``sd`` of the differences within rotations, ``t``
-        = mean / sqrt((1/R + test/train) sd²) with R − 1 degrees of freedom and test/train = 1/(folds − 2), and
-        ``p_t``. ``p_holm`` and ``p_t_holm`` are corrected over the pairs of a metric (Holm).
-
-    References
-    ----------
-    Nadeau C, Bengio Y. Inference for the generalization error. Mach Learn 2003;52:239–281.
+    Returns ``metric, a, b, rotations``, then as in `interval`: the primary test. Beside it the corrected resampled
+    t-test (Nadeau and Bengio, Mach Learn 2003;52:239–281), which asks whether training both again would rank them
+    alike: ``sd`` within rotations, ``t`` = mean / sqrt((1/R + test/train) sd²) with R − 1 degrees of freedom and
+    test/train = 1/(folds − 2), ``p_t``. ``p_holm`` and ``p_t_holm`` are Holm's, over the pairs of a metric.
     """
-    rows = []
+    rows, runs = [], {model: part.reset_index().set_index("rotation") for model, part in boot.runs.groupby("model")}
     for name, (a, b) in product(names, combinations(boot.runs["model"].unique(), 2)):
-        left, right = (boot.runs[boot.runs["model"] == model].reset_index() for model in (a, b))
-        both = left.merge(right, on="rotation", suffixes=("", "_b"))
+        both = runs[a].join(runs[b], how="inner", rsuffix="_b")
         if both.empty:
             continue
         gap, drawn = (v[name][both["index"]] - v[name][both["index_b"]] for v in (boot.estimate, boot.draws))
+        t = gap.mean() / np.sqrt((1 / gap.size + 1 / (folds - 2)) * gap.var(ddof=1)) if np.ptp(gap) > 0 else np.nan
         row = {"metric": name, "a": a, "b": b, "rotations": gap.size}
         row |= interval(gap.mean(), drawn.mean(axis=0), both["patients"], confidence, unbias=False)
-        row |= dict.fromkeys(("sd", "t", "p_t"), np.nan)
-        if gap.size > 1 and (sd := gap.std(ddof=1)) > 0:
-            t = gap.mean() / (sd * np.sqrt(1 / gap.size + 1 / (folds - 2)))
-            row |= {"sd": sd, "t": t, "p_t": 2 * stats.t.sf(abs(t), gap.size - 1)}
-        rows.append(row)
+        row |= {"sd": gap.std(ddof=1) if gap.size > 1 else np.nan, "t": t}
+        rows.append(row | {"p_t": 2 * stats.t.sf(abs(t), gap.size - 1)})
     table = pd.DataFrame(rows)
-    for p in ("p", "p_t") if rows else ():  # a test that couldn't be done still counts as one of the family
-        holm = table.fillna({p: 1}).groupby("metric")[p].transform(lambda each: multipletests(each, method="holm")[1])
+    for p in ("p", "p_t") if rows else ():  # a test that couldn't be done still counts as one of its family
+        each = table.fillna({p: 1}).sort_values(p).groupby("metric")[p]
+        holm = each.transform(lambda p: (p * np.arange(p.size, 0, -1)).cummax().clip(upper=1))
         table[f"{p}_holm"] = holm.where(table[p].notna())
     return table
 
@@ -266,11 +229,8 @@ def differences(boot: Bootstrap, folds: int, confidence: float = 0.95, names=RAN
 def delong(label, probability) -> tuple[np.ndarray, np.ndarray]:
     """AUCs ``(m,)`` and their covariance ``(m, m)`` of m models on the same n records, probability ``(m, n)``.
 
-    Records count as independent: with several ECGs of a patient the covariance comes out too small.
-
-    References
-    ----------
-    DeLong ER et al. Biometrics 1988;44:837–845; by midranks, Sun X, Xu W. IEEE Signal Process Lett 2014;21:1389–1393.
+    Records count as independent: with several ECGs of a patient the covariance comes out too small. DeLong et al.,
+    Biometrics 1988;44:837–845, by midranks (Sun and Xu, IEEE Signal Process Lett 2014;21:1389–1393).
     """
     label, probability = np.asarray(label) == 1, np.atleast_2d(probability)
     rank, parts = stats.rankdata(probability, axis=1), []
@@ -282,38 +242,61 @@ def delong(label, probability) -> tuple[np.ndarray, np.ndarray]:
 
 def delong_differences(predictions: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Paired AUC differences by `delong`, averaged over rotations, whose test folds share no record."""
-    models, rows = predictions["model"].unique(), []
-    for a, b in combinations(models, 2):
-        gaps = []
-        for _, run in predictions[predictions["model"].isin((a, b))].groupby("rotation"):
-            wide = run.pivot_table("probability", ["record_id", "label"], "model").dropna()
-            if len(wide.columns) == 2:
-                area, cov = delong(wide.index.get_level_values("label"), wide[[a, b]].to_numpy().T)
-                gaps.append((area[0] - area[1], cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]))
-        gap, se = np.mean([g for g, _ in gaps]), np.sqrt(np.sum([v for _, v in gaps])) / len(gaps)
-        reach = stats.norm.ppf((1 + confidence) / 2) * se
-        p = 2 * stats.norm.sf(abs(gap) / se) if se > 0 else np.nan
-        rows.append({"a": a, "b": b, "rotations": len(gaps), "estimate": gap, "low": gap - reach, "high": gap + reach})
-        rows[-1] |= {"se": se, "p": p}
+    wide = predictions.pivot_table("probability", ["rotation", "label", "record_id"], "model", sort=False)
+    rows = []
+    for a, b in combinations(wide.columns, 2):
+        parts = []
+        for _, run in wide[[a, b]].dropna().groupby("rotation"):
+            area, covariance = delong(run.index.get_level_values("label"), run.to_numpy().T)
+            parts.append((area[0] - area[1], np.trace(covariance) - 2 * covariance[0, 1]))
+        if parts:
+            gap, se = np.mean([g for g, _ in parts]), np.sqrt(sum(v for _, v in parts)) / len(parts)
+            reach, p = stats.norm.ppf((1 + confidence) / 2) * se, 2 * stats.norm.sf(abs(gap) / se) if se > 0 else np.nan
+            row = {"a": a, "b": b, "rotations": len(parts), "estimate": gap, "low": gap - reach, "high": gap + reach}
+            rows.append(row | {"se": se, "p": p})
     return pd.DataFrame(rows)
 
 
 def subgroups(predictions: pd.DataFrame, groups: pd.DataFrame, metric: str = "auc", draws: int = 2000, seed: int = 42):
     """Metric with its interval in each level of each column of `groups` (indexed by record_id), for one model.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``group, level``, counts, and as in `interval`; NaN where a class has under `FEWEST` patients ("too few").
+    Returns ``group, level``, counts, and ``estimate, low, high``: NaN ("too few") where either class has under
+    `FEWEST` patients, or a rotation has one class.
     """
     rows = []
-    for column, level in [(c, v) for c in groups for v in groups[c].dropna().unique()]:
+    for column, level in [(name, level) for name in groups for level in groups[name].dropna().unique()]:
         part = predictions[predictions["record_id"].isin(groups.index[groups[column] == level])]
-        patients = part.groupby("label")["patient_id"].nunique().reindex([0, 1], fill_value=0)
         row = {"group": column, "level": level, "records": len(part), "patients": part["patient_id"].nunique()}
-        row |= {"positives": part["label"].sum()}
-        if patients.min() >= FEWEST and (part.groupby("rotation")["label"].nunique() == 2).all():
-            found = intervals(bootstrap(part, draws, seed))
-            row |= found.set_index("metric").loc[metric, ["estimate", "low", "high", "undefined"]]
+        row |= {"positives": part["label"].sum(), "estimate": np.nan, "low": np.nan, "high": np.nan}
+        patients = part.groupby("label")["patient_id"].nunique()
+        if patients.reindex([0, 1]).min() >= FEWEST and (part.groupby("rotation")["label"].nunique() == 2).all():
+            found = intervals(bootstrap(part, draws, seed)).set_index("metric").loc[metric]
+            row |= found[["estimate", "low", "high"]]
         rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=[*rows[0], "estimate", "low", "high", "undefined"])
+    return pd.DataFrame(rows)
+
+
+def selection_optimism(boot: Bootstrap, model: str, metric: str = "score") -> dict:
+    """What choosing the best of a model's rotations by this very metric adds to it, by shrinking towards their mean.
+
+    The part of the variance between rotations that sampling of patients (the draws) explains is taken out of the best
+    one's lead (Efron and Morris, J Am Stat Assoc 1975;70:311–319): ``rotation, apparent, optimism, corrected``.
+    """
+    runs = boot.runs[boot.runs["model"] == model]
+    values, noise = boot.estimate[metric][runs.index], np.nanvar(boot.draws[metric][runs.index], axis=1).mean()
+    best, mean = values.argmax(), values.mean()
+    lead = values[best] - mean
+    optimism = lead * min(1, noise / values.var(ddof=1)) if lead > 0 else 0.0
+    found = {"rotation": runs["rotation"].iloc[best], "apparent": values[best], "optimism": optimism}
+    return found | {"corrected": values[best] - optimism}
+
+
+def recalibrate(label, probability, new) -> np.ndarray:
+    """Probabilities `new` on the scale that fits (label, probability): logistic regression on their log odds.
+
+    Fit on validation, for test: training on as many positives as negatives makes probabilities too high. Ranks stay.
+    """
+    label, probability = metrics.check(label, probability)
+    x, new = (logit(np.clip(p, metrics.LOGIT_CLIP, 1 - metrics.LOGIT_CLIP)) for p in (probability, new))
+    line = LogisticRegression(C=np.inf).fit(x[:, None], label)
+    return line.predict_proba(np.asarray(new)[:, None])[:, 1]

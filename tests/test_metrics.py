@@ -45,7 +45,7 @@ def test_the_counts_give_every_figure_of_table_5(split):
     assert [round(found[k], 3) for k in ("acc", "sens", "spec", "ppv", "npv", "f1")] == list(printed)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_ranking_metrics_agree_with_brute_force(case):
     area, precision = brute_auc(*case), brute_average_precision(*case)
@@ -54,7 +54,7 @@ def test_ranking_metrics_agree_with_brute_force(case):
     assert metrics.score(*case) == pytest.approx(2 / 3 * area + 1 / 3 * precision, abs=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_operating_point_is_the_highest_threshold_of_the_highest_f1(case):
     every = {t: metrics.at_threshold(*case, t)["f1"] for t in np.unique(case[1])}
@@ -62,7 +62,7 @@ def test_operating_point_is_the_highest_threshold_of_the_highest_f1(case):
     assert metrics.operating_point(*case) == max(t for t, f1 in every.items() if f1 == pytest.approx(best, abs=1e-12))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_clinical_points_are_the_best_that_reach_their_goal(case):
     every = {t: metrics.at_threshold(*case, t) for t in np.unique(case[1])}

@@ -151,8 +151,8 @@ def calibration(predictions: pd.DataFrame, by: str = "model", bins: int = 10, no
     )
     for name, colour, _, marker, part in _parts(predictions, by):
         tenth = pd.qcut(part["probability"], bins, labels=False, duplicates="drop")
-        groups = part.groupby(tenth.to_numpy())
-        x, y, n = groups["probability"].mean(), groups["label"].mean(), groups.size()
+        table = part.groupby(tenth.to_numpy()).agg(x=("probability", "mean"), y=("label", "mean"), n=("label", "size"))
+        x, y, n = table.to_numpy().T
         low, high = proportion_confint(y * n, n, method="wilson")
         found = metrics.calibration(part["label"], part["probability"])
         told = f"{label_of(name)}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"

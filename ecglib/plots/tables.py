@@ -90,11 +90,28 @@ def table_5(predictions: pd.DataFrame, threshold: float, paper: bool = True) -> 
         values = metrics.at_threshold(label, probability, threshold)
         values |= {"auc": metrics.auc(label, probability), "ap": metrics.average_precision(label, probability)}
         rows[short] = {name: values[name.lower()] for name in (*PAPER_TABLE_5.columns, "TP", "FP", "FN", "TN")}
-    table = pd.DataFrame.from_dict(rows, orient="index").astype(dict.fromkeys(("TP", "FP", "FN", "TN"), int))
+    table = pd.DataFrame.from_dict(rows, orient="index").astype(dict.fromkeys(("TP", "FP", "FN", "TN"), "Int64"))
     return pd.concat({"This study": table, "Paper (other data)": PAPER_TABLE_5}) if paper else table
+
+
+def risk_groups(label, probability, rule_out: float, rule_in: float) -> pd.DataFrame:
+    """ECGs, positives and their share below `rule_out`, between, and from `rule_in` up (both chosen on validation)."""
+    label, probability = metrics.check(label, probability, classes=1)
+    if rule_out >= rule_in:
+        raise ValueError(f"The rule-out point {rule_out:.3g} isn't below the rule-in point {rule_in:.3g}; no groups")
+    group = pd.cut(probability, [-1, rule_out, rule_in, 2], right=False, labels=["low", "intermediate", "high"])
+    table = pd.Series(label).groupby(group, observed=False).agg(["size", "sum", "mean"])
+    return table.set_axis(["ECGs", "Positives", "Share positive"], axis=1).rename_axis("Group")
+
+
+def epochs_to_best(history: pd.DataFrame) -> pd.DataFrame:
+    """Epoch of the best validation score over rotations (paper, section III.A: 20 on average for ECG-SMART-NET)."""
+    best = history.loc[history.groupby(["model", "rotation"], sort=False)["val_score"].idxmax()]
+    table = best.groupby("model", sort=False)["epoch"].agg(["mean", "std", "min", "max"])
+    return table.rename(index=label_of).rename_axis("Model")
 
 
 def styled(table: pd.DataFrame, caption: str):
     """HTML table with its caption above it and figures to three decimals."""
-    right = [{"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"}]
-    return table.style.set_caption(caption).set_table_styles(right).format(precision=3, na_rep="–")
+    above = [{"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"}]
+    return table.style.set_caption(caption).set_table_styles(above).format(precision=3, na_rep="–")

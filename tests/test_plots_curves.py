@@ -1,0 +1,213 @@
+"""What the curves and tables show: their numbers, their colours and what they say about the label."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from scipy.special import expit
+
+from ecglib import metrics, statistics
+from ecglib.plots import curves, save, tables
+
+NOTE = "acute MI statement [proxy label]"
+MODELS = ("ecg_smart_net", "mayo_alvd", "temporal_resnet18")
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    generator = np.random.default_rng(3)
+    rows = []
+    for place, model in enumerate(MODELS):
+        for rotation in range(3):
+            for split in ("validation", "test"):
+                fold = (rotation + (split == "test")) % 3
+                label = (np.arange(300) % 8 == 0).astype(int)
+                score = generator.normal((1.8 - 0.3 * place) * label, 1).round(1)
+                ids = {"record_id": np.arange(300) + 300 * fold, "patient_id": np.arange(300) // 2 + 150 * fold}
+                part = pd.DataFrame(ids | {"label": label, "probability": expit(score - 1)})
+                rows.append(part.assign(model=model, rotation=rotation, split=split))
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def tested(predictions):
+    return predictions[predictions["split"] == "test"]
+
+
+@pytest.fixture(scope="module")
+def history():
+    epoch = np.arange(1, 11)
+    parts = []
+    for model, last in (("ecg_smart_net", 10), ("mayo_alvd", 7)):
+        for rotation in range(3):
+            score = 0.8 - 0.01 * abs(epoch - 4 - rotation) + 0.02 * rotation
+            part = pd.DataFrame({"model": model, "rotation": rotation, "epoch": epoch, "val_score": score})
+            part = part.assign(val_auc=score + 0.1, val_ap=score - 0.2, val_loss=1 - score)
+            parts.append(part[: last + rotation])
+    return pd.concat(parts, ignore_index=True)
+
+
+def texts(figure):
+    found = [text.get_text() for axis in figure.axes for text in axis.texts]
+    legends = [axis.get_legend() for axis in figure.axes] + figure.legends
+    found += [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+    return found + [text.get_text() for text in figure.texts]
+
+
+def test_learning_curves_are_means_and_clouds_of_the_rotations(history):
+    figure = curves.learning_curves(history, NOTE)
+    axis = figure.axes[0]
+    line = next(line for line in axis.lines if line.get_label() == "ECG-SMART-NET")
+    table = history[history["model"] == "ecg_smart_net"].pivot_table("val_auc", "epoch", "rotation")
+    np.testing.assert_allclose(line.get_ydata(), table.mean(axis=1))
+    cloud = axis.collections[0].get_paths()[0].vertices
+    assert cloud[:, 1].max() == pytest.approx((table.mean(axis=1) + table.std(axis=1)).max())
+    assert [axis.get_title(loc="left") for axis in figure.axes] == list("ABCD")
+    shorter = next(line for line in axis.lines if line.get_label() == "Mayo Clinic ALVD model")
+    assert shorter.get_xdata().max() == 7  # the last epoch that all three rotations reached
+
+
+def test_epochs_to_the_best_score(history):
+    found = tables.epochs_to_best(history).loc["ECG-SMART-NET"]
+    assert found["mean"] == 5 and found["min"] == 4 and found["max"] == 6 and found["std"] == 1
+
+
+def test_roc_and_pr_enclose_the_mean_metrics_of_the_rotations(tested):
+    figure = curves.roc_pr(tested, note=NOTE)
+    performance = statistics.per_rotation(tested).groupby("model")[["auc", "average_precision"]].mean()
+    for axis, metric, tolerance in zip(figure.axes, performance, (0.003, 0.01), strict=True):
+        for model in MODELS:
+            line = next(x for x in axis.lines if x.get_label().startswith(tables.label_of(model)))
+            x, y = line.get_data()
+            area = np.trapezoid(y, x) if metric == "auc" else y[1:].mean()  # precision is a step function of recall
+            assert area == pytest.approx(performance.loc[model, metric], abs=tolerance)
+            assert f"{performance.loc[model, metric]:.3f}" in line.get_label()
+    assert any(re.search(r"Prevalence.*0\.127", text) for text in texts(figure))
+
+
+def test_each_rotation_has_its_line_where_there_are_few_models(tested):
+    one, three = curves.roc_pr(tested[tested["model"] == MODELS[0]]), curves.roc_pr(tested)
+    assert len(one.axes[0].lines) == 1 + 3 + 1  # mean, three rotations, chance
+    assert len(three.axes[0].lines) == 3 + 1
+
+
+def test_validation_and_test_of_one_model_as_in_fig_6(predictions):
+    run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
+    figure = curves.roc_pr(run, by="split")
+    for split in ("validation", "test"):
+        part = run[run["split"] == split]
+        expected = f"{split}: AUC {metrics.auc(part['label'], part['probability']):.3f}"
+        assert expected in texts(figure)
+
+
+def test_a_model_keeps_its_colour_and_no_two_share_one():
+    names = ["ecg_smart_net", "mayo_alvd", "temporal_resnet18", "resnet18", "random_forest", "other", "another"]
+    found = curves.colours(names)
+    assert len(set(found.values())) == len(names)
+    assert curves.colours(["other", "resnet18"])["resnet18"] == found["resnet18"]
+    assert curves.colours(["ECG-SMART-NET"])["ECG-SMART-NET"] == found["ecg_smart_net"]
+    # told apart without red-green vision: a dichromat's view (Viénot 1999, protan) in which no two come close
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
+    blind = np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]])
+    seen = np.array([np.linalg.inv(to_lms) @ blind @ to_lms @ np.array(to_rgb(c)) ** 2.2 for c in found.values()][:5])
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)[np.triu_indices(5, 1)]
+    assert apart.min() > 0.1
+
+
+def test_calibration_points_lie_on_the_diagonal_when_calibrated():
+    generator = np.random.default_rng(0)
+    probability = generator.beta(1, 4, 20_000)
+    label = (generator.random(probability.size) < probability).astype(int)
+    rows = pd.DataFrame({"label": label, "probability": probability, "model": "ecg_smart_net"})
+    figure = curves.calibration(rows)
+    x, y = next(line for line in figure.axes[0].lines if line.get_marker() == "o").get_data()
+    np.testing.assert_allclose(x, y, atol=0.04)
+    assert any("slope 1.0" in text or "slope 0.9" in text for text in texts(figure))
+
+
+def test_decision_curve_starts_at_prevalence_and_knows_both_simple_rules(tested):
+    figure = curves.decision_curve(tested)
+    lines = {line.get_label(): line.get_data() for line in figure.axes[0].lines}
+    threshold, benefit = lines["ECG-SMART-NET"]
+    part = tested[tested["model"] == "ecg_smart_net"]
+    np.testing.assert_allclose(benefit, metrics.net_benefit(part["label"], part["probability"], threshold))
+    everyone = lines["Call every ECG"][1]
+    np.testing.assert_allclose(everyone, metrics.net_benefit(part["label"], np.ones(len(part)), threshold))
+
+
+def test_forest_plot_counts_and_says_too_few(tested):
+    rows = tested[(tested["model"] == "ecg_smart_net") & (tested["rotation"] == 0)]
+    groups = pd.DataFrame({"Sex": np.where(np.arange(300) % 3, "male", "female"), "Site": "A"}, index=rows["record_id"])
+    groups.iloc[:6, 1] = "B"
+    table = statistics.subgroups(rows, groups, draws=50)
+    found = texts(curves.forest(table, "AUC", note=NOTE))
+    assert found.count("too few") == 1
+    assert {"Sex", "Site", "   male", "   B"} <= set(found)
+    assert "1 of 6 ECGs, 3 patients" in found
+    assert sum(bool(re.fullmatch(r"0\.\d{3} \[0\.\d{3}–[01]\.\d{3}\]", text)) for text in found) == 3
+
+
+def test_difference_matrix_mirrors_sign_and_interval(tested):
+    table = statistics.differences(statistics.bootstrap(tested, 100), folds=3)
+    found = [text.replace("−", "-") for text in texts(curves.difference_matrix(table, "auc", "Test AUC"))]
+    row = table.iloc[0]
+    ahead = f"{row['estimate']:+.3f}\n[{row['low']:+.3f}, {row['high']:+.3f}]\np = {row['p_holm']:.3f}"
+    mirrored = f"{-row['estimate']:+.3f}\n[{-row['high']:+.3f}, {-row['low']:+.3f}]\np = {row['p_holm']:.3f}"
+    assert ahead in found and mirrored in found and len(found) == 6 + 1
+
+
+def test_confusion_matrices_show_table_5():
+    found = texts(curves.confusion_matrices({"Test": metrics.from_counts(62, 37, 21, 965)}, NOTE))
+    assert {"62\n74.7%", "21\n25.3%", "37\n3.7%", "965\n96.3%"} <= set(found)
+
+
+def test_every_figure_names_the_label_and_is_saved_twice(history, tested, tmp_path):
+    run = tested[tested["rotation"] == 0]
+    counts = metrics.at_threshold(run["label"], run["probability"], 0.5)
+    figures = [
+        curves.learning_curves(history, NOTE),
+        curves.roc_pr(tested, note=NOTE),
+        curves.calibration(run, note=NOTE),
+        curves.decision_curve(run, note=NOTE),
+        curves.confusion_matrices({"Test": counts}, NOTE),
+    ]
+    assert not plt.get_fignums()  # a notebook shows each once
+    assert all(NOTE in texts(figure) for figure in figures)
+    save(figures[-1], tmp_path, "confusion")
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {"confusion.png", "confusion.svg"}
+
+
+def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
+    performance = statistics.per_rotation(predictions)
+    table = tables.table_4(performance)
+    values = performance[(performance["model"] == "mayo_alvd") & (performance["split"] == "test")]["auc"]
+    row = table.loc["Mayo Clinic ALVD model"]
+    assert row[("This study", "Test AUC")] == f"{values.mean():.3f} ± {values.std():.3f}"
+    assert row[("Paper (other data)", "Test AUC")] == "0.877 ± 0.032"
+    assert row[("This study", "Rotations")] == "3"
+    one = tables.table_4(performance[performance["rotation"] == 0], paper=False)
+    assert "±" not in one.loc["ECG-SMART-NET", "Val AP"]
+    html = tables.styled(table, f"Table 4. {NOTE}").to_html()
+    assert NOTE in html and "0.889 ± 0.027" in html
+
+
+def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
+    run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
+    validation = run[run["split"] == "validation"]
+    threshold = metrics.operating_point(validation["label"], validation["probability"])
+    table = tables.table_5(run, threshold)
+    expected = metrics.at_threshold(validation["label"], validation["probability"], threshold)
+    assert table.loc[("This study", "Val"), "F1"] == pytest.approx(expected["f1"])
+    assert table.loc[("This study", "Val"), "TP"] == expected["tp"]
+    assert table.loc[("Paper (other data)", "Test"), "AUC"] == 0.930
+    assert ".000</td>" not in tables.styled(table[["TP", "FP", "FN", "TN"]], "counts").to_html()
+
+
+def test_risk_groups_share_out_every_ecg():
+    table = tables.risk_groups([0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.5, 0.6, 0.9], 0.2, 0.6)
+    assert table["ECGs"].tolist() == [1, 3, 2] and table["Positives"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="isn't below"):
+        tables.risk_groups([0, 1], [0.2, 0.3], 0.6, 0.2)

@@ -1,0 +1,293 @@
+"""Intervals and tests against brute force, closed forms and cases with a known answer."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
+from statsmodels.stats.multitest import multipletests
+
+from ecglib import metrics, statistics
+
+
+def study(models=("a", "b"), rotations=3, patients=90, seed=0, decimals=1):
+    """Test and validation predictions of a small study: several ECGs a patient, many ties."""
+    generator = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), generator.integers(1, 4, patients))
+    label = ((patient % 4 == 0) & (generator.random(patient.size) < 0.9)).astype(int)
+    fold = (patient // 4) % rotations
+    rows = []
+    for model in models:
+        for rotation in range(rotations):
+            for split, tested in (("validation", rotation), ("test", (rotation + 1) % rotations)):
+                at = np.flatnonzero(fold == tested)
+                probability = generator.random(at.size) * 0.7 + 0.3 * label[at] * generator.random(at.size)
+                part = {"record_id": [f"r{i}" for i in at], "patient_id": patient[at], "label": label[at]}
+                rows.append(pd.DataFrame(part).assign(split=split, model=model, rotation=rotation))
+                rows[-1]["probability"] = probability.round(decimals)
+    return pd.concat(rows, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def tested():
+    predictions = study()
+    return predictions[predictions["split"] == "test"]
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_every_draw_agrees_with_drawing_the_records_themselves(decimals):
+    predictions = study(decimals=decimals)
+    predictions = predictions[predictions["split"] == "test"]
+    thresholds = {key: 0.3 + 0.1 * key[1] for key, _ in predictions.groupby(["model", "rotation"])}
+    draws = 12
+    boot = statistics.bootstrap(predictions, draws, seed=7, thresholds=thresholds)
+    patients = predictions["patient_id"].unique()
+    drawn = np.random.default_rng(7).integers(patients.size, size=(draws, patients.size))
+    for place, run in boot.runs.iterrows():
+        rows = predictions[(predictions["model"] == run["model"]) & (predictions["rotation"] == run["rotation"])]
+        of_patient = dict(list(rows.groupby("patient_id")))
+        for draw in range(draws):
+            again = [of_patient[p] for p in patients[drawn[draw]] if p in of_patient]
+            label, probability = (pd.concat(again)[column].to_numpy() for column in ("label", "probability"))
+            area, precision = roc_auc_score(label, probability), average_precision_score(label, probability)
+            expected = metrics.at_threshold(label, probability, thresholds[run["model"], run["rotation"]])
+            expected |= {"auc": area, "average_precision": precision, "score": 2 / 3 * area + precision / 3}
+            expected["brier"] = np.mean((label - probability) ** 2)
+            for name, values in boot.draws.items():
+                assert values[place, draw] == pytest.approx(expected[name], abs=1e-9, nan_ok=True), name
+
+
+def test_estimates_are_the_metrics_themselves(tested):
+    boot, table = statistics.bootstrap(tested, 2), statistics.per_rotation(tested)
+    for place, run in boot.runs.iterrows():
+        rows = tested[(tested["model"] == run["model"]) & (tested["rotation"] == run["rotation"])]
+        for name in ("auc", "average_precision", "score", "brier"):
+            assert boot.estimate[name][place] == pytest.approx(
+                getattr(metrics, name)(rows["label"], rows["probability"])
+            )
+            assert table[name][place] == pytest.approx(boot.estimate[name][place])
+    found = statistics.intervals(statistics.bootstrap(tested, 100)).set_index(["model", "metric"])
+    assert found.loc[("a", "auc"), "estimate"] == pytest.approx(table[table["model"] == "a"]["auc"].mean())
+
+
+def test_draws_depend_on_the_seed_alone(tested):
+    few, many = statistics.bootstrap(tested, 100, seed=3), statistics.bootstrap(tested, 600, seed=3)
+    assert many.draws["auc"].shape == (6, 600)
+    np.testing.assert_array_equal(few.draws["score"], many.draws["score"][:, :100])
+    assert not np.array_equal(few.draws["auc"], statistics.bootstrap(tested, 100, seed=4).draws["auc"])
+
+
+def test_standard_error_agrees_with_its_closed_form():
+    """One ECG a patient, one rotation: the Brier score is a plain mean, whose standard error is sd / sqrt(n)."""
+    generator = np.random.default_rng(1)
+    n = 400
+    rows = pd.DataFrame({"record_id": range(n), "patient_id": range(n), "label": generator.integers(0, 2, n)})
+    rows = rows.assign(split="test", model="a", rotation=0, probability=generator.random(n))
+    boot = statistics.bootstrap(rows, 4000)
+    loss = (rows["probability"] - rows["label"]) ** 2
+    assert boot.draws["brier"].std() == pytest.approx(loss.std(ddof=0) / np.sqrt(n), rel=0.04)
+    assert boot.draws["brier"].mean() == pytest.approx(loss.mean(), abs=3 * loss.std() / np.sqrt(n * 4000))
+    # and DeLong's standard error of the AUC fits the bootstrap's, records being independent here
+    _, variance = statistics.delong(rows["label"], rows["probability"])
+    assert boot.draws["auc"].std() == pytest.approx(np.sqrt(variance[0, 0]), rel=0.05)
+
+
+def test_patients_are_drawn_jointly_in_all_models():
+    predictions = study(models=("a",))
+    twin = pd.concat([predictions, predictions.assign(model="twin")])
+    found = statistics.differences(statistics.bootstrap(twin[twin["split"] == "test"], 200), folds=5)
+    assert (found[["estimate", "low", "high", "se"]] == 0).all(axis=None)
+    assert (found["p"] == 1).all() and (found["p_holm"] == 1).all()
+    assert found["t"].isna().all()
+
+
+def test_patients_with_many_ecgs_widen_the_interval():
+    predictions = study(models=("a",), patients=200, decimals=6)
+    rows = predictions[predictions["split"] == "test"]
+    copies = pd.concat([rows.assign(record_id=rows["record_id"] + f"-{i}") for i in range(4)])
+    alone = copies.assign(patient_id=copies["record_id"])  # each copy as if it were somebody else
+    together, apart = (statistics.bootstrap(part, 500).draws["auc"].mean(axis=0).std() for part in (copies, alone))
+    assert together > 1.6 * apart  # four copies, wrongly taken for four patients, halve the error
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-2.3, 2.3), st.floats(-0.5, 0.5), st.booleans(), st.integers(5, 80))
+def test_p_value_is_the_level_whose_interval_reaches_zero(centre, bias, unbias, patients):
+    draws = stats.norm.ppf(np.arange(1, 5000) / 5000) + centre + bias
+    found = statistics.interval(centre, draws, np.array([patients]), unbias=unbias)
+    if 0.02 < found["p"] < 0.9:  # farther out, 4,999 draws are too coarse
+        for factor, inside in ((0.9, True), (1.1, False)):
+            if (level := 1 - factor * found["p"]) > 0:
+                limits = statistics.interval(centre, draws, np.array([patients]), level, unbias)
+                assert (limits["low"] < 0 < limits["high"]) == inside
+
+
+def test_interval_of_normal_draws_has_its_closed_form():
+    draws = 0.7 + 0.03 * stats.norm.ppf(np.arange(1, 20_000) / 20_000) + 0.01  # biased by 0.01 against the estimate
+    found = statistics.interval(0.7, draws, np.array([40, 40]))
+    reach = 0.03 * np.sqrt(40 / 39) * stats.t.ppf(0.975, 78)
+    assert found["low"] == pytest.approx(
+        0.7 - 0.01 - reach, abs=1e-3
+    )  # draws overshoot by 0.01, so the estimate did too
+    assert found["high"] == pytest.approx(0.7 - 0.01 + reach, abs=1e-3)
+    found = statistics.interval(0.7, draws, np.array([40, 40]), unbias=False)
+    assert (found["low"] + found["high"]) / 2 == pytest.approx(0.71, abs=1e-3)
+    assert 2 / 20_000 <= found["p"] < 0.001
+
+
+def test_effective_patients_count_the_scarcer_class_with_its_clusters(tested):
+    boot = statistics.bootstrap(tested, 2)
+    rows = tested[(tested["model"] == "a") & (tested["rotation"] == 0) & (tested["label"] == 1)]
+    ecgs = rows["patient_id"].value_counts()
+    assert boot.runs["patients"][0] == pytest.approx(ecgs.sum() ** 2 / (ecgs**2).sum())
+    assert boot.runs["patients"][0] < ecgs.size
+
+
+def test_draws_without_a_positive_patient_are_left_out_and_counted():
+    predictions = study(models=("a",), rotations=3, patients=60)
+    rows = predictions[predictions["split"] == "test"]
+    keep = rows[rows["label"] == 1].drop_duplicates(["rotation", "patient_id"]).groupby("rotation").head(2).index
+    rows = rows.assign(label=rows.index.isin(keep).astype(int))
+    boot = statistics.bootstrap(rows, 500)
+    found = statistics.intervals(boot).set_index("metric")
+    undefined = np.isnan(boot.draws["auc"]).any(axis=0)
+    assert 0 < undefined.sum() == found.loc["auc", "undefined"] < 500
+    assert found.loc["brier", "undefined"] == 0
+    assert 0 <= found.loc["auc", "low"] <= found.loc["auc", "high"] <= 1
+
+
+def test_paired_table_against_its_parts():
+    predictions = study(models=("a", "b", "c"), rotations=4, patients=160)
+    rows = predictions[(predictions["split"] == "test") & ~predictions[["model", "rotation"]].eq(["c", 2]).all(axis=1)]
+    boot = statistics.bootstrap(rows, 300)
+    found = statistics.differences(boot, folds=4).set_index(["metric", "a", "b"])
+    wide = statistics.per_rotation(rows).pivot_table("auc", "rotation", "model")
+    gap = (wide["a"] - wide["c"]).dropna()
+    row = found.loc[("auc", "a", "c")]
+    assert row["rotations"] == 3 and row["estimate"] == pytest.approx(gap.mean())
+    t = gap.mean() / (gap.std() * np.sqrt(1 / 3 + 1 / 2))  # a test fold is half of two training folds
+    assert row["t"] == pytest.approx(t) and row["p_t"] == pytest.approx(2 * stats.t.sf(abs(t), 2))
+    drawn = boot.draws["auc"][[0, 1, 3]].mean(axis=0) - boot.draws["auc"][[8, 9, 10]].mean(axis=0)
+    assert row["se"] == pytest.approx(drawn.std(ddof=1))
+    for p in ("p", "p_t"):
+        expected = multipletests(found.loc["auc", p], method="holm")[1]
+        np.testing.assert_allclose(found.loc["auc", f"{p}_holm"], expected)
+
+
+def brute_delong(label, probability):
+    positive, negative = probability[:, label == 1], probability[:, label == 0]
+    wins = (positive[:, :, None] > negative[:, None, :]) + 0.5 * (positive[:, :, None] == negative[:, None, :])
+    by_positive, by_negative = wins.mean(axis=2), wins.mean(axis=1)
+    covariance = np.cov(by_positive) / positive.shape[1] + np.cov(by_negative) / negative.shape[1]
+    return wins.mean(axis=(1, 2)), covariance
+
+
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_delong_agrees_with_all_pairs(decimals):
+    generator = np.random.default_rng(4)
+    label = (generator.random(300) < 0.2).astype(int)
+    probability = (generator.random((3, 300)) + 0.4 * label).round(decimals)
+    found, expected = statistics.delong(label, probability), brute_delong(label, probability)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-12)
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-12)
+    assert found[0][1] == pytest.approx(roc_auc_score(label, probability[1]))
+
+
+def test_delong_differences_average_independent_rotations(tested):
+    found = statistics.delong_differences(tested).iloc[0]
+    gaps = []
+    for _, run in tested.groupby("rotation"):
+        wide = run.pivot_table("probability", ["record_id", "label"], "model")
+        area, covariance = brute_delong(wide.index.get_level_values("label"), wide.to_numpy().T)
+        gaps.append((area[0] - area[1], np.array([1, -1]) @ covariance @ [1, -1]))
+    gap, variance = np.array(gaps).T
+    assert found["estimate"] == pytest.approx(gap.mean()) and found["se"] == pytest.approx(np.sqrt(variance.sum()) / 3)
+    assert found["p"] == pytest.approx(2 * stats.norm.sf(abs(gap.mean()) / found["se"]))
+
+
+def test_what_is_missing_is_told_and_the_rest_goes_on():
+    predictions = study(models=("a", "b"))
+    lost = predictions[(predictions["model"] == "b") & (predictions["rotation"] == 1)].index
+    one_class = (predictions["model"] == "a") & (predictions["rotation"] == 2) & (predictions["split"] == "test")
+    kept = predictions.drop(predictions.index[one_class & (predictions["label"] == 1)]).drop(lost)
+    found, problems = statistics.check_predictions(kept, models=["a", "b", "c"], rotations=[0, 1, 2])
+    assert "b, rotation 1, test fold: no predictions, left out." in problems
+    assert any(problem.startswith("a, rotation 2, test fold: all") for problem in problems)
+    assert sum(problem.startswith("c,") for problem in problems) == 6 and len(problems) == 9
+    assert len(found.groupby(["model", "rotation", "split"])) == 9
+    assert len(statistics.differences(statistics.bootstrap(found[found["split"] == "test"], 50), 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda p: p.assign(probability=p["probability"].where(p.index != 3)), "a, rotation 0, validation fold: 1 of"),
+        (lambda p: p.assign(probability=p["probability"] + (p.index == 3)), "must lie within 0–1"),
+        (lambda p: pd.concat([p, p.iloc[:1]]), "r0 is twice in one run"),
+        (lambda p: pd.concat([p, p[p["record_id"] == "r0"].assign(rotation=9)]), "r0 is in the same split of two"),
+        (lambda p: p.assign(label=p["label"].where(p.index != 0, 1 - p["label"])), "r0 has two labels"),
+        (lambda p: p.assign(split="train"), "train at least one model"),
+    ],
+)
+def test_bad_predictions_are_refused_in_one_sentence(change, told):
+    with pytest.raises(ValueError, match=told) as error:
+        statistics.check_predictions(change(study()))
+    assert "\n" not in str(error.value)
+
+
+def test_a_bootstrap_of_two_splits_is_refused():
+    with pytest.raises(ValueError, match="one split"):
+        statistics.bootstrap(study(), 10)
+
+
+def test_subgroups_are_estimated_or_said_to_be_too_few():
+    predictions = study(models=("a",), rotations=3, patients=400)
+    rows = predictions[(predictions["split"] == "test") & (predictions["rotation"] == 0)]
+    number = rows["record_id"].str[1:].astype(int).to_numpy()
+    groups = pd.DataFrame({"sex": np.where(number % 2, "male", "female"), "rare": "no"}, index=rows["record_id"])
+    groups.iloc[:5, 1] = "yes"
+    found = statistics.subgroups(rows, groups, draws=100).set_index(["group", "level"])
+    male = rows[number % 2 == 1]
+    assert found.loc[("sex", "male"), "estimate"] == pytest.approx(metrics.auc(male["label"], male["probability"]))
+    assert found.loc[("sex", "male"), "low"] < found.loc[("sex", "male"), "high"]
+    assert found.loc[("sex", "male"), "positives"] == male["label"].sum()
+    assert found["records"]["sex"].sum() == len(rows) and found.loc[("rare", "yes"), "records"] == 5
+    assert np.isnan(found.loc[("rare", "yes"), "estimate"])
+
+
+def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
+    """Ten rotations of one model: the best one's lead over its own truth, averaged over many studies."""
+    generator = np.random.default_rng(11)
+    runs = pd.DataFrame({"model": "a", "rotation": range(10), "patients": 40.0})
+    for spread in (0.0, 0.02):
+        gained, told = [], []
+        for _ in range(400):
+            truth = 0.8 + spread * generator.normal(size=10)
+            seen = truth + 0.02 * generator.normal(size=10)
+            draws = {"score": seen[:, None] + 0.02 * generator.normal(size=(10, 200))}
+            found = statistics.selection_optimism(statistics.Bootstrap(runs, {"score": seen}, draws), "a")
+            assert found["rotation"] == seen.argmax() and found["corrected"] <= found["apparent"] == seen.max()
+            gained.append(seen.max() - truth[seen.argmax()])
+            told.append(found["optimism"])
+        assert np.mean(told) == pytest.approx(np.mean(gained), rel=0.15)
+
+
+def test_one_rotation_leaves_nothing_to_choose(tested):
+    boot = statistics.bootstrap(tested[tested["rotation"] == 0], 50)
+    assert statistics.selection_optimism(boot, "a")["optimism"] == 0
+    assert np.isnan(statistics.differences(boot, 3)["p_t"]).all()
+
+
+def test_recalibration_mends_slope_and_intercept_and_keeps_ranks():
+    generator = np.random.default_rng(2)
+    truth = generator.normal(-3, 1.5, 40_000)
+    label = (generator.random(truth.size) < 1 / (1 + np.exp(-truth))).astype(int)
+    shown = 1 / (1 + np.exp(-(1.5 * truth + 3)))  # as after undersampling: too high, too extreme
+    half = truth.size // 2
+    mended = statistics.recalibrate(label[:half], shown[:half], shown[half:])
+    found = metrics.calibration(label[half:], mended)
+    assert found["slope"] == pytest.approx(1, abs=0.06) and found["intercept"] == pytest.approx(0, abs=0.12)
+    assert metrics.auc(label[half:], mended) == pytest.approx(metrics.auc(label[half:], shown[half:]), abs=1e-9)
+    assert metrics.brier(label[half:], mended) < metrics.brier(label[half:], shown[half:])
