@@ -248,7 +248,7 @@ def test_damaged_records_are_refused(small):
     whole, text = bytearray(data.read_bytes()), header.read_text()
     changes = {
         "lead V3": (bytes(whole[:17]) + bytes([whole[16] ^ 1]) + bytes(whole[18:]), text),
-        "holds 11,999 values": (bytes(whole[:-2]), text),
+        "11,999 values where": (bytes(whole[:-2]), text),
         "not a header": (bytes(whole), text[: len(text) // 2]),
         "not a header of": (bytes(whole), ""),
         "gives 250 Hz, not 100 Hz": (bytes(whole), text.replace(" 100 ", " 250 ")),
@@ -260,7 +260,7 @@ def test_damaged_records_are_refused(small):
         with pytest.raises(ReadError, match=message):
             read(row)
     data.unlink()
-    with pytest.raises(ReadError, match=r"00001_lr.dat can't be read"):
+    with pytest.raises(ReadError, match=r"00001_lr.dat: can't be read"):
         read(row)
 
 

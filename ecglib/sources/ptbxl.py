@@ -176,7 +176,7 @@ class Reader:
         """Return float32 ``(12, samples)`` in µV, and 500; or raise the `ReadError` of `read_record`."""
         signal, rate = read_record(self.folder / row.filename)
         if rate != self.rate:
-            raise ReadError(f"{row.filename}.hea gives {rate:g} Hz, not {self.rate} Hz")
+            raise ReadError(f"{row.filename}.hea: gives {rate:g} Hz, not {self.rate} Hz")
         return (upsample(signal) if rate == 100 else signal), float(RATE_HZ)
 
 
@@ -190,14 +190,14 @@ def read_record(path: Path) -> tuple[np.ndarray, float]:
         header = path.with_suffix(".hea").read_text("latin-1")
         raw = np.fromfile(path.with_suffix(".dat"), "<i2")
     except OSError as error:
-        raise ReadError(f"{Path(error.filename or path).name} can't be read: {error.strerror}") from None
+        raise ReadError(f"{Path(error.filename or path).name}: can't be read ({error.strerror})") from None
     head, leads = HEAD.match(header), {line[-1].upper(): line for line in LEAD_LINE.findall(header)}
     if head is None or len(leads) != int(head[1]) or any(line[0] != path.name for line in leads.values()):
-        raise ReadError(f"{path.name}.hea is not a header of PTB-XL's form")
+        raise ReadError(f"{path.name}.hea: not a header of PTB-XL's form")
     if missing := [lead for lead in LEADS if lead.upper() not in leads]:
-        raise ReadError(f"{path.name}.hea lacks lead {missing[0]}")
+        raise ReadError(f"{path.name}.hea: lacks lead {missing[0]}")
     if raw.size != len(leads) * int(head[3]):
-        raise ReadError(f"{path.name}.dat holds {raw.size:,} values, its header gives {len(leads)} × {head[3]}")
+        raise ReadError(f"{path.name}.dat: {raw.size:,} values where the header gives {len(leads)} × {head[3]}")
     raw = raw.reshape(-1, len(leads))
     gain, zero, sums = np.array([[float(part or 0) for part in line[1:4]] for line in leads.values()]).T
     wrong = ((raw.sum(axis=0) - sums) % 65536 != 0) | (gain == 0)
