@@ -118,7 +118,7 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", note: str = "") -> Figu
         Column that the colours stand for. With more than two, thin lines would hide the means and are left out.
     """
     count = predictions[by].nunique()
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 5.2 + 0.25 * count), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 5.3 + 0.28 * count), layout="constrained")
     for axis, (curve, metric, short, x, y) in zip(axes, CURVES, strict=True):
         for name, colour, style, _, part in _parts(predictions, by):
             runs = [run for _, run in part.groupby(["model", "rotation"])]
