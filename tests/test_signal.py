@@ -57,7 +57,7 @@ def true_beat():
     t = np.arange(-500, 500) / RATE
     beat = one_beat(WAVES, t)
     r = int(np.argmax(np.mean(beat**2, axis=0)))
-    return beats.level(beat[None, :, r - 300 : r + 300])[0]
+    return beat[:, r - 300 : r + 300] - np.median(beat[:, r - 100 : r - 25], axis=1, keepdims=True)
 
 
 def rms(x):
@@ -122,14 +122,14 @@ def test_filters_have_no_delay_and_the_stated_edges():
     f = filters.frequencies(5000)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(12, 5000)).astype(np.float32)
-    gain = filters.band(0.7, 150, f)
+    gain = filters.high_pass(0.7, f) * filters.low_pass(150, f)
     back = filters.apply(x[:, ::-1], gain)[:, ::-1]
     np.testing.assert_allclose(filters.apply(x, gain), back, atol=1e-4)
     t = np.arange(5000) / RATE
     for hz, gain, expected in (
         (0.7, filters.high_pass(0.7, f), 0.707),
         (100.0, filters.low_pass(100, f), 0.707),
-        (10.0, filters.band(0.7, 150, f), 1.0),
+        (10.0, filters.high_pass(0.7, f) * filters.low_pass(150, f), 1.0),
         (50.0, filters.notch(50, f), 0.0),
         (45.0, filters.notch(50, f), 1.0),
     ):

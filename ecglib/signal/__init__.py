@@ -1,7 +1,6 @@
 """From a raw 12-lead recording to the median beat: `process` runs the whole chain on one recording.
 
-The steps and their values follow the paper (section II.D) and the authors' later code, each a pure function of
-`filters`, `beats`, `quality` and `fiducials`.
+The steps, pure functions all, follow the paper (section II.D) and the authors' later code.
 """
 
 from dataclasses import dataclass
@@ -9,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
+from ecglib import LEADS, R_SAMPLE, RATE_HZ
 from ecglib.params import Signal
 from ecglib.signal import beats, filters, quality
 
 MIN_BEATS = 3  # fewer make no median
 FEW_BEATS = 5  # fewer are flagged
+COLUMNS = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
 
 
 class SignalError(ValueError):
@@ -31,18 +31,12 @@ class Beat:
         float32 ``(12, 600)`` in µV at 500 Hz, R peak at sample 300, never NaN.
     n_beats, n_used : int
         R peaks found, and beats the median was taken of.
-    rr_ms : float
-        Median RR interval of all beats, in ms.
-    noise_uv : float
-        Spread of the used beats about their median, in µV.
-    poor_quality : bool
-        Whether something is wrong with the recording.
-    quality_reasons : str
-        What, as short words joined by ``;``.
-    filtered : numpy.ndarray
-        float32 ``(12, samples)`` in µV at 500 Hz: the recording the beats were cut from.
-    r_peaks, used : numpy.ndarray
-        Samples of the R peaks in `filtered`, and which of these beats were used.
+    rr_ms, noise_uv : float
+        Median RR interval of all beats in ms; spread of the used beats about their median in µV, median lead.
+    poor_quality, quality_reasons : bool, str
+        Whether something is wrong with the recording, and what: short words joined by ``;``, as ``flat:V3;few_beats``.
+    filtered, r_peaks, used : numpy.ndarray
+        The filtered recording, float32 ``(12, samples)`` in µV at 500 Hz; R peaks in it; which of them were used.
     """
 
     beat: np.ndarray
@@ -58,8 +52,7 @@ class Beat:
 
     def columns(self) -> dict:
         """Return the scalars that go into the cohort's table."""
-        names = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in COLUMNS}
 
 
 def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
@@ -68,7 +61,7 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     Parameters
     ----------
     signal : numpy.ndarray
-        float32 ``(12, samples)`` in µV in the order of `ecglib.LEADS`; a missing lead is all NaN.
+        ``(12, samples)`` in µV in the order of `ecglib.LEADS`; a missing lead is all NaN.
     rate : float
         Sampling rate in Hz.
     settings : ecglib.params.Signal
@@ -77,8 +70,7 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     Returns
     -------
     Beat
-        Leads in the order of `ecglib.LEADS`, aVR with its own sign; a lead of which nothing can be used is zero and
-        named in `quality_reasons`.
+        Leads in order, aVR with its own sign; one of which nothing can be used is zero and in `quality_reasons`.
 
     Raises
     ------
@@ -105,18 +97,9 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
     if used.sum() < FEW_BEATS:
         reasons.append("few_beats")
-    return Beat(
-        beat=beat,
-        n_beats=len(r),
-        n_used=int(used.sum()),
-        rr_ms=float(np.median(np.diff(r))) * 1000 / RATE_HZ,
-        noise_uv=float(np.median(spread[np.isfinite(spread)])),
-        poor_quality=any(not reason.startswith("rebuilt") for reason in reasons),
-        quality_reasons=";".join(reasons),
-        filtered=filtered,
-        r_peaks=r,
-        used=used,
-    )
+    rr_ms, noise_uv = float(np.median(np.diff(r))) * 1000 / RATE_HZ, float(np.median(spread[np.isfinite(spread)]))
+    poor = any(not reason.startswith("rebuilt") for reason in reasons)
+    return Beat(beat, len(r), int(used.sum()), rr_ms, noise_uv, poor, ";".join(reasons), filtered, r, used)
 
 
 def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
@@ -129,58 +112,45 @@ def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
     if mains in (50, 60):
         gain *= filters.notch(mains, f)
     filtered = filters.apply(signal, gain)
-    return filtered - np.sort(filtered, axis=-1)[:, [filtered.shape[-1] // 2]]  # faster than numpy.median
+    return filtered - np.sort(filtered, axis=-1)[:, [filtered.shape[-1] // 2]]  # a sort beats numpy.median
 
 
 def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the beats of a filtered recording ``(leads, samples)`` and choose those of the ruling rhythm.
+    """Find the R peaks of a filtered recording ``(leads, samples)``, and which of their beats are to be used.
 
-    Returns
-    -------
-    r : numpy.ndarray
-        Samples of the R peaks: beats are aligned to each other, and the peak of their median is the R peak.
-    used : numpy.ndarray
-        Which of them lie whole in the recording and are neither ectopic nor outliers.
+    Beats are aligned to each other, and the peak of their median is the R peak. Those are used that lie whole in the
+    recording and are neither ectopic nor outliers.
     """
     r = beats.r_peaks(signal)
     if len(r) < MIN_BEATS:
         return r, np.zeros(len(r), dtype=bool)
-    cut = beats.cut(signal, r)
-    centre = beats.central(cut, r)
-    r = beats.align(signal, r, cut[centre])
+    centre = beats.central(beats.cut(signal, r), r)
+    r = beats.align(signal, r, beats.cut(signal, r[[centre]])[0])
     cut = beats.cut(signal, r)
     regular = beats.regular(cut, centre)
     if regular.sum() < MIN_BEATS:
         return r, regular
-    middle = beats.median(cut[regular])
-    # Smoothed by 4 ms, so that the bandwidth of the recorder doesn't move the peak.
-    envelope = np.mean(gaussian_filter1d(middle, 2, axis=-1) ** 2, axis=0)
-    r = r + beats.to_peak(envelope, R_SAMPLE) - R_SAMPLE
+    middle = gaussian_filter1d(beats.median(cut[regular]), 2, axis=-1)  # 4 ms: bandwidth mustn't move the peak
+    r = r + beats.to_peak(np.mean(middle**2, axis=0), R_SAMPLE) - R_SAMPLE
     return r, regular & beats.whole(r, signal.shape[-1])
 
 
 def average(signal: np.ndarray, artefact: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Take the median over the beats at `r`, leaving out, lead by lead, those with artefacts.
+    """Take the median over the beats at `r`, each minus its PQ median, leaving out artefacts lead by lead.
 
-    A beat has an artefact in a lead if it touches a window with one, or lies three times as far from the median as
-    beats usually do.
-
-    Returns
-    -------
-    beat : numpy.ndarray
-        float32 ``(12, 600)`` in µV; zero in a lead of which nothing is left.
-    spread, error : numpy.ndarray
-        ``(12,)`` in µV: standard deviation of the beats about their median, and standard error of that median
-        (1.25 times that of a mean, for normal noise); infinite where nothing is left.
+    A beat is left out of a lead where it touches an artefact or lies three times as far from the median as is usual.
+    Returned are the median beat ``(12, 600)``, zero in a lead of which nothing is left; the standard deviation of the
+    beats about it ``(12,)``; and its standard error ``(12,)``, for normal noise 1.25 times that of a mean. Both are in
+    µV, on samples 200 to 400, and infinite where nothing is left.
     """
-    cut = beats.level(beats.cut(signal, r))
-    window = r[:, None] + np.arange(-R_SAMPLE, BEAT_SAMPLES - R_SAMPLE)
-    cut[artefact[:, window].any(axis=-1).T] = np.nan
+    cut = beats.cut(signal, r)
+    cut = cut - np.median(cut[..., beats.PQ], axis=-1, keepdims=True)
+    cut[beats.cut(artefact, r).any(axis=-1)] = np.nan
     beat = beats.median(cut)
     away = np.sqrt(np.mean((cut - beat)[..., beats.SHAPE] ** 2, axis=-1))
     cut[away > 3 * beats.median(away) + 30] = np.nan
     beat = beats.median(cut)
     left = np.sum(~np.isnan(cut[..., 0]), axis=0)
-    squares = np.nansum((cut - beat)[..., beats.SHAPE] ** 2, axis=(0, 2)) / (beats.SHAPE.stop - beats.SHAPE.start)
+    squares = np.nansum(np.mean((cut - beat)[..., beats.SHAPE] ** 2, axis=-1), axis=0)
     spread = np.sqrt(np.where(left > 0, squares / np.maximum(left, 1), np.inf))
     return np.nan_to_num(beat).astype(np.float32), spread, 1.25 * spread / np.sqrt(np.maximum(left, 1))

@@ -17,13 +17,12 @@ SHAPE = slice(200, 400)  # samples on which beats are compared
 def r_peaks(signal: np.ndarray) -> np.ndarray:
     """Find the R peaks of ``(12, samples)`` in µV at 500 Hz; returns their samples in order.
 
-    The detector (sleepecg, after Pan and Tompkins) sees the mean magnitude of the leads between 8 and 40 Hz, on which
-    one noisy lead weighs less than on their root mean square. What it finds with less than a quarter of the usual
-    height is dropped, and gaps of 1.5 usual intervals are searched again. Each peak is then moved to the largest root
-    mean square of the leads within ±60 ms.
+    The detector (sleepecg, after Pan and Tompkins) sees the mean magnitude of the leads between 8 and 40 Hz: one noisy
+    lead weighs less there than on the root mean square (RMS). Peaks under a quarter of the usual height are dropped,
+    gaps of 1.5 usual intervals searched again, and each peak moved to the largest RMS of the leads within ±60 ms.
     """
-    narrow = filters.apply(signal, filters.band(8, 40, filters.frequencies(signal.shape[-1])))
-    envelope = np.mean(np.abs(narrow), axis=0)
+    f = filters.frequencies(signal.shape[-1])
+    envelope = np.mean(np.abs(filters.apply(signal, filters.high_pass(8, f) * filters.low_pass(40, f))), axis=0)
     if np.ptp(envelope) < 1e-3:
         return np.zeros(0, dtype=int)
     peaks = np.asarray(sleepecg.detect_heartbeats(envelope.astype(float), RATE_HZ), dtype=int)
@@ -39,8 +38,8 @@ def r_peaks(signal: np.ndarray) -> np.ndarray:
         if stop - start > 1.5 * interval - 2 * REFRACTORY:
             more, _ = find_peaks(envelope[start:stop], height=0.4 * height, distance=max(0.6 * interval, REFRACTORY))
             peaks = np.append(peaks, start + more)
-    raw = np.sqrt(np.mean(signal**2, axis=0))
-    peaks = np.unique([to_peak(raw, p) for p in peaks]).astype(int)
+    power = np.mean(signal**2, axis=0)
+    peaks = np.unique([to_peak(power, p) for p in peaks]).astype(int)
     return peaks[np.diff(peaks, prepend=-REFRACTORY) >= REFRACTORY]
 
 
@@ -57,13 +56,8 @@ def whole(r: np.ndarray, samples: int) -> np.ndarray:
 
 def cut(signal: np.ndarray, r: np.ndarray) -> np.ndarray:
     """Cut ±300 samples around each peak: ``(beats, leads, 600)``; past its ends the recording keeps its last value."""
-    window = r[:, None] + np.arange(-R_SAMPLE, BEAT_SAMPLES - R_SAMPLE)
-    return signal[:, np.clip(window, 0, signal.shape[-1] - 1)].swapaxes(0, 1)
-
-
-def level(beats: np.ndarray) -> np.ndarray:
-    """Subtract from each lead of each beat the median of its PQ part."""
-    return beats - np.median(beats[..., PQ], axis=-1, keepdims=True)
+    window = np.clip(r[:, None] + np.arange(BEAT_SAMPLES) - R_SAMPLE, 0, signal.shape[-1] - 1)
+    return signal[:, window].swapaxes(0, 1)
 
 
 def shapes(beats: np.ndarray) -> np.ndarray:
@@ -74,33 +68,28 @@ def shapes(beats: np.ndarray) -> np.ndarray:
 
 def similarity(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """Correlation of every shape in `one` with every shape in `two`."""
-    norms = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(two, axis=1)
-    return one @ two.T / np.maximum(norms, 1e-9)
+    return one @ two.T / np.maximum(np.outer(np.linalg.norm(one, axis=1), np.linalg.norm(two, axis=1)), 1e-9)
 
 
 def central(beats: np.ndarray, r: np.ndarray) -> int:
     """Pick the beat whose kind rules the rhythm.
 
-    It is the one whose look-alikes (correlation of 0.9 and more) are together preceded by the longest time, so that
-    in bigeminy the beat after the pause is chosen, not the premature one; among equals, the most typical.
+    Its look-alikes (correlation above 0.9) are together preceded by the longest time, so in bigeminy it is the beat
+    after the pause, not the premature one; among equals, it is the most typical.
     """
-    shape = shapes(beats)
-    alike = similarity(shape, shape)
-    before = np.diff(r).astype(float)
-    before = np.concatenate([[np.median(before)], before])
+    alike = similarity(shapes(beats), shapes(beats))
+    before = np.diff(r, prepend=r[0] - np.median(np.diff(r)))
     return int(np.argmax((alike > 0.9) @ before + alike.mean(axis=1)))
 
 
 def align(signal: np.ndarray, r: np.ndarray, template: np.ndarray, reach: int = 15) -> np.ndarray:
     """Shift each peak, within ±`reach` samples, to where its beat fits the `template` ``(12, 600)`` best."""
-    shifts = np.arange(-reach, reach + 1)
     window = r[:, None] + np.arange(SHAPE.start - reach, SHAPE.stop + reach) - R_SAMPLE
     parts = signal[:, np.clip(window, 0, signal.shape[-1] - 1)]
     pattern = template[:, SHAPE] - template[:, SHAPE].mean(axis=1, keepdims=True)
     length = next_fast_len(parts.shape[-1] + pattern.shape[-1], real=True)  # correlation over all shifts at once
     spectrum = rfft(parts, length) * np.conj(rfft(pattern, length))[:, None]
-    scores = irfft(spectrum.sum(axis=0), length)[:, : len(shifts)]
-    return r + shifts[np.argmax(scores, axis=1)]
+    return r - reach + np.argmax(irfft(spectrum.sum(axis=0), length)[:, : 2 * reach + 1], axis=1)
 
 
 def regular(beats: np.ndarray, centre: int) -> np.ndarray:
@@ -112,8 +101,8 @@ def regular(beats: np.ndarray, centre: int) -> np.ndarray:
     shape = shapes(beats)
     first = similarity(shape, shape[centre : centre + 1])[:, 0]
     kin = first >= min(0.9, 0.9 * np.sort(first)[-2])
-    usual = median(shape[kin])
-    likeness = similarity(shape, usual[None])[:, 0]
+    usual = median(shape[kin])[None]
+    likeness = similarity(shape, usual)[:, 0]
     size = np.linalg.norm(shape, axis=1) / max(np.linalg.norm(usual), 1e-9)
     return (likeness >= 0.92 * np.median(likeness[kin])) & (size > 0.5) & (size < 2)
 

@@ -13,9 +13,8 @@ from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE
 POINTS = ("p_on", "p_peak", "p_off", "qrs_on", "r", "qrs_off", "t_peak", "t_off")
 """Names of the points, in order of time; ``qrs_off`` is the J point."""
 
-LATE = np.array([2, 0, 2.5, 1, 0, 0, 0, -7], dtype=np.float32)
-"""What is taken off each point, in samples: by how much it came later than the cardiologists' marks."""
-
+LATE = np.array([2, 0, 2.5, 1, 0, 0, 0, -7], dtype=np.float32)  # samples after the cardiologists' marks: taken off
+WHOLE = np.full((1, len(POINTS)), R_SAMPLE)
 CHUNK = 1000  # beats at a time: keeps memory flat
 T = np.arange(BEAT_SAMPLES)
 
@@ -27,11 +26,10 @@ class Fiducials:
     Attributes
     ----------
     points : numpy.ndarray
-        float32 ``(n, 8)``: points over all leads, columns as `POINTS`. P and T points are NaN where no such wave
-        stands out; the QRS points are NaN only for an empty beat.
+        float32 ``(n, 8)``: points over all leads, columns as `POINTS`; ``found["t_off"]`` is one column. P and T are
+        NaN where no such wave stands out, QRS points where the complex doesn't settle or the beat is empty.
     leads : numpy.ndarray
-        float32 ``(n, 12, 8)``: the same in each lead. ``r`` is the largest deflection of the QRS complex, whatever
-        its sign.
+        float32 ``(n, 12, 8)``: the same in each lead. ``r`` is the largest deflection of the QRS, whatever its sign.
     """
 
     points: np.ndarray
@@ -47,43 +45,34 @@ def find(beats: np.ndarray) -> Fiducials:
 
     The QRS complex begins and ends where the spatial velocity (root mean square slope of the leads) falls and stays
     below a share of its peak; the ends of P and T are where the steepest tangent of their flank meets the level beside
-    the wave (Lepeschkin and Surawicz 1952), on the root mean square of the leads. In a lead, the same is done on
-    that lead alone, near the points over all leads.
+    the wave (Lepeschkin and Surawicz 1952). In a lead, the same is done on that lead alone, near the points over all.
 
     Parameters
     ----------
     beats : numpy.ndarray
         ``(n, 12, 600)`` in µV at 500 Hz, R peak at sample 300.
-
-    Returns
-    -------
-    Fiducials
-        In the order of `beats`.
     """
-    points = np.full((len(beats), len(POINTS)), np.nan, dtype=np.float32)
-    leads = np.full((len(beats), len(LEADS), len(POINTS)), np.nan, dtype=np.float32)
+    points = np.empty((len(beats), len(POINTS)), dtype=np.float32)
+    leads = np.empty((len(beats), len(LEADS), len(POINTS)), dtype=np.float32)
     for start in range(0, len(beats), CHUNK):
         part = np.asarray(beats[start : start + CHUNK], dtype=np.float32)
         points[start : start + CHUNK] = whole = overall(part)
-        guide = np.repeat(whole, len(LEADS), axis=0)
-        each = overall(part.reshape(-1, 1, BEAT_SAMPLES), guide)
+        each = overall(part.reshape(-1, 1, BEAT_SAMPLES), np.repeat(whole, len(LEADS), axis=0), reach=30)
         leads[start : start + CHUNK] = each.reshape(-1, len(LEADS), len(POINTS))
     return Fiducials(points, leads)
 
 
-def overall(x: np.ndarray, guide: np.ndarray | None = None) -> np.ndarray:
-    """Points ``(m, 8)`` of ``(m, leads, 600)``; with `guide` ``(m, 8)``, each is searched near its guide only."""
+def overall(x: np.ndarray, guide: np.ndarray = WHOLE, reach: float = np.inf) -> np.ndarray:
+    """Points ``(m, 8)`` of ``(m, leads, 600)``, each within `reach` samples of its `guide` ``(m, 8)``."""
     points = np.full((len(x), len(POINTS)), np.nan)
     velocity = _rms(np.gradient(gaussian_filter1d(x, 2, axis=-1), axis=-1))
     top = velocity[:, 250:350].max(axis=1, keepdims=True)
     floor = 2 * np.percentile(velocity[:, 150:420], 15, axis=1)[:, None]
-    r = R_SAMPLE if guide is None else np.nan_to_num(guide[:, 4], nan=R_SAMPLE)
-    near = np.broadcast_to(np.reshape(r, (-1, 1)), (len(x), 1))
-    on = 599 - _settles((velocity < np.maximum(0.05 * top, floor))[:, ::-1], 599 - near + 4)
-    off = _settles(velocity < np.maximum(0.07 * top, floor), near + 4)
-    if guide is not None:
-        on = np.where(np.abs(on - guide[:, 3]) <= 25, on, np.nan)
-        off = np.where(np.abs(off - guide[:, 5]) <= 25, off, np.nan)
+    r = np.nan_to_num(guide[:, 4:5], nan=R_SAMPLE)
+    on = 599 - _settles((velocity < np.maximum(0.05 * top, floor))[:, ::-1], 599 - r + 4)
+    off = _settles(velocity < np.maximum(0.07 * top, floor), r + 4)
+    on = np.where(np.abs(on - guide[:, 3]) <= reach, on, np.nan)
+    off = np.where(np.abs(off - guide[:, 5]) <= reach, off, np.nan)
     q = np.nan_to_num(on, nan=R_SAMPLE - 25)[:, None]
     j = np.nan_to_num(off, nan=R_SAMPLE + 30)[:, None]
     inside = np.where((q <= T) & (j >= T), _rms(x), -1)
@@ -95,11 +84,12 @@ def overall(x: np.ndarray, guide: np.ndarray | None = None) -> np.ndarray:
     following = np.where(steep & (R_SAMPLE + 110 < T), T, 3 * BEAT_SAMPLES).min(axis=1, keepdims=True)
 
     after, before = _held(x, j + 12, T), _held(x, q - 2, -T)
-    near_p, near_t = (None, None) if guide is None else (guide[:, 1:2], guide[:, 6:7])
-    limits = j + 25, np.minimum(R_SAMPLE + 215, R_SAMPLE + 0.62 * (following - R_SAMPLE))
-    points[:, 6:8] = _wave(after, 5, limits, 100, 80, near_t)[:, 1:]
-    limits = np.maximum(q - 140, last + 0.55 * (R_SAMPLE - last)), q - 12
-    points[:, 0:3] = _wave(before - before[..., -1:], 4, limits, 35, 30, near_p, least=11)
+    sought = (np.abs(guide[:, 6:7] - T) <= reach) & (j + 25 <= T)  # T peaks within 430 ms, and within 62 % of RR
+    sought &= np.minimum(R_SAMPLE + 215, R_SAMPLE + 0.62 * (following - R_SAMPLE)) >= T
+    points[:, 6:8] = _wave(after, 5, sought, 100, 80)[:, 1:]
+    sought = (np.abs(guide[:, 1:2] - T) <= reach) & (q - 140 <= T) & (q - 12 >= T)
+    sought &= last + 0.55 * (R_SAMPLE - last) <= T
+    points[:, 0:3] = _wave(before - before[..., -1:], 4, sought, 35, 30, least=11)
     points[top[:, 0] <= 0] = np.nan
     return np.clip(points - LATE, 0, BEAT_SAMPLES - 1)
 
@@ -117,43 +107,33 @@ def _settles(low: np.ndarray, start: np.ndarray, run: int = 8) -> np.ndarray:
 
 
 def _held(x: np.ndarray, edge: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Keep `x` ``(m, leads, 600)`` on the side of `edge` to which `order` rises, and the value at `edge` on the other.
-
-    So the QRS complex isn't smeared into P or T when they are smoothed.
-    """
+    """Hold `x` ``(m, leads, 600)`` at its value at `edge` on one side, so that smoothing doesn't smear the QRS."""
     edge = np.clip(edge, 0, BEAT_SAMPLES - 1).astype(int)[:, None]
     level = np.take_along_axis(x, np.broadcast_to(edge, (len(x), x.shape[1], 1)), axis=2)
     return np.where(order >= np.sign(order[1]) * edge, x, level)
 
 
-def _wave(x, smooth, limits, span, beside, guide=None, least=0.0):
-    """Onset, peak and offset ``(m, 3)`` of the highest bump of ``(m, leads, 600)`` that peaks between `limits`.
+def _wave(x, smooth, sought, span, beside, least=0.0):
+    """Onset, peak and offset ``(m, 3)`` of the highest bump of ``(m, leads, 600)`` that peaks where `sought`.
 
     A bump is what a narrow Gaussian keeps and a wide one loses, so that a slanting or raised ST segment is none. The
     tangents are laid on the root mean square of the leads, smoothed over `smooth` samples, at most `span` samples from
-    the peak; `beside` is how far the level next to the wave is looked for. Nothing is found where the bump is under
-    `least` µV or farther than 40 samples from `guide`.
+    the peak; `beside` is how far the level next to the wave is looked for. A bump under `least` µV is none.
     """
     bump = _rms(gaussian_filter1d(x, 6, axis=-1) - gaussian_filter1d(x, 30, axis=-1))
     wave = _rms(gaussian_filter1d(x, smooth, axis=-1))
-    middle = bump[:, 1:-1]
-    local = np.pad((middle >= bump[:, :-2]) & (middle > bump[:, 2:]), ((0, 0), (1, 1)))
-    local &= (limits[0] <= T) & (limits[1] >= T)
-    if guide is not None:
-        local &= np.abs(T - guide) <= 40  # NaN: none
-    height = np.where(local, bump, -1)
+    local = np.pad(np.diff(np.diff(bump, axis=1) < 0, axis=1) & (np.diff(bump, axis=1)[:, 1:] < 0), ((0, 0), (1, 1)))
+    height = np.where(local & sought, bump, -1)
     peak = height.argmax(axis=1)
-    off = _tangent(wave, peak, span, beside)
     on = 599 - _tangent(wave[:, ::-1], 599 - peak, span, beside)
-    found = height.max(axis=1) > least
-    return np.where(found[:, None], np.column_stack([on, peak, off]), np.nan)
+    off = _tangent(wave, peak, span, beside)
+    return np.where(height.max(axis=1)[:, None] > least, np.column_stack([on, peak, off]), np.nan)
 
 
 def _tangent(wave: np.ndarray, peak: np.ndarray, span: int, beside: int) -> np.ndarray:
     """Where the steepest descent of `wave` after `peak` meets the lowest level that follows."""
-    row, p = np.arange(len(wave)), peak[:, None]
-    slope = np.where((p <= T) & (np.minimum(p + span, 597) >= T), np.gradient(wave, axis=1), np.inf)
-    k = slope.argmin(axis=1)
-    level = np.where((k[:, None] <= T) & (k[:, None] + beside >= T), wave, np.inf).min(axis=1)
-    steepest = np.minimum(slope[row, k], -1e-6)
-    return np.clip(k + (level - wave[row, k]) / steepest, peak, BEAT_SAMPLES - 1)
+    p, slope = peak[:, None], np.gradient(wave, axis=1)
+    k = np.where((p <= T) & (np.minimum(p + span, 597) >= T), slope, np.inf).argmin(axis=1)[:, None]
+    level = np.where((k <= T) & (k + beside >= T), wave, np.inf).min(axis=1, keepdims=True)
+    steepest = np.minimum(np.take_along_axis(slope, k, 1), -1e-6)
+    return np.clip(k + (level - np.take_along_axis(wave, k, 1)) / steepest, p, BEAT_SAMPLES - 1)[:, 0]

@@ -36,11 +36,6 @@ def low_pass(hz: float, f: np.ndarray) -> np.ndarray:
     return 1 / np.sqrt(1 + (f / hz) ** 8)
 
 
-def band(low: float, high: float, f: np.ndarray) -> np.ndarray:
-    """Gain at frequencies `f` of a band-pass from `low` to `high` Hz (−3 dB)."""
-    return high_pass(low, f) * low_pass(high, f)
-
-
 def notch(hz: float, f: np.ndarray, width: float = 1.0) -> np.ndarray:
     """Gain at frequencies `f` of notches `width` Hz wide at `hz` and its multiples below 200 Hz."""
     gain = np.ones_like(f)
@@ -62,12 +57,10 @@ def find_mains(signal: np.ndarray) -> int | None:
     """
     f = frequencies(signal.shape[-1])
     amplitude = np.sqrt(np.mean(dct(signal, axis=-1) ** 2, axis=0))
-    ratio = {}
-    for hz in (50, 60):
-        near, around = abs(f - hz) <= 0.3, (abs(f - hz) > 1) & (abs(f - hz) <= 5)
-        ratio[hz] = amplitude[near].max() / (np.median(amplitude[around]) + 1e-9)
-    hz = max(ratio, key=ratio.get)
-    return hz if ratio[hz] > 8 else None
+    tone = {hz: amplitude[abs(f - hz) <= 0.3].max() for hz in (50, 60)}
+    usual = {hz: np.median(amplitude[(abs(f - hz) > 1) & (abs(f - hz) <= 5)]) for hz in tone}
+    hz = max(tone, key=lambda hz: tone[hz] / (usual[hz] + 1e-9))
+    return hz if tone[hz] > 8 * usual[hz] else None
 
 
 def blank_pacing(signal: np.ndarray) -> np.ndarray:
@@ -79,18 +72,16 @@ def blank_pacing(signal: np.ndarray) -> np.ndarray:
     samples = signal.shape[-1]
     energy = np.mean(apply(signal, high_pass(80, frequencies(samples))) ** 2, axis=0)
     peaks, _ = find_peaks(energy, height=max(60**2, 36 * np.median(energy)), distance=15)
-    total = np.concatenate([[0], np.cumsum(energy)])
+    near = energy[np.clip(peaks[:, None] + np.arange(-15, 16), 0, samples - 1)]
+    spikes = peaks[near[:, 12:19].sum(axis=1) > 0.93 * near.sum(axis=1)]
+    lost = np.unique(np.clip(spikes[:, None] + np.arange(-4, 6), 0, samples - 1))
+    return bridge(signal, np.isin(np.arange(samples), lost)) if lost.size else signal
 
-    def around(reach):
-        return total[np.minimum(peaks + reach + 1, samples)] - total[np.maximum(peaks - reach, 0)]
 
-    spikes = peaks[around(3) > 0.93 * around(15)]
-    if not spikes.size:
-        return signal
-    blank = np.zeros(samples, dtype=bool)
-    blank[np.clip(spikes[:, None] + np.arange(-4, 6), 0, samples - 1)] = True
-    keep, lost = np.flatnonzero(~blank), np.flatnonzero(blank)
+def bridge(signal: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Replace the samples where `lost` ``(samples,)`` of ``(leads, samples)`` by straight lines."""
+    at, keep = np.flatnonzero(lost), np.flatnonzero(~lost)
     filled = signal.copy()
     for lead in filled:
-        lead[lost] = np.interp(lost, keep, lead[keep])
+        lead[at] = np.interp(at, keep, lead[keep])
     return filled

@@ -3,10 +3,10 @@
 import numpy as np
 
 from ecglib import LEADS, RATE_HZ
-from ecglib.signal import fiducials
+from ecglib.signal import fiducials, filters
 
 WINDOW = round(1.25 * RATE_HZ)  # samples of an artefact window
-ONE, TWO, THREE, AVR, AVF, V6 = (LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "aVF", "V6"))
+ONE, TWO, THREE, AVR, V1, V6 = (LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "V1", "V6"))
 
 
 def named(reason: str, leads: np.ndarray) -> list[str]:
@@ -20,17 +20,10 @@ def limb_leads(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def complete(signal: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Rebuild leads that are missing (all NaN) where others tell them.
+    """Rebuild leads of ``(12, samples)`` that are missing (all NaN) where others tell them, and say which.
 
     Limb leads come from I and II; a single missing lead of V2 to V5 is the mean of its neighbours. Other missing
-    leads become zero.
-
-    Returns
-    -------
-    signal : numpy.ndarray
-        ``(12, samples)`` without NaN; a gap within a lead is bridged by a straight line.
-    reasons : list of str
-        ``rebuilt:`` or ``missing:`` with the lead.
+    leads become zero. A gap within a lead is bridged by a straight line.
     """
     gaps = np.isnan(signal)
     if not gaps.any():
@@ -38,13 +31,12 @@ def complete(signal: np.ndarray) -> tuple[np.ndarray, list[str]]:
     missing, rebuilt = gaps.all(axis=1), np.zeros(len(LEADS), dtype=bool)
     signal = signal.copy()
     for i in np.flatnonzero(gaps.any(axis=1) & ~missing):
-        hole = np.flatnonzero(gaps[i])
-        signal[i, hole] = np.interp(hole, np.flatnonzero(~gaps[i]), signal[i, ~gaps[i]])
+        signal[[i]] = filters.bridge(signal[[i]], gaps[i])
     if not missing[[ONE, TWO]].any():
-        rebuilt[THREE : AVF + 1] = missing[THREE : AVF + 1]
-        signal[rebuilt] = limb_leads(signal[ONE], signal[TWO])[rebuilt[THREE : AVF + 1]]
-    chest = np.flatnonzero(missing[AVF + 1 :]) + AVF + 1
-    if len(chest) == 1 and AVF + 1 < chest[0] < V6:
+        rebuilt[THREE:V1] = missing[THREE:V1]
+        signal[rebuilt] = limb_leads(signal[ONE], signal[TWO])[rebuilt[THREE:V1]]
+    chest = np.flatnonzero(missing[V1:]) + V1
+    if len(chest) == 1 and V1 < chest[0] < V6:
         signal[chest] = (signal[chest - 1] + signal[chest + 1]) / 2
         rebuilt[chest] = True
     signal[missing & ~rebuilt] = 0
@@ -84,20 +76,18 @@ def artefacts(signal: np.ndarray) -> np.ndarray:
 def judge(beat: np.ndarray, error: np.ndarray, limb: np.ndarray, known: list[str]) -> list[str]:
     """Say what is wrong with a median `beat` ``(12, 600)`` in µV, given the mean beat of its limb leads ``(6, 600)``.
 
-    A lead is flat if it spans less than 30 µV, and noisy if the standard `error` ``(12,)`` of its median is more than
-    50 µV or an eighth of its span. Leads with a reason in `known` get no second one, and electrodes are only judged on
-    limb leads without one.
+    A lead is flat if it spans less than 30 µV, noisy if the standard `error` ``(12,)`` of its median is over 50 µV or
+    an eighth of its span. A reason in `known` is a lead's only one; electrodes are judged on limb leads without any.
     """
     fine = np.array([not any(k.endswith(f":{lead}") and not k.startswith("rebuilt") for k in known) for lead in LEADS])
     span = np.ptp(beat, axis=1)
     flat = fine & (span < 30) & np.isfinite(error)
     noisy = fine & ~flat & ((error > 50) | (8 * error > span))
-    reasons = named("flat", flat) + named("noisy", noisy)
     fine &= ~flat & ~noisy
-    if fine[: AVF + 1].all():
-        wrong = contradictions(limb)
-        reasons += wrong or (["limb_swap"] if fine[V6] and limb_swap(beat) else [])
-    return reasons
+    wrong = contradictions(limb) if fine[:V1].all() else []
+    if not wrong and fine[:V1].all() and fine[V6] and limb_swap(beat):
+        wrong = ["limb_swap"]
+    return named("flat", flat) + named("noisy", noisy) + wrong
 
 
 def contradictions(limb: np.ndarray) -> list[str]:
@@ -116,18 +106,17 @@ def contradictions(limb: np.ndarray) -> list[str]:
 def limb_swap(beat: np.ndarray) -> bool:
     """Whether arm or leg electrodes were probably mixed up, from the median beat ``(12, 600)``.
 
-    Arms: I runs against V6 from QRS to T with an inverted P wave in I (without P waves: more so, and with a negative
-    QRS). Right arm and left leg: P and QRS point up in aVR while P points down in II. Right arm and right leg: II
-    is all but flat. An exchange of left arm and left leg mostly looks like an ordinary axis and isn't told.
+    Arms: I runs against V6 from QRS to T, and P in I is inverted (without P: more so, and QRS in I is negative). Right
+    arm and left leg: P and QRS point up in aVR, P down in II. Right arm and right leg: II is all but flat. An exchange
+    of left arm and left leg mostly looks like an ordinary axis and isn't told.
     """
-    p_on, _, p_off, q, _, j, _, _ = fiducials.overall(beat[None])[0]
-    if np.isnan(q) or np.isnan(j):
-        return False
     if np.ptp(beat[TWO]) < 0.1 * min(np.ptp(beat[ONE]), np.ptp(beat[THREE])):
         return True
-    qrs = beat[:, int(q) : int(j) + 1].mean(axis=1) - beat[:, int(q)]
-    one, six = beat[ONE, int(q) : int(j) + 180], beat[V6, int(q) : int(j) + 180]
+    one, six, qrs = beat[ONE, 275:505], beat[V6, 275:505], beat[:, 275:326].mean(axis=1) - beat[:, 275]
     agree = one @ six / max(np.linalg.norm(one) * np.linalg.norm(six), 1e-9)
+    if agree >= -0.3 and qrs[AVR] <= 0:
+        return False  # most recordings: no need to look for P
+    p_on, _, p_off = fiducials.overall(beat[None])[0, :3]
     if np.isnan(p_on):
         return bool(agree < -0.7 and qrs[ONE] < 0)
     p = beat[:, int(p_on) : int(p_off) + 1].mean(axis=1) - beat[:, int(p_on)]
