@@ -93,7 +93,7 @@ def entity_bomb(data, rng):
 def wrong_xml(data, rng):
     root = rng.choice(["restingecgdata", "RestingECG", "AnnotatedECG", "ECG", "html"])
     tags = re.findall(rb"<(\w+)", data[:3000]) or [b"Waveform", b"component", b"series"]
-    depth = rng.choice([1, 30, 5000, 200_000])
+    depth = rng.choice([1, 30, 5000, 40_000, 200_000])
     tag = rng.choice(tags).decode()
     return (
         f"<{root}>" + f"<{tag}>" * depth + "x" + f"</{tag}>" * rng.choice([depth, depth - 1]) + f"</{root}>"
@@ -168,7 +168,8 @@ def damaged_files(folder, count, seed):
             path.with_suffix(".dat").write_bytes(samples if which == "header" else damage(samples, rng))
             data = data if which == "samples" else damage(data, rng)
         else:
-            data = damage(data, rng)
+            data, whole_data = damage(data, rng), data
+            data = data if data != whole_data else flipped(data, rng)  # a damage that found nothing to change
         path.write_bytes(data)
         made.append((damage.__name__, path))
     return made

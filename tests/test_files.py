@@ -185,10 +185,18 @@ def test_hostile_files_get_one_sentence(tmp_path, name, content, message):
     assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
 
 
+def test_a_wfdb_lead_with_samples_marked_invalid_is_missing(tmp_path):
+    units = UNITS.copy()
+    units[LEADS.index("V2"), 40:60] = -32768
+    signal, _ = read_recording(recordings.write_wfdb(tmp_path / "a", units))
+    assert np.isnan(signal[7]).all()
+    np.testing.assert_allclose(np.delete(signal, 7, axis=0), np.delete(TRUTH, 7, axis=0), atol=0.01)
+
+
 def test_absent_and_oversized_files(tmp_path):
-    with pytest.raises(ReadError, match=r"a.csv: there is no such file"):
+    with pytest.raises(ReadError, match=r"a.csv: no such file"):
         read_recording(tmp_path / "a.csv")
-    with pytest.raises(ReadError, match="there is no such file"):
+    with pytest.raises(ReadError, match="no such file"):
         read_recording(tmp_path)
     with open(tmp_path / "b.csv", "wb") as file:
         file.truncate(reading.MAX_BYTES + 1)
@@ -451,7 +459,7 @@ def test_beats_that_are_not_as_described_are_refused(tmp_path):
             open_source(settings(tmp_path / "all.npy", table=table, beats_unit=unit), 42)
 
     refuse(truth[:, [0, 1, 2, 4, 3, 5, *range(6, 12)]], "contradict each other; their order must be I II III aVR")
-    refuse(np.roll(truth, 100, axis=2), "R peak of the beats lies near 400; it must be sample 300")
+    refuse(np.roll(truth, 100, axis=2), "beats peak near sample 400; their R peak must be at 300")
     refuse(truth[:, :, :400], r"\(5, 12, 400\), but \(n, 12, 600\) is needed")
     refuse(np.array([{}] * 5), "can't be read as beats")
 
@@ -495,6 +503,14 @@ def test_sixty_fuzzed_files(tmp_path):
     table = fuzz_files.fuzz(tmp_path, 60, seed=1)
     assert set(table.outcome) <= {"read", "refused"}, table[~table.outcome.isin(["read", "refused"])].to_string()
     assert len(table) == 60 and (table.outcome == "refused").sum() >= 30
+
+
+@pytest.mark.slow
+def test_a_huge_count_of_channels_stays_within_memory(tmp_path):
+    path = recordings.write_philips(tmp_path / "a.xml", UNITS)
+    path.write_text(path.read_text().replace("allocated>16<", "allocated>2000000000<"))
+    with pytest.raises(ReadError, match=r"a.xml: .*(MemoryError|TimeoutError)"):
+        read_recording(path)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 Nothing is guessed: a row that can't be used is rejected by name with its reason, and the others become the cohort.
 """
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
+from ecglib.execute import sha256
 from ecglib.sources import ReadError, Source, SourceError
 from ecglib.sources.reading import MICROVOLT, SPAN_UV, read_recording
 
@@ -33,18 +33,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     500 Hz, R peak at sample 300: one file each (.npy, or a format of recordings), or `settings.folder` names one file
     of all: .npy ``(n, 12, 600)`` in the order of the table, or .npz of such ``beats`` and their ``record_id``.
 
-    Parameters
-    ----------
-    settings : ecglib.params.FilesCohort
-    seed : int
-        Not used: nothing is drawn.
-    data_dir : path, optional
-        Stands in for `settings.folder`.
-
-    Raises
-    ------
-    SourceError
-        If folder, table or a column is absent, no positive is left, or the beats are not as described.
+    `data_dir` stands in for `settings.folder`; `seed` is not used. Raises `SourceError` if folder, table or a column
+    is absent, no positive is left, or the beats are not as described.
     """
     folder = paths.find(settings.folder if data_dir is None else data_dir)
     found = [p for p in (paths.find(settings.table), folder / settings.table) if p.is_file()]
@@ -69,8 +59,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         reason = reason.mask((reason == "") & bad, why)
     names = table.record_id.mask(table.record_id == "", "row " + (table.index + 2).astype(str))
     rejected = pd.DataFrame({"record_id": names, "reason": reason})[reason != ""].drop_duplicates(ignore_index=True)
-    site = table.site.mask(table.site == "", "unknown")
-    records = table.assign(site=site, age=age, sex=sex, label=table.label.map(LABEL))
+    records = table.assign(site=table.site.replace("", "unknown"), age=age, sex=sex, label=table.label.map(LABEL))
     usable = records[reason == ""].astype({"label": int}).reset_index(drop=True)
     counts = {"in the table": _count(records), "usable rows": _count(usable), "files without a row": {"ecgs": spare}}
     if not usable.label.any():
@@ -79,18 +68,12 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     read = Reader(folder.parent if in_one else folder, settings.beats_unit)
     if settings.beats_unit:
         _check_beats(usable, read)
-    version = f"table {hashlib.sha256(found[0].read_bytes()).hexdigest()[:12]}"
-    kind, meaning = settings.label_kind, settings.label_meaning
-    return Source(
-        settings.name, version, kind, meaning, usable, read, counts, rejected, settings.beats_unit is not None
-    )
+    version, told = f"table {sha256(found[0])[:12]}", (settings.label_kind, settings.label_meaning)
+    return Source(settings.name, version, *told, usable, read, counts, rejected, bool(settings.beats_unit))
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read the table's `COLUMNS` as stripped text, '' where nothing is given; the record's name may come from its path.
-
-    Raises `SourceError` if it can't be read or lacks a column that is needed.
-    """
+    """Read the table's `COLUMNS` as stripped text, '' where nothing is given; a path may give the record its name."""
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path).convert_dtypes()  # whole numbers lose their .0
@@ -180,19 +163,18 @@ class Reader:
 
 def _check_beats(records: pd.DataFrame, read: Reader) -> None:
     """Refuse beats with their leads in another order or R peak elsewhere, which nothing later would show."""
-    beats = []
+    misfits, peaks = [], []
     for row in records.iloc[:: max(1, len(records) // 100)].itertuples():
         with suppress(ReadError):
-            beats.append(read(row)[0])
-    beats = np.reshape(beats, (-1, *SHAPE))
-    one, two, *others = np.moveaxis(beats[:, :6], 1, 0)
-    laws = zip(others, (two - one, -(one + two) / 2, one - two / 2, two - one / 2), strict=True)
-    misfit = [np.linalg.norm(x - law, axis=1) / (np.linalg.norm(law, axis=1) + 1) for x, law in laws]
-    if len(beats) and np.median(misfit, axis=1).max() > 0.5:
+            beat = read(row)[0]
+            one, two = beat[:2]
+            law = np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2])
+            misfits.append((np.linalg.norm(beat[2:6] - law, axis=1) / (np.linalg.norm(law, axis=1) + 1)).max())
+            peaks.append(np.square(beat - np.median(beat, axis=1, keepdims=True)).sum(axis=0).argmax())
+    if peaks and np.median(misfits) > 0.5:
         raise SourceError(f"The limb leads of the beats contradict each other; their order must be {' '.join(LEADS)}")
-    power = np.square(beats - np.median(beats, axis=2, keepdims=True)).sum(axis=1)
-    if len(beats) and abs(peak := np.median(power.argmax(axis=1)) - R_SAMPLE) > 30:
-        raise SourceError(f"The R peak of the beats lies near {peak + R_SAMPLE:.0f}; it must be sample {R_SAMPLE}")
+    if peaks and abs(np.median(peaks) - R_SAMPLE) > 30:
+        raise SourceError(f"The beats peak near sample {np.median(peaks):.0f}; their R peak must be at {R_SAMPLE}")
 
 
 def _count(records: pd.DataFrame) -> dict[str, int]:

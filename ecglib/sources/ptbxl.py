@@ -6,7 +6,6 @@ Likelihoods of statements are not used: in PTB-XL a likelihood of 0 means "not s
 Wagner et al., "PTB-XL, a large publicly available electrocardiography dataset", Scientific Data 7:154, 2020.
 """
 
-import hashlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
 from ecglib import LEADS, RATE_HZ, paths
+from ecglib.execute import sha256
 from ecglib.sources import ReadError, Source, SourceError
 
 BASE_URL = "https://physionet.org/files/ptb-xl/1.0.3/"
@@ -41,20 +41,10 @@ LEAD_LINE = re.compile(r"^(\S+)\.dat 16 (\d+\.?\d*)(?:\((-?\d+)\))?/mV 16 -?\d+ 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
     """Open PTB-XL with a proxy label; all three labels of `LABELS` are columns of its records.
 
-    Parameters
-    ----------
-    settings : ecglib.params.PtbxlCohort
-    seed : int
-        Fixes which negatives are drawn when `settings.prevalence` is set.
-    data_dir : path, optional
-        Folder in PhysioNet's layout (1.0.1 or 1.0.3), only read. None: ``data/ptb-xl`` of the project, into which
-        the files that are needed and absent are downloaded.
-
-    Raises
-    ------
-    SourceError
-        If a table can't be used, no positive is left, the prevalence can't be reached, a download fails, or files are
-        absent and `settings.allow_missing_records` is false.
+    `seed` fixes which negatives are drawn for `settings.prevalence`. `data_dir` is a folder in PhysioNet's layout
+    (1.0.1 or 1.0.3) and only read; None is ``data/ptb-xl`` of the project, into which what is absent is downloaded.
+    Raises `SourceError` if a table can't be used, no positive is left, the prevalence can't be reached, a download
+    fails, or files are absent and `settings.allow_missing_records` is false.
     """
     folder = paths.find(data_dir) if data_dir is not None else paths.DATA / "ptb-xl"
     if data_dir is None:
@@ -246,7 +236,7 @@ def download(folder: Path, names: list[str]) -> None:
             pass  # the first failure ends the loop and cancels what has not begun
 
 
-def _fetch(session: requests.Session, folder: Path, name: str, sha256: str | None) -> None:
+def _fetch(session: requests.Session, folder: Path, name: str, digest: str | None) -> None:
     """Download one file, going on from what an earlier try left (pooch would begin again)."""
     part = folder / f"{name}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +255,7 @@ def _fetch(session: requests.Session, folder: Path, name: str, sha256: str | Non
         except (requests.RequestException, OSError) as error:
             problem = error
             continue
-        if sha256 is None or hashlib.sha256(part.read_bytes()).hexdigest() == sha256:
+        if digest is None or sha256(part) == digest:
             part.replace(folder / name)
             return
         part.unlink()

@@ -60,9 +60,7 @@ def read_recording(path: str | Path, shortest: float = 2.0) -> tuple[np.ndarray,
     try:
         size = path.stat().st_size if path.is_file() else -1
         if not 0 < size <= MAX_BYTES:
-            raise ReadError(
-                "there is no such file" if size < 0 else "larger than 64 MB" if size else "the file is empty"
-            )
+            raise ReadError("no such file" if size < 0 else "larger than 64 MB" if size else "the file is empty")
         with bounded(MAX_SECONDS, MAX_MEMORY):
             text = path.suffix.lower() in (".csv", ".tsv", ".txt")
             return _twelve(_read_csv(path) if text else _read_format(path), shortest)
@@ -75,23 +73,22 @@ def read_recording(path: str | Path, shortest: float = 2.0) -> tuple[np.ndarray,
 
 @contextmanager
 def bounded(seconds: int, memory: int):
-    """Bound time (`TimeoutError`; in a main thread) and added memory in bytes (`MemoryError`; on Linux) of a block."""
+    """Bound time (`TimeoutError`) and, on Linux, added bytes (`MemoryError`) of a block that runs in a main thread."""
 
     def stop(*_):
         raise TimeoutError(f"reading takes more than {seconds} s")
 
     with ExitStack() as undo:
-        with suppress(ImportError, OSError, ValueError):
+        with suppress(ImportError, AttributeError, OSError, ValueError):  # ValueError: not in a main thread
+            undo.callback(signals.signal, signals.SIGALRM, signals.signal(signals.SIGALRM, stop))
+            undo.callback(signals.setitimer, signals.ITIMER_REAL, 0)
+            signals.setitimer(signals.ITIMER_REAL, seconds, 1)  # again every second, should a library catch it
             import resource
 
             limits = resource.getrlimit(resource.RLIMIT_AS)
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + memory, limits[1]))
             undo.callback(resource.setrlimit, resource.RLIMIT_AS, limits)
-        with suppress(AttributeError, ValueError):
-            undo.callback(signals.signal, signals.SIGALRM, signals.signal(signals.SIGALRM, stop))
-            undo.callback(signals.setitimer, signals.ITIMER_REAL, 0)
-            signals.setitimer(signals.ITIMER_REAL, seconds, 1)  # again every second, should a library catch it
         yield
 
 
@@ -106,7 +103,7 @@ def _read_format(path: Path) -> list[tuple[str, np.ndarray, str, float]]:
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            leads = FileParser.parse(path, units="uV").leads
+            record = FileParser.parse(path, units="uV")
     except UnsupportedFormatError:
         if path.suffix.lower() != ".hea":
             raise
@@ -117,7 +114,10 @@ def _read_format(path: Path) -> list[tuple[str, np.ndarray, str, float]]:
     for message in (str(warning.message) for warning in told):
         if DOUBT.search(message):
             raise ReadError(f"can't be trusted ({' '.join(message.split())[:200]})")
-    return [(lead.label, lead.samples, lead.units, lead.sampling_rate) for lead in leads]
+    for lead in record.leads:
+        if lead.label in record.raw_metadata.get("invalid_sample_counts", ()):  # WFDB's mark for "no sample"
+            lead.samples = np.full(len(lead.samples), np.nan)
+    return [(lead.label, lead.samples, lead.units, lead.sampling_rate) for lead in record.leads]
 
 
 def _read_csv(path: Path) -> list[tuple[str, np.ndarray, str, float]]:
