@@ -63,7 +63,7 @@ def find(beats: np.ndarray) -> Fiducials:
 
 
 def overall(x: np.ndarray, guide: np.ndarray = WHOLE, reach: float = np.inf) -> np.ndarray:
-    """Points ``(m, 8)`` of ``(m, leads, 600)``, each within `reach` samples of its `guide` ``(m, 8)``."""
+    """Points ``(m, 8)`` of ``(m, leads, 600)``, near its `guide` ``(m, 8)``: peaks, J and QRS onset within `reach`."""
     points = np.full((len(x), len(POINTS)), np.nan)
     velocity = _rms(np.gradient(gaussian_filter1d(x, 2, axis=-1), axis=-1))
     top = velocity[:, 250:350].max(axis=1, keepdims=True)
@@ -90,7 +90,7 @@ def overall(x: np.ndarray, guide: np.ndarray = WHOLE, reach: float = np.inf) -> 
     sought = (np.abs(guide[:, 1:2] - T) <= reach) & (q - 140 <= T) & (q - 12 >= T)
     sought &= last + 0.55 * (R_SAMPLE - last) <= T
     points[:, 0:3] = _wave(before - before[..., -1:], 4, sought, 35, 30, least=11)
-    points[top[:, 0] <= 0] = np.nan
+    points[(top <= 0) | (np.abs(points - guide) > 2 * reach)] = np.nan
     return np.clip(points - LATE, 0, BEAT_SAMPLES - 1)
 
 
