@@ -4,6 +4,7 @@ import json
 import sys
 
 from ecglib import paths
+from ecglib.learning_rates import grid_runs
 from ecglib.models import REGISTRY
 from ecglib.params import StudyError, find_study, load_study
 
@@ -23,6 +24,19 @@ def section(*names):
     """The parts of the study that a step depends on: when they change, it runs again."""
     told = STUDY.model_dump()
     return json.dumps({name: told[name] for name in names}, sort_keys=True)
+
+
+def options(model):
+    return STUDY.models[model].model_dump_json()
+
+
+def grid(*_):
+    return [f"{OUT}/grid/{m}/{rate:g}/rotation_{k}/run.json" for m, rate, k in grid_runs(STUDY)]
+
+
+def choice(wildcards):
+    tried = STUDY.learning_rates
+    return [f"{OUT}/04_learning_rate/run.json"] if tried and wildcards.model in tried.grid else []
 
 
 def runs(models):
@@ -63,14 +77,51 @@ rule folds:
         RUN + f" 02_folds --study {FILE} > {{log}} 2>&1"
 
 
-rule network:
+rule grid:
     input:
         rules.folds.output,
         "notebooks/05_train_network.ipynb",
     output:
+        f"{OUT}/grid/{{model}}/{{rate}}/rotation_{{rotation}}/run.json",
+    params:
+        lambda w: section("training", "seed", "threads_per_run") + options(w.model),
+    log:
+        f"{OUT}/logs/05_grid_{{model}}_{{rate}}_{{rotation}}.log",
+    wildcard_constraints:
+        model="|".join(NETWORKS),
+        rotation=r"\d+",
+    threads: STUDY.threads_per_run
+    resources:
+        gpu=1,
+    shell:
+        RUN + f" 05_train_network --study {FILE} --set model={{wildcards.model}} --set rotation={{wildcards.rotation}}"
+        f" --set learning_rate={{wildcards.rate}} --folder {OUT}/grid/{{wildcards.model}}/{{wildcards.rate}}"
+        f"/rotation_{{wildcards.rotation}} > {{log}} 2>&1"
+
+
+rule learning_rate:
+    input:
+        grid,
+        "notebooks/04_learning_rate.ipynb",
+    output:
+        f"{OUT}/04_learning_rate/run.json",
+    params:
+        section("learning_rates"),
+    log:
+        f"{OUT}/logs/04_learning_rate.log",
+    shell:
+        RUN + f" 04_learning_rate --study {FILE} > {{log}} 2>&1"
+
+
+rule network:
+    input:
+        rules.folds.output,
+        choice,
+        "notebooks/05_train_network.ipynb",
+    output:
         f"{OUT}/runs/{{model}}/rotation_{{rotation}}/run.json",
     params:
-        lambda w: section("training", "seed", "threads_per_run") + STUDY.models[w.model].model_dump_json(),
+        lambda w: section("training", "seed", "threads_per_run") + options(w.model),
     log:
         f"{OUT}/logs/05_{{model}}_{{rotation}}.log",
     wildcard_constraints:

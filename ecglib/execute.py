@@ -232,6 +232,16 @@ def summary(study) -> str:
     return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {folder.relative_to(paths.ROOT)}/*/"])
 
 
+def _scalar(text: str) -> int | float | str:
+    """Read a parameter's value as a whole number, a number, or else as text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line: run one notebook of a study; returns 0, or 1 with one sentence on what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m ecglib.execute", description=main.__doc__)
@@ -250,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
             key, separator, value = item.partition("=")
             if not separator:
                 raise StudyError(f"--set {item} has no '=': write NAME=VALUE")
-            parameters[key] = int(value) if value.lstrip("-").isdigit() else value
+            parameters[key] = _scalar(value)
         run_notebook(given.notebook, parameters, given.folder or paths.step_folder(study.name, given.notebook))
     except StudyError as error:
         print(error, file=sys.stderr)

@@ -94,11 +94,19 @@ class Training(Closed):
     stream: bool = Field(False, description="read batches from the memory map: for cohorts larger than memory")
 
 
+class LearningRates(Closed):
+    """A grid of learning rates, and the rule that chooses from it (paper, section II.B)."""
+
+    grid: dict[str, tuple[Annotated[float, Field(gt=0, le=1)], ...]] = Field(min_length=1)
+    rule: Literal["mean", "per_rotation"] = Field("mean", description="see `ecglib.learning_rates.choose`")
+    rotations: tuple[int, ...] | None = Field(None, description="of the grid, with rule `mean`; None: the study's")
+
+
 class Model(Closed):
     """One model of a study; the key it stands under names it in tables, runs and predictions."""
 
     network: str | None = Field(None, description="registered model; None: the key itself")
-    learning_rate: float | None = Field(None, gt=0, le=1)
+    learning_rate: float | None = Field(None, gt=0, le=1, description="None: chosen from the grid")
     normalisation: Literal["lead_zscore", "millivolt"] | None = Field(None, description="None: that of `training`")
     options: dict[str, bool | int | float | str] = Field(default_factory=dict, description="options of the model")
 
@@ -116,8 +124,6 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
             known = entry.options[option]
             if value not in known and not (str in known and isinstance(value, str)):
                 raise ValueError(f"models.{key}.options.{option}: {value!r} is not one of {known}")
-        if entry.kind == "network" and model.learning_rate is None:
-            raise ValueError(f"models.{key}: learning_rate is missing; give it, for example 1.0e-5")
     return models
 
 
@@ -148,6 +154,7 @@ class Study(Closed):
     signal: Signal = Signal()
     folds: Folds = Folds()
     training: Training = Training()
+    learning_rates: LearningRates | None = None
     models: Models
     selected_model: str = "ecg_smart_net"
     statistics: Statistics = Statistics()
@@ -155,12 +162,20 @@ class Study(Closed):
 
     @model_validator(mode="after")
     def _fits_together(self):
-        for rotation in self.folds.rotations or ():
+        tried = self.learning_rates
+        for rotation in [*(self.folds.rotations or ()), *((tried and tried.rotations) or ())]:
             if not 0 <= rotation < self.folds.count:
                 raise ValueError(
-                    f"folds.rotations: {rotation} is not a rotation of {self.folds.count} folds "
+                    f"rotations: {rotation} is not a rotation of {self.folds.count} folds "
                     f"(allowed: 0 to {self.folds.count - 1})"
                 )
+        for key in tried.grid if tried else ():
+            if key not in self.models:
+                raise ValueError(f"learning_rates.grid: '{key}' is not in models{nearest(key, self.models)}")
+        for key, model in self.models.items():
+            chosen = tried and key in tried.grid
+            if REGISTRY[model.network or key].kind == "network" and not chosen and model.learning_rate is None:
+                raise ValueError(f"models.{key}: learning_rate is missing; give it, or a grid in learning_rates.grid")
         if self.selected_model not in self.models:
             raise ValueError(
                 f"selected_model: '{self.selected_model}' is not in models{nearest(self.selected_model, self.models)}"

@@ -6,6 +6,7 @@ Layout below the project root (or below ``ECGLIB_HOME``, if that is set)::
     data/cohorts/<source>-<key>/            beats.npy, records.parquet, cohort.json
     outputs/<study>/<notebook>/             what a notebook made: notebook.ipynb, tables, figures, run.json
     outputs/<study>/runs/<model>/rotation_<k>/   one trained model
+    outputs/<study>/grid/<model>/<learning rate>/rotation_<k>/   one trained for the choice of the learning rate
     outputs/reference/<study>/              the same, committed to be read
 """
 
@@ -45,3 +46,15 @@ def step_folder(study: str, step: str) -> Path:
 def run_folder(study: str, model: str, rotation: int) -> Path:
     """Folder of one trained model, for example ``outputs/demo/runs/ecg_smart_net/rotation_3``."""
     return OUTPUTS / study / "runs" / model / f"rotation_{rotation}"
+
+
+def grid_folder(study: str, model: str, learning_rate: float, rotation: int) -> Path:
+    """Folder of one run of the learning-rate grid, for example ``outputs/x/grid/mayo_alvd/0.001/rotation_0``."""
+    return OUTPUTS / study / "grid" / model / f"{learning_rate:g}" / f"rotation_{rotation}"
+
+
+def run_folders(study: str, model: str, rotation: int, learning_rate: float, of_grid: bool) -> tuple[Path, list[Path]]:
+    """Return where a run belongs, and where else the same run may lie finished: the grid, the reference results."""
+    run, grid = run_folder(study, model, rotation), grid_folder(study, model, learning_rate, rotation)
+    places = [REFERENCE / place.relative_to(OUTPUTS) for place in (run, grid)]
+    return (grid, [run, *places]) if of_grid else (run, [grid, *places])

@@ -1,6 +1,8 @@
 """Finished runs of a study: what models predicted, how they learned, what they cost."""
 
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,50 @@ def read_run(folder: Path) -> dict:
         if not there.is_file() or sha256(there) != expected:
             raise RunError(f"{there} is missing or not the file that the run wrote (SHA-256 differs)")
     return facts | {"folder": folder}
+
+
+def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]]:
+    """Take over a finished run that has the same identity, from another place or machine, instead of doing it again.
+
+    Parameters
+    ----------
+    identity : dict
+        From `ecglib.trainer.run_identity`.
+    sources : list of Path
+        Run folders to look at, in order; one that isn't there is passed over.
+    folder : Path
+        Receives predictions, history and, where they are there, weights.
+
+    Returns
+    -------
+    facts : dict or None
+        What ``run.json`` said, with ``taken_from``; None if no source fits.
+    refused : list of str
+        A sentence for each source that is there but doesn't fit.
+    """
+    refused = []
+    for source in sources:
+        if not (source / "run.json").is_file():
+            continue
+        try:
+            facts = read_run(source)
+        except RunError as error:
+            refused.append(str(error))
+            continue
+        then, now = facts["identity"], json.loads(json.dumps(identity))
+        if differs := [f"{key}: {then.get(key)!r} → {now.get(key)!r}" for key in now if then.get(key) != now[key]]:
+            refused.append(f"{source} is another run: {'; '.join(differs)}")
+            continue
+        for name in facts["files"]:
+            if (source / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source / name, folder / name)
+        own = {"environment", "files", "seconds", "folder"}
+        taken = {"folder": str(source), "environment": facts["environment"]}
+        return {k: v for k, v in facts.items() if k not in own} | {
+            "taken_from": facts.get("taken_from", taken)
+        }, refused
+    return None, refused
 
 
 def load_runs(study) -> Runs:

@@ -23,9 +23,10 @@ from tqdm import tqdm
 from ecglib import metrics
 from ecglib.dataset import BeatBank, undersampled_batches
 from ecglib.folds import rotate
+from ecglib.learning_rates import learning_rate_of
 from ecglib.models import REGISTRY, build_model, label
 
-EVALUATION_BATCH = 128
+EVALUATION_BATCH = 32  # larger ones are slower on a CPU and take more memory
 
 
 class TrainingError(RuntimeError):
@@ -50,7 +51,7 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
         "model": model,
         "network": entry.network or model,
         "options": entry.options,
-        "learning_rate": learning_rate or entry.learning_rate,
+        "learning_rate": learning_rate or learning_rate_of(study, model, rotation),
         "rotation": rotation,
         "folds": study.folds.count,
         "seed": study.seed,
