@@ -4,6 +4,7 @@ import json
 import sys
 
 from ecglib import paths
+from ecglib.cohort import code_files
 from ecglib.learning_rates import grid_runs
 from ecglib.models import REGISTRY
 from ecglib.params import StudyError, find_study, load_study
@@ -51,6 +52,7 @@ rule all:
 
 rule cohort:
     input:
+        [str(file.relative_to(paths.ROOT)) for file in code_files()],
         "notebooks/00_cohort.ipynb",
     output:
         f"{OUT}/00_cohort/run.json",

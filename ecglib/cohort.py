@@ -192,14 +192,18 @@ def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(by)
 
 
+def code_files() -> list[Path]:
+    """Code that decides what a cohort holds: a change of it builds the cohort again."""
+    here = Path(__file__).parent
+    return sorted([*here.glob("signal/*.py"), *here.glob("sources/*.py"), Path(__file__)])
+
+
 def _made_from(source: Source, signal) -> dict:
     """Hashes of what a cohort is made from: the listed records, the settings, and the code that reads and filters."""
-    here = Path(__file__).parent
-    code = sorted([*here.glob("signal/*.py"), *here.glob("sources/*.py"), Path(__file__)])
     return {
         "records": hashlib.sha256(source.records.to_csv(index=False).encode()).hexdigest(),
         "signal": signal.model_dump(),
-        "code": hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest(),
+        "code": hashlib.sha256(b"".join(file.read_bytes() for file in code_files())).hexdigest(),
     }
 
 

@@ -107,7 +107,7 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source / name, folder / name)
         own = {"environment", "files", "seconds", "folder"}
-        taken = {"folder": str(source), "environment": facts["environment"]}
+        taken = {"folder": os.path.relpath(source, paths.ROOT), "environment": facts["environment"]}
         return {k: v for k, v in facts.items() if k not in own} | {
             "taken_from": facts.get("taken_from", taken)
         }, refused
