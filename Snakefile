@@ -147,8 +147,10 @@ rule after_cohort:
         f"{OUT}/logs/{{step}}.log",
     wildcard_constraints:
         step="01_data_exploration|03_models",
+    params:
+        given=lambda w: f"--set data_dir={DATA_DIR}" if w.step == "01_data_exploration" else "",
     shell:
-        RUN + f" {{wildcards.step}} --study {FILE} > {{log}} 2>&1"
+        RUN + f" {{wildcards.step}} --study {FILE} {{params.given}} > {{log}} 2>&1"
 
 
 rule after_training:

@@ -25,6 +25,8 @@ from pathlib import Path
 from ecglib import paths
 from ecglib.params import StudyError, find_study, load_study, nearest
 
+# Large buffers go back to the system when a batch of another size follows: half the memory of a run, at little cost.
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "captum")
 
 
@@ -190,6 +192,7 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     executed = folder / "notebook.ipynb"
     with tempfile.TemporaryDirectory(prefix="nb") as runtime:  # short: a socket's path has at most 107 characters
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        os.environ.update({name: os.environ.get(name, value) for name, value in MEMORY.items()})
         try:
             papermill.execute_notebook(
                 notebook,
