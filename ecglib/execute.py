@@ -176,6 +176,7 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     StudyError
         If the notebook or a parameter is unknown, or a cell failed; the failed notebook stays in ``<final>.partial``.
     """
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without, and its grammar takes a second to build
     import papermill
     from traitlets.config import Config
 
