@@ -68,7 +68,7 @@ def per_rotation(predictions: pd.DataFrame, thresholds: dict | None = None) -> p
     """Metrics of every run: ``model, rotation, split``, its counts, and the metrics of `bootstrap`."""
     rows = []
     for key, run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
-        table = _sums(run.assign(patient=0), thresholds and thresholds[key[:2]], 1)
+        table = _sums(run.assign(patient=0), thresholds[key[:2]] if thresholds else None, 1)
         row = dict(zip(("model", "rotation", "split"), key, strict=True))
         row |= {"records": len(run), "patients": run["patient_id"].nunique(), "positives": run["label"].sum()}
         rows.append(row | {name: value[0] for name, value in _evaluate(*table, np.ones((1, 1))).items()})
@@ -88,7 +88,7 @@ class Bootstrap:
     draws: dict[str, np.ndarray]
 
 
-def bootstrap(predictions: pd.DataFrame, draws: int = 2000, seed: int = 42, thresholds: dict | None = None):
+def bootstrap(predictions, draws: int = 2000, seed: int = 42, thresholds: dict | None = None) -> Bootstrap:
     """Draw patients with replacement, the same in all models and rotations, and compute every metric again.
 
     Takes the predictions of one split, from `check_predictions`, and returns a `Bootstrap` with ``auc,
@@ -103,7 +103,7 @@ def bootstrap(predictions: pd.DataFrame, draws: int = 2000, seed: int = 42, thre
         raise ValueError("A bootstrap needs the predictions of one split; choose validation or test")
     code, names = pd.factorize(predictions["patient_id"])
     groups = dict(list(predictions.assign(patient=code).groupby(["model", "rotation"], sort=False, observed=True)))
-    tables = [_sums(run, thresholds and thresholds[key], names.size) for key, run in groups.items()]
+    tables = [_sums(run, thresholds[key] if thresholds else None, names.size) for key, run in groups.items()]
     generator, weights = np.random.default_rng(seed), np.ones((names.size, 1))
     parts, left = [[_evaluate(*table, weights) for table in tables]], draws
     while left > 0:  # in portions that bound the memory; the draws don't depend on their size
@@ -174,7 +174,7 @@ def interval(estimate: float, draws: np.ndarray, patients, confidence: float = 0
     """
     known, patients = draws[~np.isnan(draws)], np.maximum(patients, 2)
     values = dict.fromkeys(("low", "high", "se", "p"), np.nan)
-    if known.size >= FEWEST and not np.isnan(estimate):
+    if known.size >= 20 and not np.isnan(estimate):
         finest = 1 / (known.size + 1)
 
         def z_below(value):  # normal score of the share of draws below a value, a tie counting one half
@@ -269,7 +269,10 @@ def subgroups(predictions: pd.DataFrame, groups: pd.DataFrame, metric: str = "au
         row = {"group": column, "level": level, "records": len(part), "patients": part["patient_id"].nunique()}
         row |= {"positives": part["label"].sum(), "estimate": np.nan, "low": np.nan, "high": np.nan}
         patients = part.groupby("label")["patient_id"].nunique()
-        if patients.reindex([0, 1]).min() >= FEWEST and (part.groupby("rotation")["label"].nunique() == 2).all():
+        if (
+            patients.reindex([0, 1], fill_value=0).min() >= FEWEST
+            and (part.groupby("rotation")["label"].nunique() == 2).all()
+        ):
             found = intervals(bootstrap(part, draws, seed)).set_index("metric").loc[metric]
             row |= found[["estimate", "low", "high"]]
         rows.append(row)
