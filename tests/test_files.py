@@ -205,15 +205,16 @@ def test_absent_and_oversized_files(tmp_path):
 
 
 def test_time_and_memory_of_a_read_are_bounded():
-    begin = time.perf_counter()
-    with pytest.raises(TimeoutError, match="more than 1 s"), reading.bounded(1, 10**9):
+    begin = time.process_time()  # what is bounded is computing, so that a busy machine refuses no file
+    with pytest.raises(TimeoutError, match="more than 1 s of computing"), reading.bounded(1, 10**9):
         while True:
             pass
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     with pytest.raises(MemoryError), reading.bounded(30, 10**8):
         np.ones(3 * 10**7)
     assert np.ones(3 * 10**7).nbytes > 10**8  # the limit is gone
-    time.sleep(1.2)  # and so is the timer
+    while time.process_time() - begin < 4:  # and so is the timer
+        pass
 
 
 def test_a_thread_can_read_too(tmp_path):

@@ -73,16 +73,16 @@ def read_recording(path: str | Path, shortest: float = 2.0) -> tuple[np.ndarray,
 
 @contextmanager
 def bounded(seconds: int, memory: int):
-    """Bound time (`TimeoutError`) and, on Linux, added bytes (`MemoryError`) of a block that runs in a main thread."""
+    """Bound computing time (`TimeoutError`) and, on Linux, added bytes (`MemoryError`) of a block in a main thread."""
 
     def stop(*_):
-        raise TimeoutError(f"reading takes more than {seconds} s")
+        raise TimeoutError(f"reading takes more than {seconds} s of computing")
 
     with ExitStack() as undo:
         with suppress(ImportError, AttributeError, OSError, ValueError):  # ValueError: not in a main thread
-            undo.callback(signals.signal, signals.SIGALRM, signals.signal(signals.SIGALRM, stop))
-            undo.callback(signals.setitimer, signals.ITIMER_REAL, 0)
-            signals.setitimer(signals.ITIMER_REAL, seconds, 1)  # again every second, should a library catch it
+            undo.callback(signals.signal, signals.SIGPROF, signals.signal(signals.SIGPROF, stop))
+            undo.callback(signals.setitimer, signals.ITIMER_PROF, 0)
+            signals.setitimer(signals.ITIMER_PROF, seconds, 1)  # again every second, should a library catch it
             import resource
 
             limits = resource.getrlimit(resource.RLIMIT_AS)
