@@ -10,16 +10,15 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.inspection import permutation_importance
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from ecglib.metrics import average_precision
 from ecglib.models import build_model
 from ecglib.params import nearest
 
@@ -140,28 +139,33 @@ def predict(model: Pipeline, features: pd.DataFrame) -> np.ndarray:
 
 def save(model: Pipeline, file: str | Path) -> None:
     """Save a fitted model with skops: no pickle, nothing runs when it is loaded."""
+    import skops.io  # seconds to import: it brings torch
+
     skops.io.dump(model, file)
 
 
 def load(file: str | Path) -> Pipeline:
     """Load a model written by `save`; a file with any other type in it is refused."""
+    import skops.io
+
     unknown = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED))
     if unknown:
         raise ValueError(f"{Path(file).name} holds {unknown[0]}, which no tabular model has: it isn't loaded")
     return skops.io.load(file, trusted=TRUSTED)
 
 
-def permutation(model: Pipeline, features, label, seed: int = 42, repeats: int = 5) -> pd.DataFrame:
+def permutation(model: Pipeline, features, label, columns=None, seed: int = 42, repeats: int = 5) -> pd.DataFrame:
     """Permutation importance on rows that the model hasn't seen: fall of average precision when a column is shuffled.
 
-    Returns ``feature, importance, sd`` (of the repeats), most important first.
+    Returns ``feature, importance, sd`` (of the repeats), most important first; `columns` limits it to some.
     """
-    columns = list(model.feature_names_in_)
-    found = permutation_importance(
-        model, features[columns], label, scoring="average_precision", n_repeats=repeats, random_state=seed
-    )
-    table = pd.DataFrame({"feature": columns, "importance": found.importances_mean, "sd": found.importances_std})
-    return table.sort_values("importance", ascending=False, ignore_index=True)
+    rng, before = np.random.default_rng(seed), average_precision(label, predict(model, features))
+    rows = []
+    for column in model.feature_names_in_ if columns is None else columns:
+        shuffled = (features.assign(**{column: rng.permutation(features[column])}) for _ in range(repeats))
+        falls = [before - average_precision(label, predict(model, table)) for table in shuffled]
+        rows.append({"feature": column, "importance": np.mean(falls), "sd": np.std(falls)})
+    return pd.DataFrame(rows).sort_values("importance", ascending=False, ignore_index=True)
 
 
 def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
