@@ -40,11 +40,11 @@ test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
 
 lint: $(READY)  ## ruff on code and notebooks, and notebooks without outputs
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
-	$(PYTHON) -m nbstripout --verify --extra-keys "metadata.language_info" notebooks/*.ipynb
+	$(PYTHON) -m nbstripout --verify --keep-id --extra-keys "metadata.language_info" notebooks/*.ipynb
 
 format: $(READY)  ## let ruff and nbstripout tidy up
 	$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .
-	$(PYTHON) -m nbstripout --extra-keys "metadata.language_info" notebooks/*.ipynb
+	$(PYTHON) -m nbstripout --keep-id --extra-keys "metadata.language_info" notebooks/*.ipynb
 
 lab: $(READY)  ## JupyterLab on localhost, with its token
 	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=.
