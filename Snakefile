@@ -7,7 +7,7 @@ from ecglib import paths
 from ecglib.cohort import code_files
 from ecglib.learning_rates import grid_runs
 from ecglib.models import REGISTRY
-from ecglib.params import StudyError, find_study, load_study
+from ecglib.params import Study, StudyError, find_study, load_study
 
 try:
     STUDY = load_study(config["study"])
@@ -17,6 +17,9 @@ except StudyError as error:
 FILE = str(find_study(config["study"]))
 DATA_DIR = str(paths.find(config["data_dir"])) if config.get("data_dir") else ""
 OUT = f"outputs/{STUDY.name}"
+WAVEFORMS = isinstance(STUDY, Study)  # else a study of published feature tables: one notebook
+ROTATIONS = STUDY.rotations if WAVEFORMS else ()
+STEPS = ("01_data_exploration", "03_models", "07_comparison", "08_selected_model", "09_saliency")
 NETWORKS = [m for m, s in STUDY.models.items() if REGISTRY[s.network or m].kind == "network"]
 RUN = f"{sys.executable} -m ecglib.execute"
 
@@ -24,7 +27,7 @@ RUN = f"{sys.executable} -m ecglib.execute"
 def section(*names):
     """The parts of the study that a step depends on: when they change, it runs again."""
     told = STUDY.model_dump()
-    return json.dumps({name: told[name] for name in names}, sort_keys=True)
+    return json.dumps({name: told.get(name) for name in names}, sort_keys=True)
 
 
 def options(model):
@@ -32,22 +35,21 @@ def options(model):
 
 
 def grid(*_):
-    return [f"{OUT}/grid/{m}/{rate:g}/rotation_{k}/run.json" for m, rate, k in grid_runs(STUDY)]
+    return [f"{OUT}/grid/{m}/{rate:g}/rotation_{k}/run.json" for m, rate, k in (grid_runs(STUDY) if WAVEFORMS else ())]
 
 
 def choice(wildcards):
-    tried = STUDY.learning_rates
+    tried = WAVEFORMS and STUDY.learning_rates
     return [f"{OUT}/04_learning_rate/run.json"] if tried and wildcards.model in tried.grid else []
 
 
 def runs(models):
-    return [f"{OUT}/runs/{m}/rotation_{k}/run.json" for m in models for k in STUDY.rotations]
+    return [f"{OUT}/runs/{m}/rotation_{k}/run.json" for m in models for k in ROTATIONS]
 
 
 rule all:
     input:
-        [f"{OUT}/{step}/run.json" for step in (
-            "01_data_exploration", "03_models", "07_comparison", "08_selected_model", "09_saliency")],
+        [f"{OUT}/{step}/run.json" for step in (STEPS if WAVEFORMS else ("11_omi_features",))],
 
 
 rule cohort:
@@ -90,7 +92,7 @@ rule grid:
     log:
         f"{OUT}/logs/05_grid_{{model}}_{{rate}}_{{rotation}}.log",
     wildcard_constraints:
-        model="|".join(NETWORKS),
+        model="|".join(NETWORKS) or "none",
         rotation=r"\d+",
     threads: STUDY.threads_per_run
     resources:
@@ -127,7 +129,7 @@ rule network:
     log:
         f"{OUT}/logs/05_{{model}}_{{rotation}}.log",
     wildcard_constraints:
-        model="|".join(NETWORKS),
+        model="|".join(NETWORKS) or "none",
         rotation=r"\d+",
     threads: STUDY.threads_per_run
     resources:
@@ -167,3 +169,19 @@ rule after_training:
         step="07_comparison|08_selected_model|09_saliency",
     shell:
         RUN + f" {{wildcards.step}} --study {FILE} > {{log}} 2>&1"
+
+
+rule omi_features:
+    input:
+        "notebooks/11_omi_features.ipynb",
+        "ecglib/sources/omi_features.py",
+        "ecglib/tabular.py",
+    output:
+        f"{OUT}/11_omi_features/run.json",
+    params:
+        section("omi_features", "models", "seed", "statistics"),
+    log:
+        f"{OUT}/logs/11_omi_features.log",
+    threads: workflow.cores
+    shell:
+        RUN + f" 11_omi_features --study {FILE} --set data_dir={DATA_DIR} > {{log}} 2>&1"
