@@ -96,7 +96,7 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     qrs = gain * Rotation.from_rotvec(turn_qrs).apply(NORMAL_QRS + 70 * lobe_noise)
     duration = 97 + 5 * male + 6 * wide
     t = Rotation.from_rotvec(turn_t + turn_qrs / 3).apply(NORMAL_T) * gain**0.5
-    t = t * np.exp(0.28 * t_size - 0.12 * old + 0.08 * t_again) * (1.1 if male else 0.85) + vague_t
+    t = t * np.exp(0.25 * t_size - 0.12 * old + 0.08 * t_again) * (1.1 if male else 0.85) + vague_t
     st, pr_segment, t_power = NORMAL_ST + 0.08 * male * t + vague_st, np.zeros(3), 2.0
     pr, qt = 158 + 20 * pr_dev + 6 * old, 420 + 16 * qt_dev + 8 * (not male) - 1.75 * (row.heart_rate - 60)
 
@@ -117,7 +117,7 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
         strain = qrs[2:4].mean(0) * np.array([1, 0.6, 1])
         t, st = 0.35 * t - (0.12 + 0.25 * u[1]) * strain, st - (0.05 + 0.09 * u[1]) * strain
     elif row.mimic == "early repolarisation":
-        t, t_power = t * (1.25 + 0.4 * u[0]), 1.2
+        t, t_power = t * (1.15 + 0.35 * u[0]), 1.2
         st = st + (70 + 110 * u[1]) * np.array([0.55, 0.40, -0.72])
     elif row.mimic == "pericarditis":
         st = st + (90 + 110 * u[0]) * np.array([0.68, 0.62, -0.35])
@@ -138,7 +138,7 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
         if row.culprit == "LAD":  # before the first diagonal: superior; around the apex: inferior
             wall[1] += 0.8 * (u[3] - 0.6)
         elif row.culprit == "RCA":  # right ventricle: to the front; posterior wall: to the back
-            wall[2] += 0.9 * (u[3] - 0.6)
+            wall[2] += 0.7 * (u[3] - 0.5)
         else:  # from inferolateral to high lateral and posterior
             wall[1] -= 0.9 * u[3]
         wall = Rotation.from_rotvec(turn_injury).apply(wall / np.linalg.norm(wall))
