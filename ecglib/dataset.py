@@ -97,7 +97,8 @@ def undersampled_batches(labels: np.ndarray, batch_size: int, generator: torch.G
     """Batches of one epoch, the majority undersampled within each batch (paper, section II.B).
 
     All training ECGs are shuffled and cut into batches; of each, every positive is kept, as many negatives are drawn
-    without replacement, and the result is shuffled. A batch without positives is skipped; the last, short one is kept.
+    without replacement, and the result is shuffled. A batch without positives is skipped; the last, short one is kept,
+    unless it holds a single ECG, which batch norm can't take.
     So each epoch sees new negatives, and a batch of 128 at 9 % positives holds about 23 ECGs.
 
     Parameters
@@ -118,7 +119,7 @@ def undersampled_batches(labels: np.ndarray, batch_size: int, generator: torch.G
     batches = []
     for cut in torch.randperm(len(labels), generator=generator).split(batch_size):
         positive, negative = cut[labels[cut] == 1], cut[labels[cut] == 0]
-        if len(positive) == 0:
+        if len(positive) == 0 or len(cut) == 1:
             continue
         drawn = negative[torch.randperm(len(negative), generator=generator)[: len(positive)]]
         both = torch.cat([positive, drawn])
