@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import expit
+from tqdm import tqdm
 
 from ecglib import folds, metrics, statistics
 
@@ -74,7 +75,7 @@ def simulate(studies: int, draws: int, patients: int, count: int, rotations: int
     skills = {"A": skill, "B": np.roll(skill, rotations // 2)}
     area, precision = np.mean([truth(value) for value in skill], axis=0)
     true = {"auc": area, "average_precision": precision, "score": metrics.combine(area, precision)}
-    for number in range(studies):
+    for number in tqdm(range(studies), desc="studies", mininterval=10):
         predictions = study(generator, patients, count, rotations, skills)
         yield true, statistics.bootstrap(predictions, draws, seed=number), predictions
 
