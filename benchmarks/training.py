@@ -9,7 +9,6 @@ the same ECGs in the same batches. GFLOP/s count three passes of the forward's o
 
 import argparse
 import multiprocessing
-import statistics
 import time
 
 import numpy as np
@@ -86,7 +85,7 @@ def seconds(work):
 def matrix_product_rate(size=1536):
     """GFLOP/s of a float32 matrix product on this machine, with the threads in use."""
     a, b = torch.rand(size, size), torch.rand(size, size)
-    return 2 * size**3 / statistics.median(seconds(lambda: a @ b) for _ in range(5)) / 1e9
+    return 2 * size**3 / np.median([seconds(lambda: a @ b) for _ in range(5)]) / 1e9
 
 
 def measure(name, threads, ecgs, repeats, quiet=False):
@@ -102,7 +101,7 @@ def measure(name, threads, ecgs, repeats, quiet=False):
     rates, seen = {}, {"train": sum(map(len, batches)), "validate": ecgs}
     for kind, both in sides(name, device, beats, labels, batches).items():
         took = [[seconds(work) for work in both] for _ in range(repeats + 1)][1:]  # the first one warms up
-        rates[kind] = [seen[kind] / statistics.median(column) for column in zip(*took, strict=True)]
+        rates[kind] = [seen[kind] / np.median(column) for column in zip(*took, strict=True)]
         if not quiet:
             plain, ours = rates[kind]
             passes = 3 if kind == "train" else 1

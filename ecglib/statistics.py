@@ -167,7 +167,7 @@ def interval(estimate: float, draws: np.ndarray, patients, confidence: float = 0
     `patients` is the effective number of the scarcer class in each rotation. Bias-corrected (Efron, J Am Stat Assoc
     1987;82:171–185) since average precision is biased upwards in small folds, and again in draws from them; not
     (`unbias`) for a difference of two models, where the bias cancels and correcting only adds noise. Chosen by
-    ``benchmarks/coverage.py``.
+    ``benchmarks/interval_coverage.py``.
 
     Returns ``estimate, low, high, se, p``, where p is the level whose interval just reaches 0 but at least
     2/(draws + 1), and ``undefined``, the number of draws left out (NaN).

@@ -7,7 +7,7 @@ have a closed form (an integral for the latter). The truth that an interval must
 these values: performance of the trained networks on all patients there could be. The two models hold the same skills
 in another order of rotations, so they are equally good, and a paired test at 5 % should reject in 5 % of studies.
 
-    python benchmarks/coverage.py --studies 1000 --draws 400
+    python benchmarks/interval_coverage.py --studies 1000 --draws 400
 """
 
 import argparse
