@@ -35,7 +35,7 @@ def options(model):
 
 
 def grid(*_):
-    return [f"{OUT}/grid/{m}/{rate:g}/rotation_{k}/run.json" for m, rate, k in (grid_runs(STUDY) if WAVEFORMS else ())]
+    return [f"{OUT}/grid/{m}/{rate:g}/rotation_{k}.done" for m, rate, k in (grid_runs(STUDY) if WAVEFORMS else ())]
 
 
 def choice(wildcards):
@@ -44,7 +44,7 @@ def choice(wildcards):
 
 
 def runs(models):
-    return [f"{OUT}/runs/{m}/rotation_{k}/run.json" for m in models for k in ROTATIONS]
+    return [f"{OUT}/runs/{m}/rotation_{k}.done" for m in models for k in ROTATIONS]
 
 
 rule all:
@@ -81,12 +81,14 @@ rule folds:
         RUN + f" 02_folds --study {FILE} > {{log}} 2>&1"
 
 
+# Snakemake removes a job's outputs before the job starts; so for a run that is a mark beside its folder, and notebook 05
+# can take over what is finished in it.
 rule grid:
     input:
         rules.folds.output,
         "notebooks/05_train_network.ipynb",
     output:
-        f"{OUT}/grid/{{model}}/{{rate}}/rotation_{{rotation}}/run.json",
+        touch(f"{OUT}/grid/{{model}}/{{rate}}/rotation_{{rotation}}.done"),
     params:
         lambda w: section("training", "seed", "threads_per_run") + options(w.model),
     log:
@@ -123,7 +125,7 @@ rule network:
         choice,
         "notebooks/05_train_network.ipynb",
     output:
-        f"{OUT}/runs/{{model}}/rotation_{{rotation}}/run.json",
+        touch(f"{OUT}/runs/{{model}}/rotation_{{rotation}}.done"),
     params:
         lambda w: section("training", "seed", "threads_per_run") + options(w.model),
     log:
