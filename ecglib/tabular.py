@@ -5,6 +5,7 @@ given to `fit`. Features are a data frame, one row per ECG, NaN where a feature 
 by name.
 """
 
+import hashlib
 from pathlib import Path
 
 import joblib
@@ -19,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from ecglib.metrics import average_precision
-from ecglib.models import build_model
+from ecglib.models import REGISTRY, build_model
 from ecglib.params import nearest
 
 PRUNING = ("n_estimators", "min_samples_split", "min_samples_leaf", "ccp_alpha", "min_impurity_decrease")
@@ -90,6 +91,18 @@ def gradient_boosting(seed: int = 42) -> Pipeline:
         random_state=seed,
     )
     return Pipeline([("classify", trees)])
+
+
+def run_identity(study, model: str, rotation: int, cohort) -> dict:
+    """Everything that decides what a tabular model of a study predicts; a run with another identity is another run."""
+    tabular = [key for key, entry in study.models.items() if REGISTRY[entry.network or key].kind == "tabular"]
+    if model not in tabular:
+        raise ValueError(f"Study {study.name} has no tabular model '{model}'{nearest(model, tabular)}")
+    entry, here = study.models[model], Path(__file__).parent
+    code = b"".join((here / file).read_bytes() for file in ("features.py", "signal/fiducials.py", "tabular.py"))
+    told = {"model": model, "network": entry.network or model, "options": entry.options, "rotation": rotation}
+    told |= {"folds": study.folds.count, "seed": study.seed, "threads": study.threads_per_run, "cohort": cohort.key}
+    return told | {"code": hashlib.sha256(code).hexdigest()[:16]}
 
 
 def fit(name, features, label, options=None, seed: int = 42, patients=None, threads: int = 1) -> Pipeline:

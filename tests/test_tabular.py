@@ -1,5 +1,8 @@
 """Tabular models: nothing leaks from rows that were not given, and a saved model is data, not code."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +13,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ecglib import tabular
 from ecglib.models import REGISTRY, build_model
+from ecglib.params import Study
 
 MODELS = [
     ("random_forest", {"setting": "nature_medicine_2023"}),
@@ -153,3 +157,17 @@ def test_shap_values_add_up_to_the_prediction(table):
     ):
         rest = output - tabular.shap_values(model, features).sum(axis=1)
         np.testing.assert_allclose(rest, rest.iloc[0], atol=1e-6)
+
+
+def test_a_runs_identity_tells_what_decides_its_predictions():
+    base = {"title": "t", "cohort": {"source": "synthetic", "records": 240}, "selected_model": "random_forest"}
+    models = {"random_forest": {}, "later": {"network": "random_forest", "options": {"setting": "ecg_smart_2024"}}}
+    models["mayo_alvd"] = {"learning_rate": 1e-3}
+    study = Study.model_validate({"name": "x", **base, "models": models})
+    cohort = SimpleNamespace(key="abc")
+    one, other = (tabular.run_identity(study, key, 1, cohort) for key in ("random_forest", "later"))
+    assert other["network"] == "random_forest" and other["options"] == {"setting": "ecg_smart_2024"}
+    assert one != other and json.loads(json.dumps(one)) == one
+    assert tabular.run_identity(study, "later", 1, SimpleNamespace(key="abd")) != other
+    with pytest.raises(ValueError, match="no tabular model 'mayo_alvd'"):
+        tabular.run_identity(study, "mayo_alvd", 0, cohort)
