@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from ecglib import metrics, paths
-from ecglib.params import load_study
+from ecglib.params import StudyError, load_study
 from ecglib.sources import SourceError
 from ecglib.sources import omi_features as omi
 
@@ -26,6 +26,31 @@ def made_up():
 @pytest.fixture(scope="module")
 def published(real_data):
     return omi.open_tables(STUDY.omi_features, real_data / "omi-features")
+
+
+# ------------------------------------------------------------------ the study file
+
+
+@pytest.mark.parametrize(
+    ("was", "put", "said"),
+    [
+        ("  url:", "  urll:", "omi_features.urll is not a known key; did you mean 'url'?"),
+        (
+            "threads_per_run:",
+            "threads_per_runs:",
+            "threads_per_runs is not a known key; did you mean 'threads_per_run'?",
+        ),
+        ("gradient_boosting", "gradient_bosting", "did you mean 'gradient_boosting'?"),
+        ("nature_medicine_2023", "nature_medicine", "'nature_medicine' is not one of"),
+        ("f0f0ee99", "", "omi_features.derivation_sha256"),
+    ],
+)
+def test_a_wrong_study_file_is_refused_by_key(tmp_path, was, put, said):
+    text = (paths.PARAMS / "omi_features.yaml").read_text()
+    assert was in text
+    (tmp_path / "omi_features.yaml").write_text(text.replace(was, put))
+    with pytest.raises(StudyError, match=re.escape(said)):
+        load_study(tmp_path / "omi_features.yaml")
 
 
 # ------------------------------------------------------------------ reading
