@@ -35,23 +35,8 @@ T_REFERENCE = np.array([[0.30, 0.10, -0.95]])
 """Direction of spatialTaxisDev in (X, Y, Z): what fits the published tables best, which don't tell theirs."""
 
 WITHOUT_T = (
-    "HR",
-    "PR",
-    "QRSd",
-    "QRS_",
-    "mfp",
-    "txz",
-    "RN",
-    "JN",
-    "pctR",
-    "pctJ",
-    "J_",
-    "MI",
-    "qdur",
-    "ramp",
-    "vat",
-    "st80",
-)
+    "HR", "PR", "QRSd", "QRS_", "mfp", "txz", "RN", "JN", "pctR", "pctJ", "J_", "MI", "qdur", "ramp", "vat", "st80",
+)  # fmt: skip
 """How the names of features begin that need no T wave."""
 
 WAVE_UV = 20  # a smaller deflection is neither a Q nor an R wave; with no larger one in any lead there is no T wave

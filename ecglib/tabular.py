@@ -61,13 +61,9 @@ def random_forest(setting: str = "nature_medicine_2023", seed: int = 42) -> Pipe
     if setting not in FOREST_SETTINGS:
         raise ValueError(f"The random forest has no setting '{setting}'{nearest(setting, FOREST_SETTINGS)}")
     forest = RandomForestClassifier(
-        criterion="entropy",
-        max_features="log2",
-        max_samples=0.75,
-        class_weight="balanced_subsample",
-        random_state=seed,
-        **FOREST_SETTINGS[setting],
-    )
+        criterion="entropy", max_features="log2", max_samples=0.75, class_weight="balanced_subsample",
+        random_state=seed, **FOREST_SETTINGS[setting],
+    )  # fmt: skip
     if setting == "nature_medicine_2023":
         forest = CalibratedClassifierCV(forest, method="isotonic", cv=CALIBRATION_FOLDS)
     imputer = SimpleImputer(strategy="most_frequent", keep_empty_features=True)
@@ -81,15 +77,9 @@ def gradient_boosting(seed: int = 42) -> Pipeline:
     the paper. Early stopping is off: scikit-learn would draw its validation rows without regard to patients.
     """
     trees = HistGradientBoostingClassifier(
-        learning_rate=0.05,
-        max_iter=200,
-        max_leaf_nodes=15,
-        min_samples_leaf=10,
-        max_features=0.15,
-        l2_regularization=5.0,
-        early_stopping=False,
-        random_state=seed,
-    )
+        learning_rate=0.05, max_iter=200, max_leaf_nodes=15, min_samples_leaf=10, max_features=0.15,
+        l2_regularization=5.0, early_stopping=False, random_state=seed,
+    )  # fmt: skip
     return Pipeline([("classify", trees)])
 
 

@@ -1,7 +1,7 @@
 """Real OMI outcomes: the two feature tables published with Al-Zaiti et al. 2023, read, made comparable, analysed.
 
 The tables have no licence. They are read where they lie or fetched from their public place, never stored in the
-repository; what leaves this module for a figure or table is a count, a share, a mean or an interval. Counts below
+repository; only counts, shares, means and intervals leave this module for a figure or table. Counts below
 `SMALLEST_CELL` are suppressed, predictions stay in memory, and fitted trees are not saved.
 
 Al-Zaiti SS et al. Machine learning for ECG diagnosis and risk stratification of occlusion myocardial infarction.
@@ -167,9 +167,8 @@ def _count(number: int) -> str:
 
 def published_split(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split the derivation table into training and test part as the published notebook does."""
-    return train_test_split(
-        tables.derivation, test_size=TEST_SHARE, stratify=tables.derivation[LABEL], random_state=SPLIT_SEED
-    )
+    table = tables.derivation
+    return train_test_split(table, test_size=TEST_SHARE, stratify=table[LABEL], random_state=SPLIT_SEED)
 
 
 def evaluate(models: dict, train: pd.DataFrame, tests: dict, seed: int) -> pd.DataFrame:
