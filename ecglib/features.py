@@ -113,7 +113,9 @@ def _chunk(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
     flat = np.ptp(x, axis=2) == 0  # a lead that isn't there
     for k, lead in enumerate(LEADS):
         table.loc[flat[:, k], [name for name in NAMES if name.endswith(f"_{lead}")]] = np.nan
-    several = [name for name in NAMES[3:] if name.rpartition("_")[2] not in LEADS and name not in ("JTc", "TpTe")]
+    table.loc[flat[:, :3].any(axis=1), ["mfpQRSaxis", "fpTaxis"]] = np.nan
+    alone = {"HR", "PR", "QRSd", "JTc", "TpTe", "mfpQRSaxis", "fpTaxis"}
+    several = [name for name in NAMES if name.rpartition("_")[2] not in LEADS and name not in alone]
     table.loc[flat[:, EIGHT].any(axis=1), several] = np.nan
     return table
 

@@ -202,7 +202,9 @@ def test_a_flat_lead_leaves_what_needs_it_missing():
     beat[LEADS.index("V3")] = 0
     f = one(beat)
     assert np.isnan(f.st80_V3) and np.isnan(f.tamp_V3) and np.isnan(f.Tamp) and np.isnan(f.T_PCAratio)
-    assert f[["st80_V2", "tamp_II", "QRSd", "PR", "JTc", "TpTe"]].notna().all()
+    assert f[["st80_V2", "tamp_II", "QRSd", "PR", "JTc", "TpTe", "mfpQRSaxis", "fpTaxis"]].notna().all()
+    beat[LEADS.index("II")] = 0
+    assert one(beat)[["mfpQRSaxis", "fpTaxis", "tamp_II"]].isna().all()
 
 
 def test_a_beat_does_not_depend_on_its_neighbours():
