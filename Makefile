@@ -36,7 +36,7 @@ reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
 
 test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
 	$(PYTHON) -m pytest -m "not slow"
-	$(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout 120 --nbval-cell-timeout 300 notebooks
+	ECGLIB_OFFLINE=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout 120 --nbval-cell-timeout 300 notebooks
 
 lint: $(READY)  ## ruff on code and notebooks, and notebooks without outputs
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

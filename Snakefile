@@ -20,6 +20,7 @@ OUT = f"outputs/{STUDY.name}"
 WAVEFORMS = isinstance(STUDY, Study)  # else a study of published feature tables: one notebook
 ROTATIONS = STUDY.rotations if WAVEFORMS else ()
 STEPS = ("01_data_exploration", "03_models", "07_comparison", "08_selected_model", "09_saliency")
+TABULAR = [m for m, s in STUDY.models.items() if REGISTRY[s.network or m].kind == "tabular"]
 NETWORKS = [m for m, s in STUDY.models.items() if REGISTRY[s.network or m].kind == "network"]
 RUN = f"{sys.executable} -m ecglib.execute"
 
@@ -138,6 +139,29 @@ rule network:
         gpu=1,
     shell:
         RUN + f" 05_train_network --study {FILE} --set model={{wildcards.model}} --set rotation={{wildcards.rotation}}"
+        f" --folder {OUT}/runs/{{wildcards.model}}/rotation_{{wildcards.rotation}} > {{log}} 2>&1"
+
+
+rule forest:
+    input:
+        rules.folds.output,
+        "notebooks/06_random_forest.ipynb",
+        "ecglib/features.py",
+        "ecglib/features.csv",
+        "ecglib/tabular.py",
+        "ecglib/signal/fiducials.py",
+    output:
+        touch(f"{OUT}/runs/{{model}}/rotation_{{rotation}}.done"),
+    params:
+        lambda w: section("seed", "threads_per_run") + options(w.model),
+    log:
+        f"{OUT}/logs/06_{{model}}_{{rotation}}.log",
+    wildcard_constraints:
+        model="|".join(TABULAR) or "none",
+        rotation=r"\d+",
+    threads: STUDY.threads_per_run
+    shell:
+        RUN + f" 06_random_forest --study {FILE} --set model={{wildcards.model}} --set rotation={{wildcards.rotation}}"
         f" --folder {OUT}/runs/{{wildcards.model}}/rotation_{{wildcards.rotation}} > {{log}} 2>&1"
 
 
