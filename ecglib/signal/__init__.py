@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from ecglib import LEADS, R_SAMPLE, RATE_HZ
 from ecglib.params import Signal
-from ecglib.signal import beats, filters, quality
+from ecglib.signal import beats, fiducials, filters, quality
 
 MIN_BEATS = 3  # fewer make no median
 FEW_BEATS = 5  # fewer are flagged
@@ -136,7 +136,10 @@ def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def average(signal: np.ndarray, artefact: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Take the median over the beats at `r`, each minus its PQ median, leaving out artefacts lead by lead.
+    """Take the median over the beats at `r`, leaving out artefacts lead by lead; zero is the level before the QRS.
+
+    Each beat is taken minus the median of its samples 200 to 275, which one beat's noise moves least; but P may lie in
+    them, so the median beat is then moved to its mean from 20 to 4 ms before the QRS, the reference of ST levels.
 
     A beat is left out of a lead where it touches an artefact or lies three times as far from the median as is usual.
     Returned are the median beat ``(12, 600)``, zero in a lead of which nothing is left; the standard deviation of the
@@ -153,4 +156,6 @@ def average(signal: np.ndarray, artefact: np.ndarray, r: np.ndarray) -> tuple[np
     left = np.sum(~np.isnan(cut[..., 0]), axis=0)
     squares = np.nansum(np.mean((cut - beat)[..., beats.SHAPE] ** 2, axis=-1), axis=0)
     spread = np.sqrt(np.where(left > 0, squares / np.maximum(left, 1), np.inf))
-    return np.nan_to_num(beat).astype(np.float32), spread, 1.25 * spread / np.sqrt(np.maximum(left, 1))
+    beat = np.nan_to_num(beat)
+    beat = np.where(left[:, None] > 0, beat - fiducials.level_before_qrs(beat), 0)
+    return beat.astype(np.float32), spread, 1.25 * spread / np.sqrt(np.maximum(left, 1))

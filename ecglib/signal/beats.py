@@ -10,7 +10,7 @@ from ecglib.signal import filters
 
 REFRACTORY = 100  # samples in which no second beat can follow
 MARGIN = 30  # samples around a detection in which its R peak lies
-PQ = slice(200, 275)  # samples of a beat whose median is its zero
+PQ = slice(200, 275)  # samples of a beat whose median is its zero before averaging
 SHAPE = slice(200, 400)  # samples on which beats are compared
 
 

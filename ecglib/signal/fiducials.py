@@ -65,12 +65,7 @@ def find(beats: np.ndarray) -> Fiducials:
 def overall(x: np.ndarray, guide: np.ndarray = WHOLE, reach: float = np.inf) -> np.ndarray:
     """Points ``(m, 8)`` of ``(m, leads, 600)``, near its `guide` ``(m, 8)``: peaks, J and QRS onset within `reach`."""
     points = np.full((len(x), len(POINTS)), np.nan)
-    velocity = _rms(np.gradient(gaussian_filter1d(x, 2, axis=-1), axis=-1))
-    top = velocity[:, 250:350].max(axis=1, keepdims=True)
-    floor = 2 * np.percentile(velocity[:, 150:420], 15, axis=1)[:, None]
-    r = np.nan_to_num(guide[:, 4:5], nan=R_SAMPLE)
-    on = 599 - _settles((velocity < np.maximum(0.05 * top, floor))[:, ::-1], 599 - r + 4)
-    off = _settles(velocity < np.maximum(0.07 * top, floor), r + 4)
+    on, off, velocity, top = _complex(x, np.nan_to_num(guide[:, 4:5], nan=R_SAMPLE))
     on = np.where(np.abs(on - guide[:, 3]) <= reach, on, np.nan)
     off = np.where(np.abs(off - guide[:, 5]) <= reach, off, np.nan)
     q = np.nan_to_num(on, nan=R_SAMPLE - 25)[:, None]
@@ -92,6 +87,23 @@ def overall(x: np.ndarray, guide: np.ndarray = WHOLE, reach: float = np.inf) -> 
     points[:, 0:3] = _wave(before - before[..., -1:], 4, sought, 35, 30, least=11)
     points[(top <= 0) | (np.abs(points - guide) > 2 * reach)] = np.nan
     return np.clip(points - LATE, 0, BEAT_SAMPLES - 1)
+
+
+def _complex(x: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Where the QRS complexes around `r` ``(m, 1)`` begin and end, NaN if never; their velocity, and its peaks."""
+    velocity = _rms(np.gradient(gaussian_filter1d(x, 2, axis=-1), axis=-1))
+    top = velocity[:, 250:350].max(axis=1, keepdims=True)
+    floor = 2 * np.percentile(velocity[:, 150:420], 15, axis=1)[:, None]
+    on = 599 - _settles((velocity < np.maximum(0.05 * top, floor))[:, ::-1], 599 - r + 4)
+    return on, _settles(velocity < np.maximum(0.07 * top, floor), r + 4), velocity, top
+
+
+def level_before_qrs(beat: np.ndarray) -> np.ndarray:
+    """Mean of each lead of ``(12, 600)`` from 20 to 4 ms before the QRS complex, ``(12, 1)``; 0 if none begins."""
+    on = _complex(beat[None], np.full((1, 1), R_SAMPLE))[0][0] - LATE[3]
+    if not on >= 10:
+        return np.zeros((len(beat), 1), dtype=beat.dtype)
+    return beat[:, int(on) - 10 : int(on) - 1].mean(axis=1, keepdims=True)
 
 
 def _rms(x: np.ndarray) -> np.ndarray:
