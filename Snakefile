@@ -201,11 +201,12 @@ rule omi_features:
     input:
         "notebooks/11_omi_features.ipynb",
         "ecglib/sources/omi_features.py",
+        "ecglib/features.csv",
         "ecglib/tabular.py",
     output:
         f"{OUT}/11_omi_features/run.json",
     params:
-        section("omi_features", "models", "seed", "statistics"),
+        section("omi_features", "models", "seed", "threads_per_run", "statistics"),
     log:
         f"{OUT}/logs/11_omi_features.log",
     threads: workflow.cores

@@ -49,7 +49,8 @@ def clipped(signal: np.ndarray) -> np.ndarray:
     At least 0.5 % of the samples, three or more of them in a row, hold exactly the lead's highest or lowest value, and
     that value is far out: more than 50 µV and twice the lead's interquartile range from its median.
     """
-    low, middle, high = np.sort(signal, axis=1)[:, (np.array([1, 2, 3]) * signal.shape[1]) // 4].T
+    quarters = np.array([1, 2, 3]) * signal.shape[1] // 4
+    low, middle, high = np.partition(signal, quarters, axis=1)[:, quarters].T
     flags = np.zeros(len(signal), dtype=bool)
     for extreme in (signal.max(axis=1), signal.min(axis=1)):
         at = signal == extreme[:, None]
@@ -119,5 +120,5 @@ def limb_swap(beat: np.ndarray) -> bool:
     p_on, _, p_off = fiducials.overall(beat[None])[0, :3]
     if np.isnan(p_on):
         return bool(agree < -0.7 and qrs[ONE] < 0)
-    p = beat[:, int(p_on) : int(p_off) + 1].mean(axis=1) - beat[:, int(p_on)]
+    p = beat[:, int(p_on) : int(max(p_on, p_off)) + 1].mean(axis=1) - beat[:, int(p_on)]
     return bool((agree < -0.3 and p[ONE] < -5) or (p[AVR] > 5 and p[TWO] < -5 and qrs[AVR] > 0))
