@@ -36,6 +36,7 @@ RECORDS = pa.DataFrameSchema(
     strict=False,
 )
 CHUNK = 32  # records a worker takes at once
+FEW = 300  # records for which one more process isn't worth its start
 
 
 class CohortError(ValueError):
@@ -96,7 +97,8 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
     kept, columns, rejected = [], [], []
     with open(aside / "beats.npy", "wb") as file:
         _write_header(file, len(rows))
-        results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs)
+        few = -(-len(rows) // FEW)  # processes take seconds to start
+        results = Parallel(n_jobs=min(workers, few), return_as="generator", batch_size=1)(jobs)
         bar = tqdm(
             results, total=len(chunks), desc="median beats", unit="chunk", mininterval=2, ncols=100, file=sys.stdout
         )
