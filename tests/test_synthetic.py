@@ -87,7 +87,7 @@ def test_any_size_by_one_number(size, prevalence):
 def test_truth_says_what_the_beat_shows(rows):
     for row in rows[:60]:
         beat, injury = true_beat(row, SEED), heart_of(row, SEED).leads("injury")
-        on, j80 = (R_SAMPLE + int(ms / 2) for ms in (row.qrs_on, row.qrs_off + 80))
+        on, j80 = (R_SAMPLE + round(ms / 2) for ms in (row.qrs_on, row.qrs_off + 80))
         told = np.array([getattr(row, f"st80_{lead}") for lead in LEADS])
         if row.heart_rate < 90:  # else the neighbouring beat may reach into the baseline
             np.testing.assert_allclose(beat[:, j80] - beat[:, on], told, atol=0.06)
@@ -132,10 +132,10 @@ def test_healthy_beats_look_like_an_ecg(source):
     assert list(median[6:10]) == sorted(median[6:10])  # R grows from V1 to V4
     assert np.median(r[:, V["V1"]] / -s[:, V["V1"]]) < 0.6 and np.median(r[:, V["V6"]] / -s[:, V["V6"]]) > 3
     assert (t[:, [V["II"], V["V4"], V["V5"]]] > 0).mean() > 0.9 and (t[:, V["aVR"]] < 0).mean() > 0.9
-    assert records.qrs_ms.between(70, 112).all() and records.pr_ms.between(90, 230).all()
+    assert records.qrs_ms.between(80, 120).all() and records.pr_ms.between(90, 230).all()
     assert records.qrs_axis.between(-45, 110).mean() > 0.9
     qtc = records.qt_ms + 1.75 * (records.heart_rate - 60)
-    assert qtc.mean() == pytest.approx(408, abs=12)
+    assert qtc.mean() == pytest.approx(420, abs=15)  # as the model says: 420 ms at 60 a minute
 
 
 def test_bundle_branch_block_and_pacing_are_wide(source):

@@ -135,8 +135,8 @@ def truth(row, seed: int) -> dict:
     Returns
     -------
     dict
-        ``p_on, p_off, qrs_on, qrs_off, t_peak, t_off`` in ms after R (NaN without P): where the RMS over the 12
-        leads of that wave alone exceeds 3 % of its maximum, t_peak where that of T and injury is largest; ``pr_ms,
+        ``p_on, p_off, qrs_on, qrs_off, t_peak, t_off`` in ms after R (NaN without P): where that wave begins
+        and ends, t_peak where the RMS over the 12 leads of T and injury is largest; ``pr_ms,
         qrs_ms, qt_ms``; ``qrs_axis, t_axis`` in degrees: frontal direction, from lead I and (II + III)/√3, of the net
         area of the QRS complex and of what follows J + 80 ms; ``st80_<lead>`` in µV: 80 ms after qrs_off against the
         level at qrs_on; ``affected_leads``: those whose injury potential at J + 80 ms is at least half of the largest;
@@ -148,18 +148,20 @@ def truth(row, seed: int) -> dict:
     known = {}
 
     def bounds(*kinds):
-        rms = np.sqrt(np.square(heart.leads(*kinds, course=course)).mean(0))
-        above = TIMES_MS[rms > 0.03 * rms.max()]
-        return (above[0], TIMES_MS[rms.argmax()], above[-1]) if len(above) else (np.nan,) * 3
+        waves = np.isin(heart.kinds, kinds)
+        if not waves.any():
+            return (np.nan,) * 3
+        power = np.square(heart.leads(*kinds, course=course)).sum(0)
+        begin, end = heart.times[waves, 0].min(), heart.times[waves, 3].max()
+        return round(begin, 1), float(TIMES_MS[power.argmax()]), round(end, 1)
 
     known["p_on"], _, known["p_off"] = bounds("P")
     known["qrs_on"], _, known["qrs_off"] = bounds("QRS")
     _, known["t_peak"], known["t_off"] = bounds("T", "injury")
-    known["pr_ms"] = known["qrs_on"] - known["p_on"]
-    known["qrs_ms"] = known["qrs_off"] - known["qrs_on"]
-    known["qt_ms"] = known["t_off"] - known["qrs_on"]
+    for name, (begin, end) in {"pr": ("p_on", "qrs_on"), "qrs": ("qrs_on", "qrs_off"), "qt": ("qrs_on", "t_off")}.items():
+        known[f"{name}_ms"] = round(known[end] - known[begin], 1)
     times = np.array([known["qrs_on"], known["qrs_off"], known["qrs_off"] + 80, known["t_off"]])
-    on, j, j80, end = R_SAMPLE + (times * RATE_HZ / 1000).astype(int)
+    on, j, j80, end = R_SAMPLE + np.round(times * RATE_HZ / 1000).astype(int)
     for wave, part in (("qrs", slice(on, j + 1)), ("t", slice(j80, end + 1))):
         one, two, three = beat[:3, part].sum(1)
         known[f"{wave}_axis"] = round(float(np.degrees(np.arctan2((two + three) / np.sqrt(3), one))), 1)
