@@ -1,0 +1,70 @@
+"""The choice of learning rates: what each rule may see."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_trainer import made_up_cohort
+
+from ecglib import trainer
+from ecglib.folds import build_folds, rotate
+from ecglib.learning_rates import choose
+from ecglib.params import load_study
+
+RATES = (1e-3, 1e-2)
+
+
+def scores_of(cohort, folds, folder, rotations):
+    """Best validation score of each rate and rotation, from real training runs."""
+    rows = []
+    for rotation in rotations:
+        for rate in RATES:
+            identity = trainer.run_identity(load_study("smoke"), "mayo_alvd", rotation, cohort, rate)
+            identity["training"] |= {"epochs": 2, "batch_size": 64}
+            run = folder / f"{rotation}_{rate}"
+            run.mkdir(parents=True)
+            trainer.train(identity, cohort, folds, run)
+            row = {"model": "mayo_alvd", "learning_rate": rate, "rotation": rotation}
+            rows.append(row | {"val_score": pd.read_csv(run / "history.csv").val_score.max()})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """A cohort, and the same with the labels of rotation 0's test fold scrambled."""
+    folder = tmp_path_factory.mktemp("cohorts")
+    cohort = made_up_cohort(folder / "cohort")
+    folds = build_folds(cohort.records, 4, 0)
+    test, labels = rotate(folds, 0)["test"], cohort.records.label.to_numpy().copy()
+    labels[test] = np.random.default_rng(1).permutation(labels[test])
+    assert (labels != cohort.records.label).any()
+    return cohort, dataclasses.replace(cohort, records=cohort.records.assign(label=labels)), folds, folder
+
+
+def test_per_rotation_never_sees_the_test_folds_labels(worlds):
+    cohort, scrambled, folds, folder = worlds
+    honest = scores_of(cohort, folds, folder / "a", [0])
+    other = scores_of(scrambled, folds, folder / "b", [0])
+    pd.testing.assert_frame_equal(honest, other, check_exact=True)
+    pd.testing.assert_frame_equal(choose(honest, "per_rotation"), choose(other, "per_rotation"))
+
+
+def test_the_mean_over_rotations_does_see_them(worlds):
+    """Rotation 0's test fold validates rotation 1: that is the optimism of the paper's rule."""
+    cohort, scrambled, folds, folder = worlds
+    honest, other = (scores_of(c, folds, folder / n, [1]) for c, n in ((cohort, "c"), (scrambled, "d")))
+    assert (honest.val_score != other.val_score).any()
+
+
+def test_rules():
+    scores = pd.DataFrame(
+        [("a", 1e-4, 0, 0.5), ("a", 1e-4, 1, 0.9), ("a", 1e-3, 0, 0.8), ("a", 1e-3, 1, 0.7), ("b", 1e-5, 0, 0.6)],
+        columns=["model", "learning_rate", "rotation", "val_score"],
+    )
+    mean = choose(scores, "mean").set_index("model").learning_rate
+    assert mean["a"] == 1e-3 and mean["b"] == 1e-5  # 0.75 against 0.70
+    each = choose(scores, "per_rotation").set_index(["model", "rotation"]).learning_rate
+    assert each["a", 0] == 1e-3 and each["a", 1] == 1e-4
+    equal = scores.assign(val_score=0.5)
+    assert choose(equal, "mean").set_index("model").learning_rate["a"] == 1e-4, "of equal scores the lower rate wins"
