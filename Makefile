@@ -2,6 +2,8 @@
 STUDY ?= params/demo.yaml
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 DATA_DIR ?=
+ECG ?=
+RUN ?=
 ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -11,12 +13,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
 
-.PHONY: help reproduce test lint lab format clean
+.PHONY: help reproduce explain test lint lab format clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 	@echo
 	@echo "reproduce takes STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)), DATA_DIR=folder with the data"
+	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks that are here))"
 
 # On Linux x86-64 the exact versions of the lock; elsewhere the ranges of pyproject.toml.
 $(READY): requirements.lock pyproject.toml
@@ -33,6 +36,9 @@ reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
 	@$(PYTHON) -m snakemake --quiet rules host progress --cores $(CORES) --rerun-incomplete --keep-going \
 	  --config study="$(STUDY)" data_dir="$(DATA_DIR)" $(ARGS)
 	@$(PYTHON) -m ecglib.execute summary --study "$(STUDY)"
+
+explain: $(READY)  ## explain one ECG on one page: ECG=file RUN=folder of a run, or a study
+	@$(PYTHON) -m ecglib.explain --ecg "$(ECG)" --run "$(RUN)"
 
 test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
 	$(PYTHON) -m pytest -m "not slow"

@@ -159,7 +159,7 @@ rule forest:
     wildcard_constraints:
         model="|".join(TABULAR) or "none",
         rotation=r"\d+",
-    threads: STUDY.threads_per_run
+    threads: 1  # most of its time is spent on one
     shell:
         RUN + f" 06_random_forest --study {FILE} --set model={{wildcards.model}} --set rotation={{wildcards.rotation}}"
         f" --folder {OUT}/runs/{{wildcards.model}}/rotation_{{wildcards.rotation}} > {{log}} 2>&1"

@@ -137,6 +137,10 @@ class Statistics(Closed):
     confidence: Fraction = 0.95
 
 
+Sensitivity = Literal["strict_label", "human_validated", "without_negatives_of_positive_patients"]
+"""Same models, other test records: see `ecglib.subgroups.ANALYSES`."""
+
+
 class Saliency(Closed):
     """Which model is explained, and with how many positives."""
 
@@ -158,6 +162,7 @@ class Study(Closed):
     models: Models
     selected_model: str = "ecg_smart_net"
     statistics: Statistics = Statistics()
+    sensitivity: tuple[Sensitivity, ...] = ()
     saliency: Saliency = Saliency()
 
     @model_validator(mode="after")
@@ -176,6 +181,9 @@ class Study(Closed):
             chosen = tried and key in tried.grid
             if REGISTRY[model.network or key].kind == "network" and not chosen and model.learning_rate is None:
                 raise ValueError(f"models.{key}: learning_rate is missing; give it, or a grid in learning_rates.grid")
+        for name in self.sensitivity if self.cohort.source != "ptbxl" else ():
+            if name in ("strict_label", "human_validated"):
+                raise ValueError(f"sensitivity: '{name}' needs annotations that only a cohort from ptbxl has")
         if self.selected_model not in self.models:
             raise ValueError(
                 f"selected_model: '{self.selected_model}' is not in models{nearest(self.selected_model, self.models)}"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from ecglib import metrics, paths
 from ecglib.execute import sha256
+from ecglib.models import REGISTRY, build_model, flops
 
 
 class RunError(ValueError):
@@ -29,7 +31,7 @@ class Runs:
     facts : pandas.DataFrame
         One row per run: label, parameters, seconds, epochs, best epoch, device, commit, folder.
     labels : dict
-        Model key of the study → name in tables and figures.
+        Model key of the study → name in tables and figures; no two models share one.
     problems : list of str
         A sentence for each run that is missing or was refused.
     label_kind, label_meaning : str
@@ -59,14 +61,15 @@ def read_run(folder: Path) -> dict:
     """
     file = folder / "run.json"
     if not file.is_file():
-        raise RunError(f"{folder} has no run.json: it isn't finished")
+        raise RunError(f"{os.path.relpath(folder, paths.ROOT)} has no run.json: it isn't finished")
     facts = json.loads(file.read_text())
     for name, expected in facts["files"].items():
         there = folder / name
         if not there.is_file() and there.suffix in (".safetensors", ".skops"):
             continue
         if not there.is_file() or sha256(there) != expected:
-            raise RunError(f"{there} is missing or not the file that the run wrote (SHA-256 differs)")
+            name = os.path.relpath(there, paths.ROOT)
+            raise RunError(f"{name} is missing or not the file that the run wrote (SHA-256 differs)")
     return facts | {"folder": folder}
 
 
@@ -138,15 +141,57 @@ def load_runs(study) -> Runs:
     if not facts:
         raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
     facts = pd.DataFrame(facts)
+    labels = _labels(facts)
     return Runs(
         predictions=pd.concat(predictions, ignore_index=True),
         history=pd.concat(history, ignore_index=True) if history else pd.DataFrame(),
-        facts=facts,
-        labels=dict(zip(facts.model, facts.label, strict=True)),
+        facts=facts.assign(label=facts.model.map(labels)),
+        labels=labels,
         problems=problems,
         label_kind=facts.label_kind.iloc[0],
         label_meaning=facts.label_meaning.iloc[0],
     )
+
+
+def _labels(facts: pd.DataFrame) -> dict[str, str]:
+    """Name of each model: that of its network and options; what its input is, if not z-scored; its key, if shared."""
+    names = {}
+    for run in facts.itertuples():
+        millivolt = run.identity.get("training", {}).get("normalisation") == "millivolt"
+        names[run.model] = run.label + (" (mV)" if millivolt else "")
+    alike = Counter(names.values())
+    return {model: name if alike[name] == 1 else f"{name} [{model}]" for model, name in names.items()}
+
+
+def cost(facts: pd.DataFrame) -> pd.DataFrame:
+    """What each model costs: size and operations of a network, time and memory of its runs, means over rotations.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By label: ``Parameters, MFLOPs`` (one ECG's forward pass, a multiply-add counting as two), ``Epochs, Seconds per
+        epoch, Seconds per run, Peak memory (MB)`` (as the runs noted it), ``Threads, Device``; NaN where unknown.
+    """
+    rows = {}
+    for label, runs in facts.groupby("label", sort=False):
+        first, seconds = runs.iloc[0], runs["train_seconds"].mean()
+        row = {"Parameters": first.get("parameters"), "MFLOPs": _mflops(first["identity"])}
+        row |= {"Epochs": runs["epochs"].mean() if "epochs" in runs else None}
+        row |= {"Seconds per epoch": seconds / row["Epochs"] if row["Epochs"] else None, "Seconds per run": seconds}
+        row |= {"Peak memory (MB)": runs["peak_memory_mb"].mean() if "peak_memory_mb" in runs else None}
+        rows[label] = row | {"Threads": first["identity"]["threads"], "Device": first["device"]}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
+    return table.astype({"Parameters": "Int64"} | dict.fromkeys(table.columns[1:6], float))
+
+
+def _mflops(identity: dict) -> float | None:
+    """Million operations of a network's forward pass; None for a model that isn't one."""
+    if REGISTRY[identity["network"]].kind != "network":
+        return None
+    options = dict(identity["options"])
+    if "pretrained" in REGISTRY[identity["network"]].options:
+        options = {"pretrained": False}  # the same operations, and nothing to download
+    return flops(build_model(identity["network"], **options)) / 1e6
 
 
 def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:

@@ -18,15 +18,14 @@ from sklearn.linear_model import LogisticRegression
 from ecglib import metrics
 
 RANKING = ("auc", "average_precision", "score")
-FEWEST = 10
-"""Patients of either class below which a subgroup is "too few" to be estimated."""
 
 
 def check_predictions(predictions: pd.DataFrame, models=None, rotations=None) -> tuple[pd.DataFrame, list[str]]:
     """Refuse predictions that can't be analysed; report runs that are missing, and go on with the rest.
 
-    Returns the validation and test rows of every run (a model in a rotation) that has both classes, and one sentence
-    for each that hasn't or is missing; `models` and `rotations` are what the study asked for, by default what is found.
+    Returns the validation and test rows of every run (a model in a rotation) that has both classes in both, and one
+    sentence for each that hasn't, and for each model that lacks rotations; `models` and `rotations` are what the study
+    asked for, by default what is found.
 
     Raises
     ------
@@ -45,23 +44,35 @@ def check_predictions(predictions: pd.DataFrame, models=None, rotations=None) ->
         rows = found[key + other].drop_duplicates() if other else found[key]
         if (twice := rows.duplicated(key)).any():
             raise ValueError(f"Record {rows['record_id'][twice].iloc[0]} {what}; make folds and predictions again")
-    runs = dict(list(found.groupby(["model", "rotation", "split"], sort=False, observed=True)))
+    runs = dict(list(found.groupby(["model", "rotation"], sort=False, observed=True)))
     models = found["model"].unique() if models is None else models
     rotations = sorted(found["rotation"].unique()) if rotations is None else rotations
-    problems = []
-    for key in dict.fromkeys([*product(models, rotations, ("validation", "test")), *runs]):
-        name = "{}, rotation {}, {} fold".format(*key)
+    missing, problems = {}, []
+    for key in dict.fromkeys([*product(models, rotations), *runs]):
         if key not in runs:
-            problems.append(f"{name}: no predictions, left out.")
+            missing.setdefault(key[0], []).append(str(key[1]))
+        elif reason := _unusable(*key, runs[key]):
+            problems.append(f"{key[0]}, rotation {key[1]}: {reason}; left out.")
+            del runs[key]
+    problems += [f"{model}: no predictions for rotation {', '.join(which)}." for model, which in missing.items()]
+    return pd.concat(runs.values()) if runs else found.iloc[:0], problems
+
+
+def _unusable(model: str, rotation: int, run: pd.DataFrame) -> str:
+    """Why the two folds of a run can't be compared with others: one is missing, or has one class; empty if they can."""
+    reasons = []
+    for split in ("validation", "test"):
+        fold = run[run["split"] == split]
+        if fold.empty:
+            reasons.append(f"no predictions of the {split} fold")
             continue
         try:
-            label, _ = metrics.check(runs[key]["label"], runs[key]["probability"], classes=1)
+            label, _ = metrics.check(fold["label"], fold["probability"], classes=1)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            raise ValueError(f"{model}, rotation {rotation}, {split} fold: {error}") from None
         if label.min() == label.max():
-            problems.append(f"{name}: all {label.size} labels are {label[0]}, left out.")
-            del runs[key]
-    return pd.concat(runs.values()) if runs else found.iloc[:0], problems
+            reasons.append(f"all {label.size} labels of the {split} fold are {label[0]}")
+    return " and ".join(reasons)
 
 
 def per_rotation(predictions: pd.DataFrame, thresholds: dict | None = None) -> pd.DataFrame:
@@ -199,21 +210,23 @@ def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns="p")
 
 
-def differences(boot: Bootstrap, folds: int, confidence: float = 0.95, names=RANKING) -> pd.DataFrame:
+def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95, names=RANKING) -> pd.DataFrame:
     """Paired differences a − b of every two models, over the rotations they share.
 
     Returns ``metric, a, b, rotations``, then as in `interval`: the primary test. Beside it the corrected resampled
     t-test (Nadeau and Bengio, Mach Learn 2003;52:239–281), which asks whether training both again would rank them
     alike: ``sd`` within rotations, ``t`` = mean / sqrt((1/R + test/train) sd²) with R − 1 degrees of freedom and
-    test/train = 1/(folds − 2), ``p_t``. ``p_holm`` and ``p_t_holm`` are Holm's, over the pairs of a metric.
+    test/train = 1/(folds − 2), ``p_t``; NaN without `folds`, where sites of unequal size are left out in turn.
+    ``p_holm`` and ``p_t_holm`` are Holm's, over the pairs of a metric.
     """
+    share = 1 / (folds - 2) if folds else np.nan
     rows, runs = [], {model: part.reset_index().set_index("rotation") for model, part in boot.runs.groupby("model")}
     for name, (a, b) in product(names, combinations(boot.runs["model"].unique(), 2)):
         both = runs[a].join(runs[b], how="inner", rsuffix="_b")
         if both.empty:
             continue
         gap, drawn = (v[name][both["index"]] - v[name][both["index_b"]] for v in (boot.estimate, boot.draws))
-        t = gap.mean() / np.sqrt((1 / gap.size + 1 / (folds - 2)) * gap.var(ddof=1)) if np.ptp(gap) > 0 else np.nan
+        t = gap.mean() / np.sqrt((1 / gap.size + share) * gap.var(ddof=1)) if np.ptp(gap) > 0 else np.nan
         row = {"metric": name, "a": a, "b": b, "rotations": gap.size}
         row |= interval(gap.mean(), drawn.mean(axis=0), both["patients"], confidence, unbias=False)
         row |= {"sd": gap.std(ddof=1) if gap.size > 1 else np.nan, "t": t}
@@ -254,28 +267,6 @@ def delong_differences(predictions: pd.DataFrame, confidence: float = 0.95) -> p
             reach, p = stats.norm.ppf((1 + confidence) / 2) * se, 2 * stats.norm.sf(abs(gap) / se) if se > 0 else np.nan
             row = {"a": a, "b": b, "rotations": len(parts), "estimate": gap, "low": gap - reach, "high": gap + reach}
             rows.append(row | {"se": se, "p": p})
-    return pd.DataFrame(rows)
-
-
-def subgroups(predictions: pd.DataFrame, groups: pd.DataFrame, metric: str = "auc", draws: int = 2000, seed: int = 42):
-    """Metric with its interval in each level of each column of `groups` (indexed by record_id), for one model.
-
-    Returns ``group, level``, counts, and ``estimate, low, high``: NaN ("too few") where either class has under
-    `FEWEST` patients, or a rotation has one class.
-    """
-    rows = []
-    for column, level in [(name, level) for name in groups for level in groups[name].dropna().unique()]:
-        part = predictions[predictions["record_id"].isin(groups.index[groups[column] == level])]
-        row = {"group": column, "level": level, "records": len(part), "patients": part["patient_id"].nunique()}
-        row |= {"positives": part["label"].sum(), "estimate": np.nan, "low": np.nan, "high": np.nan}
-        patients = part.groupby("label")["patient_id"].nunique()
-        if (
-            patients.reindex([0, 1], fill_value=0).min() >= FEWEST
-            and (part.groupby("rotation")["label"].nunique() == 2).all()
-        ):
-            found = intervals(bootstrap(part, draws, seed)).set_index("metric").loc[metric]
-            row |= found[["estimate", "low", "high"]]
-        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -22,7 +22,7 @@ SALIENCY_COLOURS = LinearSegmentedColormap.from_list(
 """Bright yellow (low importance) to dark red (high), as in the paper's saliency maps (section II.C)."""
 
 
-def draw_beat(beat, *, title="", note="", saliency=None, saliency_label="saliency", points=None) -> Figure:
+def draw_beat(beat, *, title="", note="", saliency=None, saliency_label="saliency", points=None, figure=None) -> Figure:
     """Draw a 12-lead median beat (Fig. 4B), optionally coloured by what a network looked at (Fig. 7).
 
     Parameters
@@ -36,6 +36,8 @@ def draw_beat(beat, *, title="", note="", saliency=None, saliency_label="salienc
         which are 150 to 550 of a stored beat or all of a beat of 400. The colour scale spans its range.
     points : dict, optional
         Fiducial points, name → sample of `beat` (NaN is left out), drawn as dashed lines in every lead.
+    figure : matplotlib.figure.SubFigure, optional
+        Part of a page to draw in; None: a figure of its own.
 
     Raises
     ------
@@ -47,7 +49,8 @@ def draw_beat(beat, *, title="", note="", saliency=None, saliency_label="salienc
     for name, array, samples in (("beat", beat, None), ("saliency", saliency, 400)):
         if array is not None and (array.ndim != 2 or len(array) != 12 or (samples and samples % array.shape[1])):
             raise ValueError(f"{name} must be (12, {samples or 'samples'} or a part of it) but is {array.shape}")
-    figure, axis, places = _sheet(beat.min(1), beat.max(1), beat.shape[1] / RATE_HZ, title, note, gap=5, scale=1.45)
+    told, panel = (title, note), beat.shape[1] / RATE_HZ
+    figure, axis, places = _sheet(beat.min(1), beat.max(1), panel, *told, gap=5, scale=1.45, figure=figure)
     x, seen = np.arange(beat.shape[1]) * MM_PER_S / RATE_HZ, slice(150, 550) if beat.shape[1] > 400 else slice(400)
     for lead, (x0, y0, low, high) in places.items():
         y = y0 + beat[lead] * MM_PER_UV
@@ -168,7 +171,7 @@ def _coloured_trace(x, y, values, limits) -> LineCollection:
     return lines
 
 
-def _sheet(low, high, panel_s, title, note, *, gap=0, rhythm=False, scale):
+def _sheet(low, high, panel_s, title, note, *, gap=0, rhythm=False, scale, figure=None):
     """Lay out the leads by their extents in µV; places: lead (12: rhythm strip) → x, y, bottom and top of its row."""
     low, high = np.clip(np.stack([low, high]) * MM_PER_UV, [[-30], [0]], [[0], [30]])[:, [*range(12), 1]]
     width, places, top = panel_s * MM_PER_S + gap, {}, 0.0
@@ -177,7 +180,7 @@ def _sheet(low, high, panel_s, title, note, *, gap=0, rhythm=False, scale):
         bottom = y0 - 5 * np.ceil((1 - low[row].min()) / 5)
         places |= {lead: (10 + column * width, y0, bottom, top) for column, lead in enumerate(row)}
         top = bottom
-    figure, axis = _paper(5 * np.ceil((10 + 4 * width) / 5), top, 0, title, note, scale=scale)
+    figure, axis = _paper(5 * np.ceil((10 + 4 * width) / 5), top, 0, title, note, scale=scale, figure=figure)
     for lead, (x0, y0, _, above) in places.items():
         axis.text(x0 + 1, above - 1, [*LEADS, "II"][lead], va="top", weight="bold")
         if x0 == 10:  # calibration: 1 mV for 200 ms
@@ -185,16 +188,18 @@ def _sheet(low, high, panel_s, title, note, *, gap=0, rhythm=False, scale):
     return figure, axis, dict(sorted(places.items()))
 
 
-def _paper(right, bottom, top, title, note, *, scale):
+def _paper(right, bottom, top, title, note, *, scale, figure=None):
     """Return a figure and an axis in mm with the grid of ECG paper; `scale` 1 prints at the paper's own size."""
     size = scale * right / 25.4 + 0.3, scale * (top - bottom) / 25.4 + 0.75
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    figure = figure or plt.figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
     for step, colour, width in ((1, SMALL, 0.4), (5, BOLD, 0.8)):
         lines = [((x, bottom), (x, top)) for x in np.arange(0, right + 0.1, step)]
         lines += [((0, y), (right, y)) for y in np.arange(bottom, top + 0.1, step)]
         axis.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=0))
     axis.set(xlim=(0, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], frame_on=False)
-    axis.set_title(title, loc="left")
-    axis.set_xlabel(f"25 mm/s, 10 mm/mV; small square 40 ms × 0.1 mV\n{note}".strip(), fontsize=9, loc="left")
-    plt.close(figure)
+    axis.set_title(title, loc="left", parse_math=False)  # a file or a label may hold a $
+    told = f"25 mm/s, 10 mm/mV; small square 40 ms × 0.1 mV\n{note}".strip()
+    axis.set_xlabel(told, fontsize=9, loc="left", parse_math=False)
+    plt.close(figure.figure)
     return figure, axis

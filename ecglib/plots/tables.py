@@ -1,12 +1,14 @@
 """The tables of the paper, in its form and beside its published figures."""
 
+import numpy as np
 import pandas as pd
 
-from ecglib import metrics
+from ecglib import metrics, statistics
 from ecglib.models import REGISTRY
 
 SPLITS = {"validation": "Val", "test": "Test"}
-METRICS = {"auc": "AUC", "average_precision": "AP", "score": "score", "brier": "Brier"}
+METRICS = {"auc": "AUC", "average_precision": "AP", "score": "Score", "brier": "Brier", "acc": "Acc", "sens": "Sens"}
+METRICS |= {"spec": "Spec", "ppv": "PPV", "npv": "NPV", "f1": "F1"}
 
 PAPER_TABLE_4 = pd.DataFrame(
     {
@@ -30,40 +32,101 @@ PAPER_TABLE_5 = pd.DataFrame(
 """The selected ECG-SMART-NET at its operating point of 0.57 (paper, Table 5)."""
 
 
-def label_of(model: str) -> str:
-    """Name of a model as tables and figures print it."""
+def label_of(model: str, names: dict | None = None) -> str:
+    """Name of a model as tables and figures print it: that of `Runs.labels`, or else of the registry."""
+    if names and model in names:
+        return names[model]
     return REGISTRY[model].label if model in REGISTRY else model
 
 
-def table_4(performance: pd.DataFrame, paper: bool = True) -> pd.DataFrame:
-    """Table 4: mean ± SD over rotations of validation and test AUC and AP.
+def table_4(performance: pd.DataFrame, names: dict | None = None, asked: tuple = ((), ())) -> pd.DataFrame:
+    """Table 4: mean ± SD over rotations of validation and test AUC and AP, beside the published figures.
 
     Parameters
     ----------
     performance : pandas.DataFrame
         From `ecglib.statistics.per_rotation`.
-    paper : bool
-        Put the published figures beside ours, for models that the paper has.
+    names : dict, optional
+        Model → printed name. A published row stands beside the same model alone, told by its name; the forest's two
+        settings count as one, since the paper doesn't say which it used.
+    asked : (models, rotations)
+        What the study asked for: what is missing of it is named.
 
     Returns
     -------
     pandas.DataFrame
-        Text, one row per model (by its printed name), with the number of rotations. The SD is that of a sample
-        (n − 1), and left out with one rotation.
+        Text, one row per model. The SD is that of a sample (n − 1), and left out with one rotation.
     """
-    rows = {}
-    for model, runs in performance.groupby("model", sort=False):
-        row = {"Rotations": str(runs["rotation"].nunique())}
+    rows, found = {}, dict(list(performance.groupby("model", sort=False)))
+    for model in dict.fromkeys([*asked[0], *found]):
+        runs = found.get(model, performance.iloc[:0])
+        missing = [str(rotation) for rotation in asked[1] if rotation not in set(runs["rotation"])]
+        row = {"Rotations": f"{runs['rotation'].nunique()}{f' (without {chr(44).join(missing)})' if missing else ''}"}
         for split, short in SPLITS.items():
             part = runs[runs["split"] == split]
             for metric in ("auc", "average_precision"):
                 row[f"{short} {METRICS[metric]}"] = mean_sd(part[metric])
-        rows[model] = row
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    if paper:
-        published = PAPER_TABLE_4.reindex(table.index).fillna("–")
-        table = pd.concat({"This study": table, "Paper (other data)": published}, axis=1)
-    return table.rename(index=label_of).rename_axis("Model")
+        rows[label_of(model, names)] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
+    paper = PAPER_TABLE_4.rename(index=label_of)
+    published = paper.reindex(table.index.str.removesuffix(" (2024 setting)")).fillna("–").set_axis(table.index)
+    return pd.concat({"This study": table, "Paper (other data)": published}, axis=1)
+
+
+def estimates(bounds: pd.DataFrame, names: dict | None = None, columns=tuple(METRICS)) -> pd.DataFrame:
+    """Estimates with their intervals as text, a row per model, from `ecglib.statistics.intervals`."""
+    text = [interval_text(*row) for row in bounds[["estimate", "low", "high"]].to_numpy()]
+    table = bounds.assign(text=text).pivot_table("text", "model", "metric", aggfunc="first", sort=False)
+    table = table[[name for name in columns if name in table]].rename(columns=METRICS)
+    return table.rename(index=lambda model: label_of(model, names)).rename_axis(index="Model", columns=None)
+
+
+def interval_text(estimate: float, low: float, high: float) -> str:
+    """Text ``0.889 [0.861, 0.914]``; the estimate alone, or a dash, where the rest isn't known."""
+    if np.isnan(estimate):
+        return "–"
+    return (f"{estimate:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")).replace("-", "−")
+
+
+def calibrations(predictions: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
+    """Calibration slope and intercept of each model, mean ± SD over rotations; a slope without a value is left out."""
+    rows = [
+        {"model": model} | metrics.calibration(run["label"], run["probability"])
+        for (model, _), run in predictions.groupby(["model", "rotation"], sort=False)
+    ]
+    table = pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan).groupby("model", sort=False)
+    table = table.agg(lambda values: mean_sd(values.dropna()))
+    table.columns = ["Calibration slope", "Calibration intercept"]
+    return table.rename(index=lambda model: label_of(model, names)).rename_axis("Model")
+
+
+def paired_tests(differences: pd.DataFrame, delong: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
+    """Paired differences a − b with p-values of the three tests of `ecglib.statistics`; DeLong's for the AUC alone."""
+    table = differences.merge(
+        delong[["a", "b", "p"]].assign(metric="auc"), "left", ["metric", "a", "b"], suffixes=("", "_d")
+    )
+    rows = {
+        "Metric": table["metric"].map(METRICS),
+        "a": [label_of(model, names) for model in table["a"]],
+        "b": [label_of(model, names) for model in table["b"]],
+        "Rotations": table["rotations"],
+        "a − b": [interval_text(*row) for row in table[["estimate", "low", "high"]].to_numpy()],
+        "p, patients drawn (Holm)": table["p_holm"],
+        "p, corrected t (Holm)": table["p_t_holm"],
+        "p, DeLong": table["p_d"],
+    }
+    return pd.DataFrame(rows)
+
+
+def sensitivity(told: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
+    """Counts and intervals of `ecglib.subgroups.sensitivity` as text, by analysis and model."""
+    tables = {}
+    for analysis, part in told.groupby("analysis", sort=False):
+        first, shown = part.iloc[0], estimates(part, names)
+        counts = f"{first['positives']} / {first['records']} ({first['positives'] / first['records']:.1%})"
+        shown.insert(0, "Positives / ECGs", counts)
+        tables[analysis] = shown.replace("–", "too few")
+    return pd.concat(tables, names=["Test records"])
 
 
 def mean_sd(values: pd.Series) -> str:
@@ -73,8 +136,8 @@ def mean_sd(values: pd.Series) -> str:
     return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
-def table_5(predictions: pd.DataFrame, threshold: float, paper: bool = True) -> pd.DataFrame:
-    """Table 5: metrics of one trained model at its operating point, on validation and test.
+def table_5(predictions: pd.DataFrame, threshold: float, paper: bool = True, **options) -> pd.DataFrame:
+    """Table 5: metrics of one trained model at its operating point, on validation and test, with the test's interval.
 
     Parameters
     ----------
@@ -82,6 +145,10 @@ def table_5(predictions: pd.DataFrame, threshold: float, paper: bool = True) -> 
         Rows of one model and one rotation.
     threshold : float
         Chosen on the validation fold (`ecglib.metrics.operating_point`).
+    paper : bool
+        Put the published figures below.
+    **options
+        Of `ecglib.statistics.bootstrap`. The interval is conditional on the trained model and the threshold.
     """
     rows = {}
     for split, short in SPLITS.items():
@@ -91,6 +158,10 @@ def table_5(predictions: pd.DataFrame, threshold: float, paper: bool = True) -> 
         values |= {"auc": metrics.auc(label, probability), "ap": metrics.average_precision(label, probability)}
         rows[short] = {name: values[name.lower()] for name in (*PAPER_TABLE_5.columns, "TP", "FP", "FN", "TN")}
     table = pd.DataFrame.from_dict(rows, orient="index").astype(dict.fromkeys(("TP", "FP", "FN", "TN"), "Int64"))
+    thresholds = dict.fromkeys(run.groupby(["model", "rotation"]).groups, threshold)
+    bounds = statistics.intervals(statistics.bootstrap(run, thresholds=thresholds, **options)).set_index("metric")
+    for name, limit in (("Test, lower limit", "low"), ("Test, upper limit", "high")):
+        table.loc[name] = bounds[limit].rename(METRICS).reindex(table.columns)
     return pd.concat({"This study": table, "Paper (other data)": PAPER_TABLE_5}) if paper else table
 
 
@@ -104,11 +175,11 @@ def risk_groups(label, probability, rule_out: float, rule_in: float) -> pd.DataF
     return table.set_axis(["ECGs", "Positives", "Share positive"], axis=1).rename_axis("Group")
 
 
-def epochs_to_best(history: pd.DataFrame) -> pd.DataFrame:
+def epochs_to_best(history: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
     """Epoch of the best validation score over rotations (paper, section III.A: 20 on average for ECG-SMART-NET)."""
     best = history.loc[history.groupby(["model", "rotation"], sort=False)["val_score"].idxmax()]
     table = best.groupby("model", sort=False)["epoch"].agg(["mean", "std", "min", "max"])
-    return table.rename(index=label_of).rename_axis("Model")
+    return table.rename(index=lambda model: label_of(model, names)).rename_axis("Model")
 
 
 def styled(table: pd.DataFrame, caption: str):

@@ -1,0 +1,136 @@
+"""Results that are kept to be read: copied from a study's outputs, and compared with a fresh run.
+
+From the command line, as the Makefile does::
+
+    python -m ecglib.reference keep params/demo.yaml     # outputs/demo -> outputs/reference/demo
+    python -m ecglib.reference check params/demo.yaml    # compare the tables of both
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ecglib import paths
+from ecglib.params import StudyError, load_study
+
+KEPT = {".ipynb", ".csv", ".png", ".md", ".json", ".parquet"}  # not: weights, checkpoints, vector copies of figures
+SECONDS = ("seconds", "memory", "best_epoch_seconds", "train_seconds", "val_seconds")  # differ from run to run
+
+
+def keep(study: str) -> tuple[int, float]:
+    """Copy what is read of a study's outputs to the reference folder; returns the number of files and megabytes.
+
+    Of a run that is predictions, history and ``run.json``. Where a study's data may not be passed on record by
+    record, nothing is kept but notebooks, tables and figures, which hold none.
+    """
+    source, goal = paths.study_folder(study), paths.REFERENCE / study
+    if not source.is_dir():
+        raise StudyError(f"Study {study} has no outputs to keep: run it with make reproduce first")
+    files = [f for f in source.rglob("*") if f.is_file() and f.suffix in KEPT and not _unfinished(f, source)]
+    shutil.rmtree(goal, ignore_errors=True)
+    for file in files:
+        copy = goal / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix in (".ipynb", ".json"):
+            copy.write_text(file.read_text().replace(f"{paths.ROOT}/", ""))  # no path of the machine it ran on
+        else:
+            shutil.copy2(file, copy)
+    return len(files), sum(f.stat().st_size for f in goal.rglob("*") if f.is_file()) / 1e6
+
+
+def _unfinished(file: Path, source: Path) -> bool:
+    """Whether a file lies in a folder that isn't complete, or among the logs and the grid's notebooks."""
+    parts = file.relative_to(source).parts
+    inside_run = parts[0] in ("runs", "grid")
+    return (
+        any(part.endswith((".partial", ".old")) for part in parts)
+        or parts[0] == "logs"
+        or (inside_run and (file.suffix in (".ipynb", ".png") or "tables" in parts))
+    )
+
+
+def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
+    """Compare every table of a fresh run with the kept one.
+
+    Parameters
+    ----------
+    study : str
+    tolerance : float
+        Largest difference of a number, absolute or as a share of the kept one, that counts as the same: runs are equal
+        to the bit on the same platform, and nearly so elsewhere.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per table: ``same`` and, if not, ``reason``.
+    """
+    kept = sorted((paths.REFERENCE / study).glob("*/tables/*.csv"))
+    if not kept:
+        raise StudyError(f"Study {study} has no reference results in {paths.REFERENCE.relative_to(paths.ROOT)}")
+    rows = []
+    for file in kept:
+        name = file.relative_to(paths.REFERENCE / study)
+        fresh = paths.study_folder(study) / name
+        reason = "the fresh run has no such table" if not fresh.is_file() else _difference(file, fresh, tolerance)
+        rows.append({"table": str(name), "same": not reason, "reason": reason})
+    return pd.DataFrame(rows)
+
+
+def _difference(kept: Path, fresh: Path, tolerance: float) -> str:
+    """Say in what two tables differ; nothing if they don't."""
+    one, two = (pd.read_csv(file, dtype=str, keep_default_na=False) for file in (kept, fresh))
+    if list(one.columns) != list(two.columns) or len(one) != len(two):
+        return f"it has {len(two)} rows and the columns {', '.join(two.columns)}"
+    for column in one.columns:
+        if any(word in column.lower() for word in SECONDS):
+            continue
+        for row, (a, b) in enumerate(zip(one[column], two[column], strict=True)):
+            if a != b and not _near(a, b, tolerance):
+                return f"row {row + 1}, {column}: {b} instead of {a}"
+    return ""
+
+
+def _near(a: str, b: str, tolerance: float) -> bool:
+    """Whether two cells hold the same words, and numbers that are nearly the same."""
+    first, second = a.replace("±", " ").split(), b.replace("±", " ").split()
+    if len(first) != len(second):
+        return False
+    for x, y in zip(first, second, strict=True):
+        try:
+            if not np.isclose(float(x), float(y), rtol=tolerance, atol=tolerance, equal_nan=True):
+                return False
+        except ValueError:
+            if x != y:
+                return False
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: keep or check the results of a study; returns 0, or 1 with what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m ecglib.reference", description=main.__doc__)
+    parser.add_argument("what", choices=("keep", "check"))
+    parser.add_argument("study")
+    given = parser.parse_args(arguments)
+    try:
+        study = load_study(given.study).name
+        if given.what == "keep":
+            number, size = keep(study)
+            print(f"{number} files, {size:.1f} MB, in {(paths.REFERENCE / study).relative_to(paths.ROOT)}")
+            return 0
+        found = check(study)
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+    commit = json.loads(next((paths.REFERENCE / study).glob("*/run.json")).read_text())["environment"]["commit"]
+    print(found.to_string(index=False))
+    print(f"{found.same.sum()} of {len(found)} tables agree with the reference results (commit {commit[:10]})")
+    return 0 if found.same.all() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

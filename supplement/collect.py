@@ -1,0 +1,170 @@
+"""Turn the executed notebooks of the reference studies into the pages of the supplement.
+
+Nothing is executed: notebooks are copied with their outputs, code folded, and each figure gets a number or name from the
+heading above it, the kind of its label, and a text for those who can't see it.
+"""
+
+import html
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from ecglib import paths
+from ecglib.params import StudyError, load_study
+
+HERE = Path(__file__).parent
+KINDS = {
+    "angiographic": "Labels are angiographic outcomes.",
+    "proxy": "Labels are a **proxy**: read from the ECG and its annotations, they only stand in for OMI.",
+    "synthetic": "ECGs and labels are **synthetic**: drawn by a simulator.",
+}
+STEPS = (
+    "00_cohort", "01_data_exploration", "02_folds", "03_models", "04_learning_rate", "07_comparison",
+    "08_selected_model", "09_saliency", "11_omi_features",
+)  # fmt: skip
+KEY_FIGURES = (
+    ("07_comparison", "fig_5_learning_curves", "Fig. 5", "how the networks learned"),
+    ("07_comparison", "roc_pr", "ROC and precision-recall", "curves of the test folds"),
+    ("08_selected_model", "fig_6_roc_pr", "Fig. 6", "curves of the selected model"),
+    ("09_saliency", "fig_7_saliency", "Fig. 7", "mean saliency over the positives of the test fold"),
+)
+
+
+def told(step: Path) -> dict:
+    """What ``run.json`` of a finished step says."""
+    return json.loads((step / "run.json").read_text())
+
+
+def label_of(study: Path) -> tuple[str, str]:
+    """Meaning and kind of a study's label."""
+    for file in sorted(study.glob("*/run.json")):
+        facts = json.loads(file.read_text())
+        if facts.get("label_kind"):
+            return facts.get("label_meaning") or "", facts["label_kind"]
+    raise SystemExit(f"{study} says nowhere of which kind its label is; run the study again")
+
+
+def page(notebook: Path, caption: str, provenance: str):
+    """One executed notebook, made ready to be read."""
+    book = nbformat.read(notebook, as_version=4)
+    book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    heading, cells = "", []
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            heads = re.findall(r"^#+ (.+)$", cell.source, flags=re.M)
+            heading = heads[-1] if heads else heading
+            cells.append(cell)
+            continue
+        tags = set(cell.metadata.get("tags", []))
+        cell.metadata = {"tags": sorted(tags | {"hide-input"})}
+        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        for output in cell.outputs:
+            clean(output)
+        if pictures:
+            words = re.sub(r"[*`]", "", heading)
+            cell.metadata["mystnb"] = {
+                "image": {"alt": f"{words}. {caption}"},
+                "figure": {"caption": f"{words}. {caption}"},
+            }
+        cells.append(cell)
+    book.cells = [*cells, nbformat.v4.new_markdown_cell(f"---\n{provenance}")]
+    return book
+
+
+def clean(output) -> None:
+    """Keep of an output what a page can show without a server: pictures, tables, text."""
+    data = output.get("data", {})
+    for kind in [k for k in data if "widget" in k or k == "application/javascript"]:
+        del data[kind]
+    if output.get("output_type") == "stream":
+        output["text"] = re.sub(r"[^\n]*\r(?!\n)", "", output["text"])  # a progress bar's earlier states
+        output["text"] = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output["text"])
+
+
+def provenance_of(step: Path, study: str) -> str:
+    """Where a page's figures come from, in one line."""
+    facts = told(step)["environment"]
+    changed = ", with uncommitted changes" if facts.get("uncommitted_changes") else ""
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v and k in ("torch", "scikit-learn"))
+    return (
+        f"Made by `make reproduce STUDY=params/{study}.yaml` from commit `{(facts['commit'] or 'unknown')[:10]}`{changed}, "
+        f"finished {facts['finished'][:16].replace('T', ' ')} UTC, Python {facts['python']}, {versions}. "
+        "For research only; no medical device."
+    )
+
+
+def table(file: Path, caption: str) -> str:
+    """One of a study's tables as HTML that scrolls where it is too wide."""
+    lines = file.read_text().splitlines()
+    two = lines[1].startswith(",")  # two header rows
+    frame = pd.read_csv(file, header=[0, 1] if two else 0, index_col=0, dtype=str, keep_default_na=False)
+    frame.columns.names = [None] * frame.columns.nlevels
+    inner = frame.rename_axis(None).to_html(border=0, classes="table", escape=True)
+    return f'<div class="wide"><table-caption>{html.escape(caption)}</table-caption>\n{inner}\n</div>'
+
+
+def summary(studies: list[Path]) -> str:
+    """The first page: what was asked, and the tables and key figures of each study."""
+    parts = [(HERE / "pages" / "summary.md").read_text()]
+    for study in studies:
+        meaning, kind = label_of(study)
+        title = load_study(study.name).title
+        parts.append(f"## {title}\n\n{KINDS[kind]} A label of 1 means: {meaning}.\n")
+        for file in sorted(study.glob("*/tables/table_4*.csv")):
+            parts.append(table(file, f"Table 4, {title} [{kind} label]; beside it the paper's figures, on other data."))
+        for step, name, number, words in KEY_FIGURES:
+            picture = study / step / "figures" / f"{name}.png"
+            if picture.is_file():
+                text = f"{number}: {words}. {title} [{kind} label]."
+                parts.append(f"```{{figure}} figures/{study.name}_{name}.png\n:alt: {text}\n\n{text}\n```\n")
+    return "\n\n".join(parts)
+
+
+def main(root: Path, goal: Path) -> None:
+    """Write the sources of the site into `goal`, from the studies below `root`."""
+    shutil.rmtree(goal, ignore_errors=True)
+    shutil.copytree(HERE / "pages", goal)
+    (goal / "summary.md").unlink()
+    (goal / "figures").mkdir()
+    studies = [f for f in sorted(root.iterdir()) if f.is_dir() and any(f.glob("*/notebook.ipynb"))]
+    if not studies:
+        raise SystemExit(f"There are no executed notebooks below {root}; run a study and keep its results first")
+    toc = []
+    for study in studies:
+        meaning, kind = label_of(study)
+        caption = f"{meaning[0].upper()}{meaning[1:]} [{kind} label]." if meaning else f"[{kind} label]."
+        entries = []
+        for step in STEPS:
+            notebook = study / step / "notebook.ipynb"
+            if not notebook.is_file():
+                continue
+            entries.append(f"{study.name}/{step}")
+            (goal / study.name).mkdir(exist_ok=True)
+            nbformat.write(
+                page(notebook, caption, provenance_of(study / step, study.name)), goal / study.name / f"{step}.ipynb"
+            )
+        for name in ("model_card", "tripod_ai"):
+            for file in study.glob(f"*/{name}.md"):
+                shutil.copy2(file, goal / study.name / f"{name}.md")
+                entries.append(f"{study.name}/{name}")
+        for step, name, *_ in KEY_FIGURES:
+            picture = study / step / "figures" / f"{name}.png"
+            if picture.is_file():
+                shutil.copy2(picture, goal / "figures" / f"{study.name}_{name}.png")
+        try:
+            title = load_study(study.name).title
+        except StudyError as error:
+            raise SystemExit(str(error)) from None
+        listed = "\n".join(entries)
+        toc.append(f"```{{toctree}}\n:caption: {title}\n:hidden:\n\n{listed}\n```")
+    rest = "```{toctree}\n:caption: About\n:hidden:\n\ndeviations\ndata\nown_cohort\napi\n```"
+    (goal / "index.md").write_text("\n\n".join([summary(studies), *toc, rest]) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else paths.REFERENCE, HERE / "_build" / "source")
