@@ -105,7 +105,8 @@ def table(file: Path, caption: str) -> str:
     frame = pd.read_csv(file, header=[0, 1] if two else 0, index_col=0, dtype=str, keep_default_na=False)
     frame.columns.names = [None] * frame.columns.nlevels
     inner = frame.rename_axis(None).to_html(border=0, classes="table", escape=True)
-    return f'<div class="wide"><table-caption>{html.escape(caption)}</table-caption>\n{inner}\n</div>'
+    inner = inner.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n<thead>", 1)
+    return f'<div class="wide" tabindex="0">{inner}\n</div>'
 
 
 def summary(studies: list[Path]) -> str:
