@@ -121,6 +121,15 @@ def rule_in_point(label, probability, ppv: float = 0.85) -> float | None:
     return float(threshold[enough[-1]]) if enough.size else None
 
 
+def operating_points(label, probability) -> dict[str, float | None]:
+    """The three operating points by name, to be chosen on the validation fold; None for one that can't be reached."""
+    return {
+        "Highest F1": operating_point(label, probability),
+        "Rule-out, sensitivity ≥ 0.90": rule_out_point(label, probability),
+        "Rule-in, PPV ≥ 0.85": rule_in_point(label, probability),
+    }
+
+
 def brier(label, probability) -> float:
     """Brier score: mean squared distance between probability and label (0 is perfect); one class is allowed."""
     label, probability = check(label, probability, classes=1)

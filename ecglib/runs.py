@@ -201,7 +201,14 @@ def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
     -------
     pandas.Series
         Rotation → score, highest first.
+
+    Raises
+    ------
+    RunError
+        If the model has no run there.
     """
     part = predictions[(predictions.model == model) & (predictions.split == split)]
+    if part.empty:
+        raise RunError(f"There are no {split} predictions of '{model}'; train it, or change the study's selected_model")
     scores = {rotation: metrics.score(run.label, run.probability) for rotation, run in part.groupby("rotation")}
     return pd.Series(scores, name=f"{split} score").rename_axis("rotation").sort_values(ascending=False)

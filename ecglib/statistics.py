@@ -201,13 +201,17 @@ def interval(estimate: float, draws: np.ndarray, patients, confidence: float = 0
 
 
 def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
-    """Mean over rotations of every metric of every model: ``model, metric, rotations``, then as in `interval`."""
+    """Mean over rotations of every metric of every model: ``model, metric, rotations``, then as in `interval`.
+
+    Limits are NaN where all draws are alike, as for a sensitivity of 1: they can't tell how far it may be off.
+    """
     rows = []
     for (model, runs), name in product(boot.runs.groupby("model", sort=False), boot.estimate):
         values = boot.estimate[name][runs.index].mean(), boot.draws[name][runs.index].mean(axis=0)
         rows.append({"model": model, "metric": name, "rotations": len(runs)})
         rows[-1] |= interval(*values, runs["patients"], confidence)
-    return pd.DataFrame(rows).drop(columns="p")
+    table = pd.DataFrame(rows).drop(columns="p")
+    return table.assign(**table[["low", "high"]].mask(table["se"] == 0))
 
 
 def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95, names=RANKING) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from scipy.special import expit
 
-from ecglib import metrics, statistics
+from ecglib import metrics, statistics, subgroups
 from ecglib.plots import curves, save, tables
 
 NOTE = "acute MI statement [proxy label]"
@@ -80,12 +80,15 @@ def test_roc_and_pr_enclose_the_mean_metrics_of_the_rotations(tested):
     performance = statistics.per_rotation(tested).groupby("model")[["auc", "average_precision"]].mean()
     for axis, metric, tolerance in zip(figure.axes, performance, (0.003, 0.01), strict=True):
         for model in MODELS:
-            line = next(x for x in axis.lines if x.get_label().startswith(tables.label_of(model)))
+            line = next(x for x in axis.lines if x.get_label() == tables.label_of(model))
             x, y = line.get_data()
             area = np.trapezoid(y, x) if metric == "auc" else y[1:].mean()  # precision is a step function of recall
             assert area == pytest.approx(performance.loc[model, metric], abs=tolerance)
-            assert f"{performance.loc[model, metric]:.3f}" in line.get_label()
-    assert any(re.search(r"Prevalence.*0\.127", text) for text in texts(figure))
+            assert any(
+                text.startswith(tables.label_of(model)) and f"{performance.loc[model, metric]:.3f}" in text
+                for text in texts(figure)
+            )
+    assert "Prevalence: 0.127" in texts(figure)
 
 
 def test_each_rotation_has_its_line_where_there_are_few_models(tested):
@@ -99,12 +102,13 @@ def test_validation_and_test_of_one_model_as_in_fig_6(predictions):
     figure = curves.roc_pr(run, by="split")
     for split in ("validation", "test"):
         part = run[run["split"] == split]
-        expected = f"{split}: AUC {metrics.auc(part['label'], part['probability']):.3f}"
-        assert expected in texts(figure)
+        area, precision = (f(part["label"], part["probability"]) for f in (metrics.auc, metrics.average_precision))
+        assert f"{split}: AUC {area:.3f}, AP {precision:.3f}" in texts(figure)
 
 
 def test_a_model_keeps_its_colour_and_no_two_share_one():
-    names = ["ecg_smart_net", "mayo_alvd", "temporal_resnet18", "resnet18", "random_forest", "other", "another"]
+    names = ["ecg_smart_net", "mayo_alvd", "temporal_resnet18", "resnet18", "random_forest", "gradient_boosting"]
+    names += ["other", "another"]
     found = curves.colours(names)
     assert len(set(found.values())) == len(names)
     assert curves.colours(["other", "resnet18"])["resnet18"] == found["resnet18"]
@@ -142,21 +146,59 @@ def test_forest_plot_counts_and_says_too_few(tested):
     rows = tested[(tested["model"] == "ecg_smart_net") & (tested["rotation"] == 0)]
     groups = pd.DataFrame({"Sex": np.where(np.arange(300) % 3, "male", "female"), "Site": "A"}, index=rows["record_id"])
     groups.iloc[:6, 1] = "B"
-    table = statistics.subgroups(rows, groups, draws=50)
+    table = subgroups.estimate(rows, groups.astype("category"), draws=50)
     found = texts(curves.forest(table, "AUC", note=NOTE))
     assert found.count("too few") == 1
     assert {"Sex", "Site", "   male", "   B"} <= set(found)
-    assert "1 of 6 ECGs, 3 patients" in found
-    assert sum(bool(re.fullmatch(r"0\.\d{3} \[0\.\d{3}–[01]\.\d{3}\]", text)) for text in found) == 3
+    assert "1 / 6" in found
+    assert sum(bool(re.fullmatch(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", text)) for text in found) == 3
 
 
-def test_difference_matrix_mirrors_sign_and_interval(tested):
+def test_difference_matrix_mirrors_sign(tested):
     table = statistics.differences(statistics.bootstrap(tested, 100), folds=3)
-    found = [text.replace("−", "-") for text in texts(curves.difference_matrix(table, "auc", "Test AUC"))]
-    row = table.iloc[0]
-    ahead = f"{row['estimate']:+.3f}\n[{row['low']:+.3f}, {row['high']:+.3f}]\np = {row['p_holm']:.3f}"
-    mirrored = f"{-row['estimate']:+.3f}\n[{-row['high']:+.3f}, {-row['low']:+.3f}]\np = {row['p_holm']:.3f}"
-    assert ahead in found and mirrored in found and len(found) == 6 + 1
+    figure = curves.difference_matrix(table, "auc", "Test AUC", NOTE)
+    found = [text.replace("−", "-") for text in texts(figure)]
+    for row in table[table["metric"] == "auc"].itertuples():
+        p = f"p = {tables.p_text(row.p_holm)}".replace("= <", "<")
+        assert {f"{row.estimate:+.3f}\n{p}", f"{-row.estimate:+.3f}\n{p}"} <= set(found)
+    assert len(found) == 6 + 1
+    assert next(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == "ECG-SMART-NET  1"
+
+
+def test_two_settings_of_one_network_are_told_apart_everywhere(tested, history):
+    """With the names of a study's runs, no figure or table prints a raw key, and a model keeps its colour."""
+    twin = {"mayo_alvd": "smart_millivolt"}
+    names = {"ecg_smart_net": "ECG-SMART-NET", "smart_millivolt": "ECG-SMART-NET (mV)", "temporal_resnet18": "Temporal"}
+    rows, told = tested.replace({"model": twin}), history.replace({"model": twin})
+    boot = statistics.bootstrap(rows, 50)
+    paired = statistics.differences(boot, 3)
+    figures = [
+        curves.learning_curves(told, NOTE, names),
+        curves.roc_pr(rows, note=NOTE, names=names),
+        curves.calibration(rows, note=NOTE, names=names),
+        curves.decision_curve(rows, note=NOTE, names=names),
+    ]
+    for figure in figures:
+        printed = " ".join(texts(figure))
+        assert "ECG-SMART-NET (mV)" in printed and "smart_millivolt" not in printed
+    matrix = curves.difference_matrix(paired, "auc", "Test AUC", NOTE, names)
+    assert "ECG-SMART-NET (mV)  2" in [tick.get_text() for tick in matrix.axes[0].get_yticklabels()]
+    alone = curves.roc_pr(rows[rows["model"] == "smart_millivolt"], names=names)
+    colour = [
+        next(x for x in f.axes[0].lines if x.get_label() == "ECG-SMART-NET (mV)").get_color()
+        for f in (figures[1], alone)
+    ]
+    assert colour[0] == colour[1]
+    performance = statistics.per_rotation(rows)
+    printed = [
+        tables.table_4(performance, names),
+        tables.estimates(statistics.intervals(boot), names),
+        tables.calibrations(rows, names),
+        tables.epochs_to_best(told, names),
+    ]
+    assert all("ECG-SMART-NET (mV)" in table.index for table in printed)
+    pairs = tables.paired_tests(paired, statistics.delong_differences(rows), names)
+    assert "ECG-SMART-NET (mV)" in set(pairs["b"]) and len(pairs) == 9
 
 
 def test_confusion_matrices_show_table_5():
@@ -188,22 +230,58 @@ def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     assert row[("This study", "Test AUC")] == f"{values.mean():.3f} ± {values.std():.3f}"
     assert row[("Paper (other data)", "Test AUC")] == "0.877 ± 0.032"
     assert row[("This study", "Rotations")] == "3"
-    one = tables.table_4(performance[performance["rotation"] == 0], paper=False)
-    assert "±" not in one.loc["ECG-SMART-NET", "Val AP"]
+    one = tables.table_4(performance[performance["rotation"] == 0])
+    assert "±" not in one.loc["ECG-SMART-NET", ("This study", "Val AP")]
     html = tables.styled(table, f"Table 4. {NOTE}").to_html()
     assert NOTE in html and "0.889 ± 0.027" in html
+
+
+def test_table_4_names_what_is_missing(predictions):
+    performance = statistics.per_rotation(predictions[predictions["model"] != MODELS[2]])
+    performance = performance[~performance[["model", "rotation"]].eq(["mayo_alvd", 1]).all(axis=1)]
+    table = tables.table_4(performance, asked=(MODELS, (0, 1, 2)))["This study"]
+    assert table["Rotations"].tolist() == ["3", "2 (without 1)", "0 (without 0,1,2)"]
+    assert table.loc["Temporal ResNet-18", "Test AUC"] == "–"
+
+
+def test_a_published_row_stands_beside_the_same_model_only(predictions):
+    keys = dict(zip(MODELS, ("resnet18", "random_forest", "smart_millivolt"), strict=True))
+    names = {"resnet18": "ResNet-18 (random start)", "random_forest": "Random Forest (2024 setting)"}
+    names["smart_millivolt"] = "ECG-SMART-NET (mV)"
+    table = tables.table_4(statistics.per_rotation(predictions.replace({"model": keys})), names)["Paper (other data)"]
+    assert table["Test AUC"].tolist() == ["–", "0.864 ± 0.026", "–"]
 
 
 def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
     run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
     validation = run[run["split"] == "validation"]
     threshold = metrics.operating_point(validation["label"], validation["probability"])
-    table = tables.table_5(run, threshold)
+    table = tables.table_5(run, threshold, draws=200)
     expected = metrics.at_threshold(validation["label"], validation["probability"], threshold)
     assert table.loc[("This study", "Val"), "F1"] == pytest.approx(expected["f1"])
     assert table.loc[("This study", "Val"), "TP"] == expected["tp"]
     assert table.loc[("Paper (other data)", "Test"), "AUC"] == 0.930
+    test = table.loc[("This study", "Test")]
+    low, high = (table.loc[("This study", f"Test, {side} limit")] for side in ("lower", "upper"))
+    assert ((low < test) & (test < high))[["Acc", "Sens", "Spec", "PPV", "NPV", "F1", "AUC", "AP"]].all()
     assert ".000</td>" not in tables.styled(table[["TP", "FP", "FN", "TN"]], "counts").to_html()
+
+
+def test_an_operating_point_out_of_reach_is_said_to_be(predictions):
+    run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
+    run = run[run["split"] == "test"]
+    table = tables.operating_points(run, {"F1": 0.4, "Rule-in": None}, draws=100)
+    expected = metrics.at_threshold(run["label"], run["probability"], 0.4)
+    assert table.loc["F1", "Threshold"] == "0.400" and table.loc["F1", "Sens"].startswith(f"{expected['sens']:.3f} [")
+    assert table.loc["Rule-in", "Threshold"] == "not attainable on validation" and table.loc["Rule-in", "Sens"] == "–"
+
+
+def test_selection_shows_both_rules_and_the_optimism_of_one():
+    by_test, by_validation = pd.Series({2: 0.8, 0: 0.7}), pd.Series({0: 0.75, 2: 0.6})
+    mean = pd.Series({"estimate": 0.75, "low": 0.7, "high": 0.8})
+    table = tables.selection(by_test, by_validation, {"optimism": 0.03, "corrected": 0.77}, mean)
+    assert table["Test score"].tolist() == ["0.800", "0.700", "0.750 [0.700, 0.800]"]
+    assert table["Optimism"].tolist() == ["0.030", "–", "–"]
 
 
 def test_risk_groups_share_out_every_ecg():

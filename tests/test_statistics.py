@@ -211,13 +211,26 @@ def test_what_is_missing_is_told_and_the_rest_goes_on():
     predictions = study(models=("a", "b"))
     lost = predictions[(predictions["model"] == "b") & (predictions["rotation"] == 1)].index
     one_class = (predictions["model"] == "a") & (predictions["rotation"] == 2) & (predictions["split"] == "test")
-    kept = predictions.drop(predictions.index[one_class & (predictions["label"] == 1)]).drop(lost)
+    half = (predictions["model"] == "b") & (predictions["rotation"] == 2) & (predictions["split"] == "validation")
+    kept = predictions.drop(predictions.index[(one_class & (predictions["label"] == 1)) | half]).drop(lost)
     found, problems = statistics.check_predictions(kept, models=["a", "b", "c"], rotations=[0, 1, 2])
-    assert "b, rotation 1, test fold: no predictions, left out." in problems
-    assert any(problem.startswith("a, rotation 2, test fold: all") for problem in problems)
-    assert sum(problem.startswith("c,") for problem in problems) == 6 and len(problems) == 9
-    assert len(found.groupby(["model", "rotation", "split"])) == 9
-    assert len(statistics.differences(statistics.bootstrap(found[found["split"] == "test"], 50), 3)) == 3
+    negatives = (one_class & (predictions["label"] == 0)).sum()
+    assert problems == [
+        f"a, rotation 2: all {negatives} labels of the test fold are 0; left out.",
+        "b, rotation 2: no predictions of the validation fold; left out.",
+        "b: no predictions for rotation 1.",
+        "c: no predictions for rotation 0, 1, 2.",
+    ]
+    runs = found.groupby(["model", "rotation"])["split"].nunique()
+    assert runs.to_dict() == {("a", 0): 2, ("a", 1): 2, ("b", 0): 2}  # a run counts with both folds or not at all
+    compared = statistics.differences(statistics.bootstrap(found[found["split"] == "test"], 50), 3)
+    assert (compared["rotations"] == 1).all() and len(compared) == 3
+
+
+def test_a_study_of_one_class_leaves_nothing_but_says_why():
+    predictions = study(models=("a",)).assign(label=0)
+    found, problems = statistics.check_predictions(predictions)
+    assert found.empty and len(problems) == 3 and all("labels of the validation fold are 0" in p for p in problems)
 
 
 @pytest.mark.parametrize(
@@ -242,21 +255,6 @@ def test_a_bootstrap_of_two_splits_is_refused():
         statistics.bootstrap(study(), 10)
 
 
-def test_subgroups_are_estimated_or_said_to_be_too_few():
-    predictions = study(models=("a",), rotations=3, patients=400)
-    rows = predictions[(predictions["split"] == "test") & (predictions["rotation"] == 0)]
-    number = rows["record_id"].str[1:].astype(int).to_numpy()
-    groups = pd.DataFrame({"sex": np.where(number % 2, "male", "female"), "rare": "no"}, index=rows["record_id"])
-    groups.iloc[:5, 1] = "yes"
-    found = statistics.subgroups(rows, groups, draws=100).set_index(["group", "level"])
-    male = rows[number % 2 == 1]
-    assert found.loc[("sex", "male"), "estimate"] == pytest.approx(metrics.auc(male["label"], male["probability"]))
-    assert found.loc[("sex", "male"), "low"] < found.loc[("sex", "male"), "high"]
-    assert found.loc[("sex", "male"), "positives"] == male["label"].sum()
-    assert found["records"]["sex"].sum() == len(rows) and found.loc[("rare", "yes"), "records"] == 5
-    assert np.isnan(found.loc[("rare", "yes"), "estimate"])
-
-
 def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
     """Ten rotations of one model: the best one's lead over its own truth, averaged over many studies."""
     generator = np.random.default_rng(11)
@@ -272,6 +270,19 @@ def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
             gained.append(seen.max() - truth[seen.argmax()])
             told.append(found["optimism"])
         assert np.mean(told) == pytest.approx(np.mean(gained), rel=0.15)
+
+
+def test_draws_that_are_all_alike_give_no_limits():
+    rows = study(models=("a",), rotations=3)
+    rows = rows[rows["split"] == "test"].assign(probability=lambda part: part["label"] * 0.8 + 0.1)
+    thresholds = {("a", rotation): 0.5 for rotation in range(3)}
+    found = statistics.intervals(statistics.bootstrap(rows, 100, thresholds=thresholds)).set_index("metric")
+    assert found.loc["sens", "estimate"] == 1 and found.loc["sens", ["low", "high"]].isna().all()
+
+
+def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
+    found = statistics.differences(statistics.bootstrap(tested, 50), folds=None)
+    assert found["p_t"].isna().all() and found["p_t_holm"].isna().all() and found["p_holm"].notna().all()
 
 
 def test_one_rotation_leaves_nothing_to_choose(tested):

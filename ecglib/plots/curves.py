@@ -16,7 +16,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
-from ecglib.plots.tables import interval_text, label_of, mean_sd
+from ecglib.plots.tables import interval_text, label_of, mean_sd, p_text
 
 COLOURS = {  # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure
     "ecg_smart_net": "#0072B2",
@@ -27,6 +27,8 @@ COLOURS = {  # Okabe and Ito's palette, told apart with any colour vision; one c
     "gradient_boosting": "#56B4E9",
     "test": "#0072B2",
     "validation": "#E69F00",
+    "as trained": "#D55E00",
+    "recalibrated on validation": "#0072B2",
 }
 SPARE = ("#000000", "#8C6D31", "#7F7F7F", "#F0E442")
 WIDTH = 6.4  # inches: 9-point text is still legible when a phone or a column of print halves it
@@ -159,13 +161,13 @@ def calibration(
 ) -> Figure:
     """Observed share of positives by tenths of predicted probability, with 95 % Wilson intervals; a histogram below.
 
-    The intervals take records as independent.
+    Fewer than `bins` where they would hold under 30 records. The intervals take records as independent.
     """
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(5.2, 6.4), height_ratios=(3, 1), sharex=True, layout="constrained"
     )
     for name, colour, _, marker, part in _parts(predictions, by, names):
-        tenth = pd.qcut(part["probability"], bins, labels=False, duplicates="drop")
+        tenth = pd.qcut(part["probability"], max(2, min(bins, len(part) // 30)), labels=False, duplicates="drop")
         table = part.groupby(tenth.to_numpy()).agg(x=("probability", "mean"), y=("label", "mean"), n=("label", "size"))
         x, y, n = table.to_numpy().T
         low, high = proportion_confint(y * n, n, method="wilson")
@@ -210,19 +212,20 @@ def forest(table: pd.DataFrame, metric: str, overall: float | None = None, note:
     rows = []
     for group, part in table.groupby("group", sort=False):
         rows += [(group, None), *((f"   {row.level}", row) for row in part.itertuples())]
-    figure, axis = plt.subplots(figsize=(WIDTH, 1.3 + 0.24 * len(rows)), layout="constrained")
+    figure = plt.figure(figsize=(WIDTH, 1 + 0.22 * len(rows)))
+    axis = figure.add_axes((0.45, 0.5 / figure.get_figheight(), 0.28, 1 - 0.5 / figure.get_figheight()))
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 9}
-    axis.text(-0.03, -1, "positives / ECGs", ha="right", **beside)
-    axis.text(1.03, -1, f"{metric} [95 % interval]", **beside)
+    axis.text(-0.06, -1, "positives / ECGs", ha="right", **beside)
+    axis.text(1.06, -1, f"{metric} [95 %]", **beside)
     for y, (text, row) in enumerate(rows):
-        axis.text(-0.95, y, text, weight="normal" if row else "bold", **beside)
+        axis.text(-1.6, y, text, weight="normal" if row else "bold", **beside)
         if row:
-            axis.text(-0.03, y, f"{row.positives} / {row.records}", ha="right", **beside)
+            axis.text(-0.06, y, f"{row.positives} / {row.records}", ha="right", **beside)
             if not np.isnan(row.estimate):
                 axis.plot([row.low, row.high], [y, y], "-|", color=COLOURS["test"], lw=1.5, ms=7)
                 axis.plot(row.estimate, y, "s", color=COLOURS["test"], ms=5)
             few = np.isnan(row.estimate)
-            axis.text(1.03, y, "too few" if few else interval_text(row.estimate, row.low, row.high), **beside)
+            axis.text(1.06, y, "too few" if few else interval_text(row.estimate, row.low, row.high), **beside)
     if overall is not None:
         axis.axvline(overall, color="0.5", ls=":", lw=1)
     axis.set(ylim=(len(rows) - 0.5, -1.6), yticks=[], xlabel=metric)
@@ -245,13 +248,7 @@ def difference_matrix(
         i, j = models.index(row.a), models.index(row.b)
         matrix[i, j], matrix[j, i] = row.estimate, -row.estimate
         for x, y, gap in ((j, i, row.estimate), (i, j, -row.estimate)):
-            p = (
-                "p < 0.001"
-                if row.p_holm < 0.0005
-                else f"p = {row.p_holm:.3f}"
-                if row.p_holm < 0.1
-                else f"p = {row.p_holm:.2f}"
-            )
+            p = f"p = {p_text(row.p_holm)}".replace("= <", "<")
             weight = "bold" if row.p_holm < 0.05 else "normal"
             told = f"{gap:+.3f}".replace("-", "−") + f"\n{p}"
             axis.text(x, y, told, ha="center", va="center", fontsize=9, weight=weight)

@@ -88,6 +88,11 @@ def interval_text(estimate: float, low: float, high: float) -> str:
     return (f"{estimate:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")).replace("-", "−")
 
 
+def p_text(p: float) -> str:
+    """Text of a p-value: three decimals below 0.1, two above, "< 0.001" where they say no more."""
+    return "–" if np.isnan(p) else "< 0.001" if p < 0.0005 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def calibrations(predictions: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
     """Calibration slope and intercept of each model, mean ± SD over rotations; a slope without a value is left out."""
     rows = [
@@ -111,9 +116,9 @@ def paired_tests(differences: pd.DataFrame, delong: pd.DataFrame, names: dict | 
         "b": [label_of(model, names) for model in table["b"]],
         "Rotations": table["rotations"],
         "a − b": [interval_text(*row) for row in table[["estimate", "low", "high"]].to_numpy()],
-        "p, patients drawn (Holm)": table["p_holm"],
-        "p, corrected t (Holm)": table["p_t_holm"],
-        "p, DeLong": table["p_d"],
+        "p, patients drawn (Holm)": table["p_holm"].map(p_text),
+        "p, corrected t (Holm)": table["p_t_holm"].map(p_text),
+        "p, DeLong": table["p_d"].map(p_text),
     }
     return pd.DataFrame(rows)
 
@@ -157,12 +162,47 @@ def table_5(predictions: pd.DataFrame, threshold: float, paper: bool = True, **o
         values = metrics.at_threshold(label, probability, threshold)
         values |= {"auc": metrics.auc(label, probability), "ap": metrics.average_precision(label, probability)}
         rows[short] = {name: values[name.lower()] for name in (*PAPER_TABLE_5.columns, "TP", "FP", "FN", "TN")}
-    table = pd.DataFrame.from_dict(rows, orient="index").astype(dict.fromkeys(("TP", "FP", "FN", "TN"), "Int64"))
     thresholds = dict.fromkeys(run.groupby(["model", "rotation"]).groups, threshold)
     bounds = statistics.intervals(statistics.bootstrap(run, thresholds=thresholds, **options)).set_index("metric")
     for name, limit in (("Test, lower limit", "low"), ("Test, upper limit", "high")):
-        table.loc[name] = bounds[limit].rename(METRICS).reindex(table.columns)
+        rows[name] = bounds[limit].rename(METRICS).reindex(rows["Test"]).to_dict()
+    table = pd.DataFrame.from_dict(rows, orient="index").astype(dict.fromkeys(("TP", "FP", "FN", "TN"), "Int64"))
     return pd.concat({"This study": table, "Paper (other data)": PAPER_TABLE_5}) if paper else table
+
+
+def selection(by_test: pd.Series, by_validation: pd.Series, optimism: dict, mean: pd.Series) -> pd.DataFrame:
+    """Scores of the rotation kept by its test score (the paper's rule) and by validation, and the mean over rotations.
+
+    `by_test` and `by_validation` are from `ecglib.runs.select`, `optimism` from
+    `ecglib.statistics.selection_optimism`, `mean` is the score's row of `ecglib.statistics.intervals`.
+    """
+    rules = {"Highest test score (the paper)": by_test.index[0], "Highest validation score": by_validation.index[0]}
+    rows = {
+        rule: {"Rotation": str(k), "Validation score": f"{by_validation[k]:.3f}", "Test score": f"{by_test[k]:.3f}"}
+        for rule, k in rules.items()
+    }
+    first = rows["Highest test score (the paper)"]
+    first |= {"Optimism": f"{optimism['optimism']:.3f}", "Test score less optimism": f"{optimism['corrected']:.3f}"}
+    text = interval_text(*mean[["estimate", "low", "high"]])
+    rows["Mean over rotations"] = {"Validation score": f"{by_validation.mean():.3f}", "Test score": text}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("Rule")
+
+
+def operating_points(run: pd.DataFrame, points: dict, level: float = 0.95, **options) -> pd.DataFrame:
+    """Metrics of one run's predictions at each of `points`, with intervals; "not attainable" for a point that is None.
+
+    `options` are those of `ecglib.statistics.bootstrap`; intervals are conditional on the model and the threshold.
+    """
+    rows = {}
+    for name, threshold in points.items():
+        if threshold is None:
+            rows[name] = {"Threshold": "not attainable on validation"}
+            continue
+        keys = run.groupby(["model", "rotation"]).groups
+        boot = statistics.bootstrap(run, thresholds=dict.fromkeys(keys, threshold), **options)
+        text = estimates(statistics.intervals(boot, level), columns=("sens", "spec", "ppv", "npv", "f1", "acc"))
+        rows[name] = {"Threshold": f"{threshold:.3f}"} | text.iloc[0].to_dict()
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("Operating point")
 
 
 def risk_groups(label, probability, rule_out: float, rule_in: float) -> pd.DataFrame:

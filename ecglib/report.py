@@ -1,0 +1,145 @@
+"""Model card and reporting checklist of the selected model, as Markdown.
+
+The card follows Mitchell et al., "Model cards for model reporting", FAT* 2019; the checklist is TRIPOD+AI (Collins et
+al., BMJ 2024;385:e078378), its items named in our own words.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ecglib.models import REGISTRY
+
+KINDS = {
+    "angiographic": "The label rests on angiography.",
+    "proxy": "The label is a **proxy** that only stands in for OMI: nothing here is a clinical risk, and nothing "
+    "confirms or refutes the paper's figures.",
+    "synthetic": "The label is **synthetic**: the ECGs are simulated, nothing here is a clinical risk, and no figure "
+    "says how a model does on people.",
+}
+INTENDED = """For research only: to study how such models are built and evaluated. **Not a medical device.** Not for
+diagnosis, triage or any decision about a patient, and not for ECGs from other sources without evaluating it on them."""
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A data frame, with its index, as a Markdown table; numbers to three decimals."""
+
+    def cell(value) -> str:
+        missing = not isinstance(value, str) and pd.isna(value)
+        return "–" if missing else f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    table = table.reset_index()
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.itertuples(index=False, name=None)]
+    return "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
+
+
+def model_card(study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFrame, tables: dict, limits: list) -> str:
+    """Write the model card of one trained model.
+
+    Parameters
+    ----------
+    study : ecglib.params.Study
+    runs : ecglib.runs.Runs
+    cohort_info : dict
+        ``cohort.json`` of its cohort.
+    run : pandas.Series
+        Its row of `Runs.facts`.
+    counts : pandas.DataFrame
+        ECGs, patients and positives of each split.
+    tables : dict
+        Heading → table of performance, in the order of the card.
+    limits : list of str
+        Limits found in this study, besides those that hold for each.
+    """
+    identity, files = run["identity"], run["files"]
+    weights = next((name for name in files if name.endswith((".safetensors", ".skops"))), None)
+    training, network = identity.get("training"), REGISTRY[identity["network"]].kind == "network"
+    facts = [
+        f"{run['label']}, rotation {run['rotation']} of study `{study.name}` ({study.title}); "
+        f"seed {identity['seed']}, commit `{str(run['environment']['commit'])[:12]}`",
+        f"Weights: `{weights}`, SHA-256 `{files[weights]}`" if weights else "Weights were left out",
+    ]
+    if network:
+        shown = "each lead z-scored" if training["normalisation"] == "lead_zscore" else "in millivolts"
+        facts += [
+            f"{run['parameters']:,.0f} parameters; Adam, learning rate {identity['learning_rate']:g}, epoch "
+            f"{run['best_epoch']:.0f} of {run['epochs']:.0f} kept for its validation score",
+            f"Input: the median beat, 12 leads × 400 samples at 500 Hz, R peak at sample 150, {shown}; "
+            "output: logits, index 1 = positive",
+        ]
+    source = (
+        f"{cohort_info['source']}, version {cohort_info['version']}. {cohort_info.get('attribution') or ''}".strip()
+    )
+    always = [
+        "Developed and evaluated on one source of data; there is no external evaluation.",
+        "Intervals come from drawing patients again and are conditional on the trained models.",
+        "A median beat shows neither rhythm nor change over time, and the model sees nothing but the ECG.",
+        "Training took as many positives as negatives: probabilities are too high unless recalibrated.",
+    ]
+    if network and training["normalisation"] == "lead_zscore":
+        always.append("Each lead is z-scored, so the model is blind to absolute amplitude, as of ST elevation in mV.")
+    if len(study.rotations) < (folds := study.folds.count if isinstance(study.folds.count, int) else 0):
+        always.append(f"{len(study.rotations)} of {folds} rotations were run.")
+    parts = [
+        f"# Model card: {run['label']}",
+        f"**Research only, not a medical device.** Label: {runs.caption}.",
+        "## What it is",
+        _bullets(facts),
+        "## Label",
+        f"A label of 1 means: {runs.label_meaning}. Kind: {runs.label_kind}. {KINDS[runs.label_kind]}",
+        "## Intended use",
+        INTENDED,
+        "## Data",
+        f"Source: {source}",
+        markdown(counts),
+        *(part for heading, table in tables.items() for part in (f"## {heading}", markdown(table))),
+        "## Limits",
+        _bullets([*limits, *always]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def limits(cohort_info: dict, chosen: pd.DataFrame, optimism: dict, by_group: pd.DataFrame, points: dict) -> list[str]:
+    """Say what this study's own figures leave open; `chosen` are the selected run's predictions."""
+    test = chosen[chosen["split"] == "test"]
+    told = [KINDS[cohort_info["label_kind"]]] if cohort_info["label_kind"] != "angiographic" else []
+    told.append(
+        f"Selected by its test score, as in the paper: of {optimism['apparent']:.3f}, about "
+        f"{optimism['optimism']:.3f} is estimated to be luck."
+    )
+    told.append(f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
+    told += [f"{name}: not attainable on validation." for name, point in points.items() if point is None]
+    few = by_group[by_group["estimate"].isna()]
+    if len(few):
+        levels = [f"{group} ({', '.join(map(str, part['level']))})" for group, part in few.groupby("group", sort=False)]
+        told.append(f"Too few to say how it does by {'; '.join(levels)}.")
+    return told
+
+
+def describe(record: pd.Series) -> str:
+    """Say in a line what a cohort knows about one of its records."""
+    parts = [str(record["sex"]) if pd.notna(record["sex"]) else "sex unknown"]
+    parts.append(f"{record['age']:.0f} years" if pd.notna(record["age"]) else "age unknown")
+    for name in ("culprit", "severity", "mimic", "disturbance", "stage1", "quality_reasons"):
+        if name in record and pd.notna(record[name]) and record[name] not in ("", "none", 0):
+            parts.append(f"{name.replace('_', ' ')}: {record[name]}")
+    return ", ".join(parts)
+
+
+def tripod_ai(study, model: str, rotation: int) -> pd.DataFrame:
+    """Answer each item of TRIPOD+AI with a link to the notebook that does, from the step's folder, or say "no"."""
+    table = pd.read_csv(Path(__file__).with_name("tripod_ai.csv"), dtype=str).fillna("")
+    run = f"../runs/{model}/rotation_{rotation}/notebook.ipynb"
+    if REGISTRY[study.models[model].network or model].kind == "tabular":
+        table["notebook"] = table["notebook"].replace("05_train_network", "06_random_forest")
+    if study.learning_rates is None:
+        table["notebook"] = table["notebook"].replace("04_learning_rate", "params")
+    links = {"": "no", "08_selected_model": "[08_selected_model](notebook.ipynb)"}
+    links |= {name: f"[{name}]({run})" for name in ("05_train_network", "06_random_forest")}
+    links["params"] = f"`params/{study.name}.yaml`"
+    found = table["notebook"].map(lambda name: links.get(name, f"[{name}](../{name}/notebook.ipynb)"))
+    return table.assign(notebook=found).set_axis(["Item", "Topic", "Answered in", "How"], axis=1).set_index("Item")
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
