@@ -42,10 +42,10 @@ def told(step: Path) -> dict:
 
 def label_of(study: Path) -> tuple[str, str]:
     """Meaning and kind of a study's label."""
-    for file in sorted(study.glob("*/run.json")):
+    for file in sorted(study.rglob("run.json")):
         facts = json.loads(file.read_text())
-        if facts.get("label_kind"):
-            return facts.get("label_meaning") or "", facts["label_kind"]
+        if facts.get("label_kind") and facts.get("label_meaning"):
+            return facts["label_meaning"], facts["label_kind"]
     raise SystemExit(f"{study} says nowhere of which kind its label is; run the study again")
 
 

@@ -44,5 +44,5 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "article_header_end": ["search-button", "toggle-secondary-sidebar"],
 }
-numfig = False
+html_context = {"default_mode": "light"}
 language = "en"

@@ -1,0 +1,141 @@
+"""The built supplement in a browser, on a desktop and on a phone: every page, link and picture."""
+
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import socketserver
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ecglib import paths
+
+SITE = Path(os.environ.get("ECGLIB_SITE", paths.ROOT / "supplement" / "_build" / "html"))
+SHOTS = SITE.parent / "screenshots"
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line for each."""
+
+    def log_message(self, *words):
+        """Say nothing."""
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    """Answers several requests at once, as a browser asks."""
+
+    daemon_threads = True
+
+
+@pytest.fixture(scope="module")
+def site():
+    """Address of the built site, served from this machine."""
+    if not (SITE / "index.html").is_file():
+        pytest.skip(f"there is no site in {SITE}: call make supplement first")
+    with Server(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, driven by Playwright."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("no chromium on this machine: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def pages():
+    """Every page of the site."""
+    return sorted(str(f.relative_to(SITE)) for f in SITE.rglob("*.html") if "_static" not in f.parts)
+
+
+@contextlib.contextmanager
+def opened(browser, size):
+    """A page of that size, and what went wrong on it: console errors and requests that failed or left the site."""
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page, wrong = context.new_page(), []
+    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda e: wrong.append(f"error: {e}"))
+    page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
+    page.on("response", lambda r: wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    yield page, wrong
+    context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page(site, browser, size):
+    """No console error, nothing fetched from elsewhere, no sideways scrolling, alternative texts, no dead picture."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    found, axe = [], Axe()
+    with opened(browser, size) as (page, wrong):
+        page.on(
+            "request", lambda r: wrong.append(f"elsewhere: {r.url}") if not r.url.startswith((site, "data:")) else None
+        )
+        for name in pages():
+            page.goto(f"{site}/{name}", wait_until="load")
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            if wide > 1:
+                wrong.append(f"{wide} px wider than the window")
+            wrong += page.evaluate(
+                "[...document.querySelectorAll('.bd-article img')].filter(i => !i.alt || !i.complete || !i.naturalWidth)"
+                ".map(i => 'picture without text or data: ' + i.src)"
+            )
+            if "/api/" not in f"/{name}" and name not in ("genindex.html", "search.html", "py-modindex.html"):
+                page.screenshot(path=SHOTS / f"{size}_{name.replace('/', '_')}.png", full_page=True)
+                result = axe.run(page, options={"runOnly": ["wcag2a", "wcag2aa"], "preload": False}).response
+                for v in result["violations"]:
+                    if v["impact"] in ("serious", "critical"):
+                        where = "; ".join(str(n["target"]) for n in v["nodes"][:3])
+                        wrong.append(f"axe {v['id']} ({v['impact']}), {len(v['nodes'])} times: {where}")
+            found += [f"{name}: {w}" for w in wrong]
+            wrong.clear()
+    assert not found, "\n".join(found[:60])
+
+
+def test_no_link_is_broken(site, browser):
+    """Every link within the site leads to a page, and every anchor to a place on it."""
+    with opened(browser, "desktop") as (page, _):
+        places, links = {}, set()
+        for name in pages():
+            page.goto(f"{site}/{name}", wait_until="domcontentloaded")
+            places[name] = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
+            links |= {
+                (name, link) for link in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
+            }
+    broken = []
+    for name, link in links:
+        if not link.startswith(site):
+            continue
+        target, _, anchor = link.removeprefix(site).lstrip("/").partition("#")
+        target = (target or "index.html").split("?")[0]
+        if not (SITE / target).is_file() or (anchor and target in places and anchor not in places[target]):
+            broken.append(f"{name}: {link.removeprefix(site)}")
+    assert not broken, "\n".join(sorted(broken)[:40])
+
+
+def test_the_first_page_is_readable_within_two_seconds(site, browser):
+    """From asking for it to text on the screen."""
+    with opened(browser, "desktop") as (page, _):
+        page.goto(f"{site}/index.html")
+        begin = time.perf_counter()
+        page.goto(f"{site}/index.html", wait_until="domcontentloaded")
+        page.locator(".bd-article h1").first.wait_for(state="visible")
+        assert time.perf_counter() - begin < 2
