@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from ecglib.params import PARTS
+
 SPLITS = ("train", "validation", "test")
 
 
-def build_folds(records: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+def build_folds(records: pd.DataFrame, count: int | str, seed: int) -> pd.DataFrame:
     """Deal patients into folds with the same share of positive patients.
 
     A patient is positive if any of their ECGs is: the paper's 6.5 % is a share of patients.
@@ -15,21 +17,30 @@ def build_folds(records: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     Parameters
     ----------
     records : pandas.DataFrame
-        ``record_id, patient_id, label``.
-    count : int
-        Number of folds, at least 3.
+        ``record_id, patient_id, label``, and ``site`` if sites are to be left out.
+    count : int or 'site'
+        Number of folds, at least 3; or 'site' to leave one site out at a time: the folds are `PARTS` to validate on,
+        and a patient belongs to the site of their first ECG.
     seed : int
 
     Returns
     -------
     pandas.DataFrame
-        ``record_id, fold``, in the order of `records`.
+        ``record_id, fold``, in the order of `records`; with sites also ``site``, from 0 for the one with the most
+        patients, −1 where it is unknown.
 
     Raises
     ------
     ValueError
         If there are fewer positive (or negative) patients than folds.
     """
+    if count == "site":
+        home = records.groupby("patient_id").site.first()
+        known = (
+            home[home != "unknown"].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
+        )
+        site = records.patient_id.map(home).map(dict(zip(known.index, range(len(known)), strict=True)))
+        return build_folds(records, PARTS, seed).assign(site=site.fillna(-1).astype(int).array)
     patients = records.groupby("patient_id", sort=True).label.max()
     fewest = patients.value_counts().reindex([0, 1], fill_value=0)
     if fewest.min() < count:
@@ -45,10 +56,15 @@ def build_folds(records: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 
 
 def rotate(folds: pd.DataFrame, rotation: int) -> dict[str, np.ndarray]:
-    """Positions of the records in each split: validate on fold k, test on fold k+1, train on the rest."""
+    """Positions of the records in each split: validate on fold k, test on fold k+1 (or site k), train on the rest."""
     count = int(folds.fold.max()) + 1
     validation = (folds.fold == rotation).to_numpy()
     test = (folds.fold == (rotation + 1) % count).to_numpy()
+    if "site" in folds:
+        test = (folds.site == rotation).to_numpy()
+        validation &= ~test
+        if not test.any():
+            raise ValueError(f"Rotation {rotation} leaves out a site, but there are {folds.site.max() + 1} sites")
     return dict(zip(SPLITS, map(np.flatnonzero, (~(validation | test), validation, test)), strict=True))
 
 

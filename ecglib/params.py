@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from ecglib import paths
 from ecglib.models import REGISTRY
+
+PARTS = 9
+"""Parts of the patients, of which one validates where sites are left out in turn: the paper's eight to one."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 LabelKind = Literal["angiographic", "proxy", "synthetic"]
@@ -73,11 +76,20 @@ class Signal(Closed):
     on_poor_quality: Literal["keep", "flag", "drop"] = "flag"
 
 
-class Folds(Closed):
-    """Patient-stratified folds (paper, section II.B); rotation k validates on fold k and tests on fold k+1."""
+FoldCount = Annotated[
+    Annotated[int, Field(ge=3, le=50), Tag("number")] | Annotated[Literal["site"], Tag("word")],
+    Discriminator(lambda given: "word" if isinstance(given, str) else "number"),
+]
 
-    count: int = Field(10, ge=3, le=50)
-    rotations: tuple[int, ...] | None = Field(None, description="None: all of them")
+
+class Folds(Closed):
+    """Patient-stratified folds (paper, section II.B); rotation k validates on fold k and tests on fold k+1.
+
+    With ``count: site``, rotation k leaves out the k-th largest site instead: see `ecglib.folds.build_folds`.
+    """
+
+    count: FoldCount = 10
+    rotations: tuple[int, ...] | None = Field(None, description="None: all of them; with sites, those to be left out")
 
 
 class Training(Closed):
@@ -167,12 +179,15 @@ class Study(Closed):
 
     @model_validator(mode="after")
     def _fits_together(self):
-        tried = self.learning_rates
+        tried, by_site = self.learning_rates, self.folds.count == "site"
+        count = PARTS if by_site else self.folds.count
+        if by_site and not self.folds.rotations:
+            raise ValueError("folds.rotations is missing: with count: site, name the sites to leave out, 0 the largest")
         for rotation in [*(self.folds.rotations or ()), *((tried and tried.rotations) or ())]:
-            if not 0 <= rotation < self.folds.count:
+            if not 0 <= rotation < count:
                 raise ValueError(
-                    f"rotations: {rotation} is not a rotation of {self.folds.count} folds "
-                    f"(allowed: 0 to {self.folds.count - 1})"
+                    f"rotations: {rotation} is not a rotation of {count} {'sites' if by_site else 'folds'} "
+                    f"(allowed: 0 to {count - 1})"
                 )
         for key in tried.grid if tried else ():
             if key not in self.models:
@@ -279,6 +294,8 @@ def _sentence(error: dict, content: dict) -> str:
     where = [str(part) for part in error["loc"]]
     if len(where) > 1 and where[0] == "cohort" and where[1] in tags:  # pydantic names the union's branch: not a key
         del where[1]
+    if where[:2] == ["folds", "count"]:
+        del where[2:]
     dotted = ".".join(where) or "the file"
     if error["type"] == "extra_forbidden":
         allowed = _fields_at(where[:-1], content)

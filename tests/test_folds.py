@@ -1,10 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecglib.folds import build_folds, receipt, rotate
+from ecglib.params import StudyError, load_study
+from ecglib.paths import PARAMS
 
 
 def records_of(sizes, seed=0):
@@ -60,3 +63,37 @@ def test_too_few_positives_are_refused():
     records.loc[:3, "label"] = 1
     with pytest.raises(ValueError, match="at least 5 positive patients, but there are 4"):
         build_folds(records, 5, 0)
+
+
+def test_each_rotation_leaves_a_whole_site_out():
+    records = records_of([2] * 300)
+    records["site"] = np.where(
+        records.patient_id < 150, "Harbour", np.where(records.patient_id < 250, "Hill", "unknown")
+    )
+    records.loc[1, "site"] = "Hill"  # the second ECG of a patient who first came to Harbour
+    folds = build_folds(records, "site", 0)
+    for rotation, size in ((0, 300), (1, 200)):
+        splits = rotate(folds, rotation)
+        assert len(splits["test"]) == size and set(records.patient_id.iloc[splits["test"]]) == set(
+            range(150) if rotation == 0 else range(150, 250)
+        )
+        assert 0.08 < len(splits["validation"]) / (600 - size) < 0.15
+        assert sum(map(len, splits.values())) == 600
+    assert receipt(records, folds, (0, 1)).filter(like="shared").to_numpy().sum() == 0
+    with pytest.raises(ValueError, match="there are 2 sites"):
+        rotate(folds, 2)
+
+
+@pytest.mark.parametrize(
+    ("folds", "told"),
+    [
+        ({"count": "site"}, "folds.rotations is missing"),
+        ({"count": "site", "rotations": [9]}, "9 is not a rotation of 9 sites"),
+        ({"count": "sites", "rotations": [0]}, "folds.count is 'sites'"),
+    ],
+)
+def test_a_study_must_name_the_sites_that_it_leaves_out(tmp_path, folds, told):
+    content = yaml.safe_load((PARAMS / "ptbxl_sites.yaml").read_text()) | {"name": "mistaken", "folds": folds}
+    (tmp_path / "mistaken.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(StudyError, match=told):
+        load_study(tmp_path / "mistaken.yaml")
