@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
 
-.PHONY: help reproduce explain test lint lab format clean
+.PHONY: help reproduce explain test lint lab format supplement keep check-reference clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -53,7 +53,18 @@ format: $(READY)  ## let ruff and nbstripout tidy up
 	$(PYTHON) -m nbstripout --keep-id --extra-keys "metadata.language_info" notebooks/*.ipynb
 
 lab: $(READY)  ## JupyterLab on localhost, with its token
-	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=.
+	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/start_here.ipynb
+
+supplement: $(READY)  ## the reference results as a web site in supplement/_build/html
+	@$(PYTHON) supplement/collect.py && $(PYTHON) -m sphinx -q -W --keep-going -b html -c supplement supplement/_build/source supplement/_build/html
+	@echo "Open supplement/_build/html/index.html"
+
+keep: $(READY)  ## copy a study's results to outputs/reference, to be read and committed
+	@$(PYTHON) -m ecglib.reference keep "$(STUDY)"
+
+check-reference: $(READY)  ## run a study anew and compare its tables with the reference results
+	@ECGLIB_FRESH=1 $(MAKE) --no-print-directory reproduce ARGS="--forceall $(ARGS)"
+	@$(PYTHON) -m ecglib.reference check "$(STUDY)"
 
 clean:  ## remove what runs left half-finished
 	rm -rf outputs/*/*.partial outputs/*/runs/*/*.partial
