@@ -16,7 +16,7 @@ export CUBLAS_WORKSPACE_CONFIG := :4096:8
 .PHONY: help reproduce explain test lint lab format supplement keep check-reference clean
 
 help:  ## list what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 	@echo
 	@echo "reproduce takes STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)), DATA_DIR=folder with the data"
 	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks that are here))"
