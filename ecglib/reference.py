@@ -8,6 +8,7 @@ From the command line, as the Makefile does::
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -110,6 +111,31 @@ def _near(a: str, b: str, tolerance: float) -> bool:
     return True
 
 
+def front_tables(study: str) -> str:
+    """Test AUC and average precision with 95 % intervals of a study's reference results, as Markdown for the README."""
+    folder = paths.REFERENCE / study
+    omi = (folder / "11_omi_features").is_dir()
+    step = folder / ("11_omi_features" if omi else "07_comparison")
+    facts = json.loads((step / "run.json").read_text())
+    table = pd.read_csv(step / "tables" / ("front.csv" if omi else "extended.csv"), index_col=0, dtype=str)[
+        ["AUC", "AP"]
+    ]
+    lines = ["| model | test AUC [95 %] | test AP [95 %] |", "|---|---|---|"]
+    lines += [f"| {name} | {row.AUC} | {row.AP} |" for name, row in table.iterrows()]
+    told = f"Label: {facts['label_meaning']} [{facts['label_kind']}]."
+    return "\n".join([*lines, "", told])
+
+
+def fill(readme: Path) -> str:
+    """Text of the README with the block between ``<!-- reference: <study> -->`` and ``<!-- end -->`` made anew."""
+    return re.sub(
+        r"(<!-- reference: (\w+) -->\n).*?(\n<!-- end -->)",
+        lambda found: found[1] + front_tables(found[2]) + found[3],
+        readme.read_text(),
+        flags=re.S,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line: keep or check the results of a study; returns 0, or 1 with what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m ecglib.reference", description=main.__doc__)
@@ -121,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.what == "keep":
             number, size = keep(study)
             print(f"{number} files, {size:.1f} MB, in {(paths.REFERENCE / study).relative_to(paths.ROOT)}")
+            readme = paths.ROOT / "README.md"
+            readme.write_text(fill(readme))  # so that its figures are those of the results
             return 0
         found = check(study)
     except StudyError as error:

@@ -1,0 +1,88 @@
+"""What is kept to be read: copying, comparing, and the README's figures and links."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from ecglib import paths, reference
+from ecglib.params import StudyError
+
+README = paths.ROOT / "README.md"
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """Outputs of a study with one step, one run, and things that aren't kept."""
+    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr(paths, "REFERENCE", tmp_path / "outputs" / "reference")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = tmp_path / "outputs" / "made_up"
+    for folder in ("07_comparison/tables", "runs/net/rotation_0", "runs/net/rotation_1.partial", "logs"):
+        (study / folder).mkdir(parents=True)
+    table = pd.DataFrame({"AUC": ["0.900 ± 0.010", "0.800"], "seconds": ["3", "4"]}, index=["a", "b"])
+    table.to_csv(study / "07_comparison" / "tables" / "table_4.csv")
+    (study / "07_comparison" / "notebook.ipynb").write_text(json.dumps({"path": f"{tmp_path}/outputs/x"}))
+    (study / "07_comparison" / "run.json").write_text(json.dumps({"environment": {"commit": "0123456789abcdef"}}))
+    for name in ("run.json", "predictions.parquet", "weights.safetensors", "checkpoint.pt", "notebook.ipynb"):
+        (study / "runs/net/rotation_0" / name).write_text("{}")
+        (study / "runs/net/rotation_1.partial" / name).write_text("{}")
+    (study / "logs" / "x.csv").write_text("a")
+    return study
+
+
+def test_kept_is_what_is_read(outputs, tmp_path):
+    reference.keep("made_up")
+    there = {str(f.relative_to(paths.REFERENCE)) for f in paths.REFERENCE.rglob("*") if f.is_file()}
+    step, run = "made_up/07_comparison", "made_up/runs/net/rotation_0"
+    assert there == {
+        *(f"{step}/{name}" for name in ("notebook.ipynb", "run.json", "tables/table_4.csv")),
+        *(f"{run}/{name}" for name in ("run.json", "predictions.parquet")),
+    }
+    assert str(tmp_path) not in (paths.REFERENCE / step / "notebook.ipynb").read_text()
+
+
+def test_a_fresh_run_is_compared_cell_by_cell(outputs):
+    reference.keep("made_up")
+    file = outputs / "07_comparison" / "tables" / "table_4.csv"
+    assert reference.check("made_up").same.all()
+    text = file.read_text()
+    file.write_text(text.replace("0.900 ± 0.010", "0.905 ± 0.012").replace(",3", ",9"))
+    assert reference.check("made_up").same.all(), "within the tolerance, and seconds don't count"
+    file.write_text(text.replace("0.900", "0.850"))
+    found = reference.check("made_up").iloc[0]
+    assert not found.same and "0.850 ± 0.010 instead of 0.900 ± 0.010" in found.reason
+    file.write_text(text.replace("b,0.800", "c,0.800"))
+    assert not reference.check("made_up").same.all()
+    file.unlink()
+    assert "no such table" in reference.check("made_up").reason[0]
+
+
+def test_what_is_missing_is_said(outputs):
+    with pytest.raises(StudyError, match="no reference results"):
+        reference.check("made_up")
+    with pytest.raises(StudyError, match="no outputs to keep"):
+        reference.keep("nothing")
+
+
+def test_the_readmes_figures_are_those_of_the_reference_results():
+    assert re.findall(r"<!-- reference: (\w+) -->", README.read_text()), "the README shows no result"
+    assert reference.fill(README) == README.read_text(), "call make keep for the study whose figures changed"
+
+
+def test_the_readmes_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README.read_text())
+    assert links
+    missing = [link for link in links if "://" not in link and not (paths.ROOT / link).exists()]
+    assert not missing
+
+
+def test_nothing_large_or_of_this_machine_is_kept():
+    files = [f for f in paths.REFERENCE.rglob("*") if f.is_file()]
+    size = sum(f.stat().st_size for f in files if f.suffix != ".safetensors")
+    assert size < 25e6, f"{size / 1e6:.1f} MB"
+    told = [
+        f for f in files if f.suffix in (".ipynb", ".json") and re.search(r'"/(home|root|work|tmp)/', f.read_text())
+    ]
+    assert not told
