@@ -158,38 +158,66 @@ def agreement(first, second) -> np.ndarray:
     return (a * b).sum(1) / np.maximum(np.sqrt((a**2).sum(1) * (b**2).sum(1)), 1e-30)
 
 
-def cascade(model, inputs, method="gradient", seed=42, **options) -> pd.DataFrame:
-    """Check by cascading randomisation (Adebayo et al. 2018): a map must change when layers forget what they learned.
+def forget(model, seed=42):
+    """Yield ``name, network``: a copy of the network whose layers are put back to a random start, from the last one on.
 
-    From the last layer to the first, one after the other is put back to a random start, and stays so. Returns
-    ``layer, ecg, rank_correlation`` (`agreement` with the trained network's map) in that order; a method whose
-    correlation stays high doesn't show what the network learned. `options` go to `attribute`.
+    It is one copy, which forgets more with each step; the last step has nothing of the training left.
     """
-    network, trained, rows = copy.deepcopy(model), attribute(model, inputs, method, **options), []
+    network = copy.deepcopy(model)
     parts = list(getattr(network, "model", network).named_children())  # ResNet-18 sits behind `model`
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for name, part in reversed(parts):
-            layers = [layer for layer in part.modules() if hasattr(layer, "reset_parameters")]
+    for number, (name, part) in enumerate(reversed(parts)):
+        layers = [layer for layer in part.modules() if hasattr(layer, "reset_parameters")]
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + number)
             for layer in layers:
                 layer.reset_parameters()
-            if layers:
-                values = agreement(trained, attribute(network, inputs, method, **options))
-                rows.append(pd.DataFrame({"layer": name, "ecg": range(len(values)), "rank_correlation": values}))
-    return pd.concat(rows, ignore_index=True)
+        if layers:
+            yield name, network
+
+
+def cascade(model, inputs, method="gradient", seed=42, trained=None, stages=None, **options):
+    """Check by cascading randomisation (Adebayo et al. 2018): a map must change when layers forget what they learned.
+
+    A method whose correlation with the trained network's map stays high doesn't show what the network learned.
+
+    Parameters
+    ----------
+    trained : array, optional
+        Maps of the trained network, if they are there already.
+    stages : int, optional
+        At how many layers, evenly spread and the first one always among them, maps are taken; None: at each.
+    **options
+        For `attribute`.
+
+    Returns
+    -------
+    table, maps
+        ``layer, ecg, rank_correlation`` (`agreement`) in order from the last layer to the first; and the maps of the
+        network that has forgotten all.
+    """
+    trained = attribute(model, inputs, method, **options) if trained is None else trained
+    count, rows, maps = sum(1 for _ in forget(model, seed)), [], None
+    chosen = range(count) if stages is None else np.linspace(0, count - 1, stages + 1).round()[1:]
+    for number, (name, network) in enumerate(forget(model, seed)):
+        if number in chosen:
+            maps = attribute(network, inputs, method, **options)
+            values = agreement(trained, maps)
+            rows.append(pd.DataFrame({"layer": name, "ecg": range(len(values)), "rank_correlation": values}))
+    return pd.concat(rows, ignore_index=True), maps
 
 
 def deletion(model, inputs, maps, fractions=(0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1), seed=42) -> pd.DataFrame:
     """Check by deletion (Samek et al. 2017): what a map ranks first must matter most to the network.
 
-    The windows that rank highest in an ECG's map are erased, more and more of them. To `maps` (name → map) are added
-    'random' and 'QRS energy', the squared slope of the ECG itself, which knows nothing of the network. Returns
-    ``map, fraction, ecg, logit``: a good map's logits of positives fall faster than those of the two others.
+    The windows that rank highest in an ECG's map are erased, more and more of them; in a signed map those come first
+    that raise the logit. To `maps` (name → map) are added 'random' and 'QRS energy', the squared slope of the ECG
+    itself, which knows nothing of the network. Returns ``map, fraction, ecg, logit``: a good map's logits of positives
+    fall faster than those of the two others.
     """
     x, rows = np.asarray(inputs, dtype=np.float32), []
     chance = np.random.default_rng(seed).random(x.shape, dtype=np.float32)
     for name, values in {**maps, "QRS energy": np.gradient(x, axis=2) ** 2, "random": chance}.items():
-        score = windows(values)
+        score = values.reshape(*values.shape[:2], -1, WINDOW).mean(-1)
         rank = rankdata(-score.reshape(len(x), -1), axis=1, method="ordinal").reshape(score.shape)
         for fraction in fractions:
             mask = np.repeat(rank <= round(fraction * rank[0].size), WINDOW, axis=2)

@@ -266,22 +266,33 @@ class TestChecks:
         torch.manual_seed(3)
         model = build_model("mayo_alvd").eval()
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        table = saliency.cascade(model, ecgs(6))
+        table, maps = saliency.cascade(model, ecgs(6))
         assert all(torch.equal(state[name], value) for name, value in model.state_dict().items()), "model stays"
         order = table.layer.unique().tolist()
         assert order == ["fc3", "bn3", "fc2", "bn2", "fc1", "bn1", "conv1", *[f"convblock{i}" for i in range(6, 0, -1)]]
         mean = table.groupby("layer", sort=False).rank_correlation.mean()
         assert len(table) == 6 * len(order) and mean.iloc[-1] < 0.5
-        again = saliency.cascade(model, ecgs(6))
+        again, _ = saliency.cascade(model, ecgs(6))
         pd.testing.assert_frame_equal(table, again)
+        (*_, (_, forgotten)) = saliency.forget(model)
+        np.testing.assert_array_equal(maps, saliency.attribute(forgotten, ecgs(6)))
+        few, _ = saliency.cascade(model, ecgs(6), trained=saliency.attribute(model, ecgs(6)), stages=2)
+        pd.testing.assert_frame_equal(few, table[table.layer.isin(["conv1", "convblock1"])].reset_index(drop=True))
+
+    def test_what_forgets_all_has_nothing_of_the_training_left(self):
+        model = build_model("mayo_alvd").eval()
+        for value in model.state_dict().values():
+            value.fill_(7)
+        (*_, (_, forgotten)) = saliency.forget(model)
+        assert not any((value == 7).all() for value in forgotten.state_dict().values())
 
     def test_cascade_finds_a_map_that_ignores_the_network(self, monkeypatch):
         monkeypatch.setattr(saliency, "attribute", lambda model, x, method: np.gradient(x, axis=2) ** 2)
-        table = saliency.cascade(Linear(weights()), ecgs())
+        table, _ = saliency.cascade(Linear(weights()), ecgs())
         np.testing.assert_allclose(table.rank_correlation, 1)
 
     def test_cascade_on_a_linear_network_falls_to_chance(self):
-        table = saliency.cascade(Linear(weights()), ecgs())
+        table, _ = saliency.cascade(Linear(weights()), ecgs())
         assert table.layer.unique().tolist() == ["fc"] and table.rank_correlation.abs().max() < 0.3
 
     @pytest.mark.parametrize(("name", "options", "top"), [
@@ -289,7 +300,7 @@ class TestChecks:
     ])  # fmt: skip
     def test_cascade_reaches_every_layer(self, name, options, top, monkeypatch):
         monkeypatch.setattr(saliency, "attribute", lambda model, x, method: x)  # the layers alone are of interest
-        layers = saliency.cascade(build_model(name, **options).eval(), ecgs(1)).layer.tolist()
+        layers = saliency.cascade(build_model(name, **options).eval(), ecgs(1))[0].layer.tolist()
         assert layers == [*top, "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
 
     def test_deletion_prefers_the_map_that_is_right(self):
@@ -304,6 +315,14 @@ class TestChecks:
         np.testing.assert_allclose(fall.loc[1], saliency.logits(model, np.zeros_like(x)).mean(), atol=1e-5)
         assert fall.loc[0.02, "right"] < fall.loc[0.02, ["wrong", "random", "QRS energy"]].min()
         assert fall.loc[0.5, "wrong"] == pytest.approx(fall.loc[0, "wrong"])
+
+    def test_deletion_takes_what_raises_the_logit_first(self):
+        """A linear network, whose signed map is exact: deletion by it lowers the logit as fast as can be."""
+        w, x = weights(), np.random.default_rng(5).standard_normal((8, 12, 400)).astype(np.float32)
+        signed = saliency.attribute(Linear(w), x, "integrated_gradients", steps=2)
+        table = saliency.deletion(Linear(w), x, {"signed": signed, "size": np.abs(signed)}, fractions=(0, 0.2))
+        fall = table[table.fraction == 0.2].groupby("map").logit.mean()
+        assert fall.idxmin() == "signed" and fall["signed"] < fall["size"] - 10
 
     def test_localisation_counts(self):
         truth = region(3)
