@@ -65,7 +65,7 @@ def _parts(predictions: pd.DataFrame, by: str, names: dict | None):
 def _finish(figure: Figure, note: str) -> Figure:
     """Write the note under the figure and close it, so that a notebook shows it once."""
     told = "\n".join(textwrap.wrap(note, int(15 * figure.get_figwidth())))
-    figure.text(0.01, -0.01, told, fontsize=9, color="0.3", va="top")
+    figure.text(0.01, -0.12 / figure.get_figheight(), told, fontsize=9, color="0.3", va="top")
     plt.close(figure)
     return figure
 
@@ -130,7 +130,7 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", note: str = "", names: 
         Column that the colours stand for. With more than two, thin lines would hide the means and are left out.
     """
     count, lines, told = predictions[by].nunique(), {}, {}
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.9 + 0.2 * count), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.8 + 0.17 * count * (1 + (by == "split"))), layout="constrained")
     for axis, (curve, metric, short, x, y) in zip(axes, CURVES, strict=True):
         for name, colour, style, _, part in _parts(predictions, by, names):
             runs = [run for _, run in part.groupby(["model", "rotation"])]

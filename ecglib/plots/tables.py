@@ -225,4 +225,4 @@ def epochs_to_best(history: pd.DataFrame, names: dict | None = None) -> pd.DataF
 def styled(table: pd.DataFrame, caption: str):
     """HTML table with its caption above it and figures to three decimals."""
     above = [{"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"}]
-    return table.style.set_caption(caption).set_table_styles(above).format(precision=3, na_rep="–")
+    return table.style.set_caption(caption).set_table_styles(above).format(precision=3, na_rep="–", escape="html")
