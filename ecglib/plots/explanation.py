@@ -35,11 +35,12 @@ def draw_page(explanation) -> Figure:
     return _marked(page, explanation.networks, 32)
 
 
-def save_page(explanation, folder: str | Path) -> None:
-    """Write the page as ``page.pdf`` and ``page.png``."""
+def save_page(explanation, folder: str | Path) -> Figure:
+    """Draw the page, and write it as ``page.pdf`` and ``page.png``."""
     page = draw_page(explanation)
     page.savefig(Path(folder) / "page.pdf")
     page.savefig(Path(folder) / "page.png", dpi=150)
+    return page
 
 
 def _marked(figure: Figure, networks, size: int) -> Figure:
