@@ -74,11 +74,11 @@ def _head(explanation, part):
     part.text(0.0, 0.80, told, fontsize=9, **WORDS)
     part.text(0.0, 0.55, verdict[0], fontsize=14, weight="bold", **WORDS)
     part.text(0.0, 0.41, verdict[1], fontsize=10.5, **WORDS)
-    part.text(0.0, 0.27, textwrap.fill(quality, 115), fontsize=9, **WORDS)
+    part.text(0.0, 0.27, textwrap.fill(quality, 110), fontsize=9, **WORDS)
     if explanation.warning:
         box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
         warning = "\n".join(textwrap.wrap(explanation.warning, 90)[:2])
-        part.text(0.01, 0.10, warning, fontsize=11, weight="bold", bbox=box, **(WORDS | {"va": "center"}))
+        part.text(0.01, 0.0, warning, fontsize=11, weight="bold", bbox=box, **(WORDS | {"va": "center"}))
 
 
 def _shares(explanation, part):
