@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecglib import LEADS, cohort
+from ecglib import LEADS, building, cohort
 from ecglib.params import Signal, SyntheticCohort
 from ecglib.sources import ReadError, open_source
 
@@ -104,8 +104,8 @@ class Unreadable:
 def test_built_the_same_by_any_number_of_processes(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     source = dataclasses.replace(source, read=Unreadable(source.read))
-    one = cohort.build_cohort(source, Signal(), tmp_path / "one", workers=1)
-    two = cohort.build_cohort(source, Signal(), tmp_path / "two", workers=2)
+    one = building.build_cohort(source, Signal(), tmp_path / "one", workers=1)
+    two = building.build_cohort(source, Signal(), tmp_path / "two", workers=2)
     assert one.key == two.key
     assert len(one.records) == len(one.beats) == 72
     rejected = pd.read_csv(tmp_path / "one" / "rejected.csv")
@@ -113,9 +113,9 @@ def test_built_the_same_by_any_number_of_processes(tmp_path):
     flow = cohort.flow_table(one)
     assert flow.ECGs["listed"] == 80 and flow.ECGs["rejected: file is empty"] == 8 and flow.ECGs["kept"] == 72
     assert np.abs(one.beats[:, :, 300]).max() > 300, "R peaks lie at sample 300"
-    again = cohort.open_or_build(source, Signal(), tmp_path / "one")
+    again = building.open_or_build(source, Signal(), tmp_path / "one")
     assert again.key == one.key
-    changed = cohort.open_or_build(source, Signal(low_pass_hz=100), tmp_path / "one")
+    changed = building.open_or_build(source, Signal(low_pass_hz=100), tmp_path / "one")
     assert changed.key != one.key, "other settings build it again"
 
 
