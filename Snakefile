@@ -118,7 +118,7 @@ if WAVEFORMS:
             section("cohort", "signal", "seed"),
         log:
             f"{OUT}/logs/00_cohort.log",
-        threads: (workflow.cores or 1) if SHARDS == 1 else 1
+        threads: 2 if SHARDS == 1 else 1
         resources:
             mem_mb=3000,
             runtime=240,
@@ -320,7 +320,7 @@ else:
             used("11_omi_features"),
         log:
             f"{OUT}/logs/11_omi_features.log",
-        threads: workflow.cores or 1
+        threads: STUDY.threads_per_run
         resources:
             mem_mb=3000,
             runtime=240,

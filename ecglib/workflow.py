@@ -160,8 +160,8 @@ def run(study, given) -> int:
 
     if (lock := hold(paths.study_folder(study.name), wait=False)) is None:
         raise StudyError(f"Study {study.name} is being run by another process; wait for its end, or stop it")
-    options = ["--quiet", "rules", "host", "progress", "--rerun-incomplete", "--keep-going", "--nolock"]
-    if given.gpus and not {"--profile", "--executor"} & set(given.more):
+    options = ["--quiet", "rules", "host", "progress", "--keep-going"]
+    if given.gpus and not _elsewhere(given):
         options += ["--resources", f"gpu={given.gpus}"]
     try:
         with lock:
@@ -173,34 +173,38 @@ def run(study, given) -> int:
     return 0
 
 
+def _elsewhere(given) -> bool:
+    """Whether a cluster runs the jobs, which counts its cores and GPUs itself."""
+    return bool({"--profile", "--executor"} & set(given.more))
+
+
 def _words(given, *options: str) -> list[str]:
-    """Snakemake's command line."""
+    """Snakemake's command line; its last option takes no value, so that what the user adds stands for itself."""
     config = [f"study={find_study(given.study)}", f"data_dir={given.data_dir}", f"gpus={given.gpus}"]
-    cores = ["--cores", str(given.cores)] if given.cores else []
     place = ["--snakefile", str(PACKAGE.parent / "Snakefile"), "--directory", str(paths.ROOT)]
-    return [*place, *cores, *options, "--config", *config, *given.more]
+    cores = [] if _elsewhere(given) else ["--cores", str(given.cores)]
+    return ["--config", *config, *place, *cores, *options, "--rerun-incomplete", "--nolock", *given.more]
 
 
 def plan(study, given) -> str:
     """What would run, and why."""
-    snakemake = [sys.executable, "-m", "snakemake", *_words(given, "--dry-run", "--nolock", "--rerun-incomplete")]
+    snakemake = [sys.executable, "-m", "snakemake", *_words(given, "--dry-run")]
     done = subprocess.run(snakemake, capture_output=True, text=True, check=False, cwd=paths.ROOT)
     if done.returncode:
         raise StudyError((done.stderr or done.stdout).strip())
     jobs: dict[tuple, list] = {}
     for block in re.split(r"^\[.*\]\n", done.stdout + done.stderr, flags=re.M):
-        told = dict(re.findall(r"^    (output|reason|wildcards): (.*?) *$", block, flags=re.M))
-        if "output" not in told:
-            continue
-        inside = re.search(rf"outputs/{study.name}/(\S+?)(?:/run\.json|/rotation_(\d+)\.done|\.done)", told["output"])
-        if inside:
-            why = "; ".join(_reason(r) for r in re.split(r"; (?=[A-Z])", told.get("reason", "")))
-            jobs.setdefault((inside[1], why), []).append(inside[2])
+        told = dict(re.findall(r"^    (output|reason): (.*?) *$", block, flags=re.M))
+        if inside := re.search(rf"outputs/{study.name}/(\S+?)(?:/run\.json|\.done)", told.get("output", "")):
+            parts = inside[1].split("/")
+            deep = 2 if parts[0] in ("runs", "grid") else 1
+            why = "; ".join(map(_reason, re.split(r"; (?=[A-Z])", told.get("reason", ""))))
+            jobs.setdefault(("/".join(parts[:deep]), why), []).append("/".join(parts[deep:]).removeprefix("rotation_"))
     lines = [f"{study.title}: {sum(map(len, jobs.values()))} jobs would run"]
-    for (name, why), rotations in jobs.items():
-        numbers = ", ".join(sorted(filter(None, rotations), key=int))
-        lines.append(f"  {name + (f': rotations {numbers}' if numbers else ''):<58} {why}")
-    return "\n".join(lines)
+    for (name, why), members in jobs.items():
+        which = f": {', '.join(sorted(members))}" if len(members) < 12 else f": {len(members)} runs"
+        lines.append(f"  {name + (which if any(members) else ''):<44} {why}")
+    return "\n".join([lines[0], *sorted(lines[1:])])
 
 
 def _reason(told: str) -> str:
@@ -289,10 +293,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--study", required=True)
     parser.add_argument("--data-dir", default="")
-    parser.add_argument("--cores", type=int, default=1, help="0: what a profile says")
+    parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to share out, one a job")
-    parser.add_argument("more", nargs="*", help="for Snakemake")
-    given = parser.parse_args(arguments)
+    own, more = list(sys.argv[1:] if arguments is None else arguments), []
+    if "--" in own:
+        own, more = own[: own.index("--")], own[own.index("--") + 1 :]
+    given = parser.parse_args(own)
+    given.more = more
     try:
         study = load_study(given.study)
         check_config({"study": given.study, "data_dir": given.data_dir})
