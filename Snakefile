@@ -252,7 +252,7 @@ if WAVEFORMS:
         wildcard_constraints:
             model="|".join(TABULAR) or "none",
             rotation=r"\d+",
-        threads: STUDY.threads_per_run
+        threads: 1  # most of its time is spent on one
         resources:
             mem_mb=3000,
             runtime=240,

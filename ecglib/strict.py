@@ -37,12 +37,14 @@ def check_parameters(namespace: dict) -> None:
 
 
 def _assigned(source: str) -> dict:
-    """Names and values that a cell of plain assignments sets."""
+    """Names and values that a cell of assignments sets; None where the value isn't written out."""
     values = {}
     for line in ast.parse(source).body:
         if isinstance(line, ast.Assign):
+            value = None
             with suppress(ValueError):
-                values |= {target.id: ast.literal_eval(line.value) for target in line.targets}
+                value = ast.literal_eval(line.value)
+            values |= {target.id: value for target in line.targets}
     return values
 
 
@@ -52,7 +54,7 @@ def typed(given: dict, defaults: dict, notebook: str) -> dict:
     for name, value in given.items():
         if name not in defaults:
             raise StudyError(f"{notebook} has no parameter '{name}'{nearest(name, defaults)}")
-        kind = type(defaults[name])
+        kind = type(value if defaults[name] is None else defaults[name])
         try:
             typed[name] = kind(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
         except ValueError:
@@ -73,8 +75,11 @@ def check_values(values: dict, defaults: dict) -> None:
     known = [key for key, model in study.models.items() if kind in (None, REGISTRY[model.network or key].kind)]
     if "model" in values and values["model"] not in known:
         raise StudyError(f"Study {study.name} has no model '{values['model']}'{nearest(values['model'], known)}")
-    if "rotation" in values and not 0 <= values["rotation"] < study.folds.count:
-        raise StudyError(f"rotation is {values['rotation']}, but {study.name} has 0 to {study.folds.count - 1}")
+    if "rotation" in values:
+        rotations = study.rotations if study.folds.count == "site" else range(study.folds.count)
+        if values["rotation"] not in rotations:
+            told = f"{rotations[0]} to {rotations[-1]}"
+            raise StudyError(f"rotation is {values['rotation']}, but {study.name} has the rotations {told}")
 
 
 def check_path(name: str, path: str | Path) -> Path:

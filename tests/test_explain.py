@@ -17,7 +17,7 @@ from recordings import recording, write_csv, write_philips, write_wfdb
 from safetensors.torch import load_file, save_file
 
 from ecglib import LEADS, explain, load_model, metrics, paths, statistics
-from ecglib.cohort import build_cohort
+from ecglib.building import build_cohort
 from ecglib.dataset import BeatBank
 from ecglib.execute import run_notebook, sha256
 from ecglib.models import build_model

@@ -104,7 +104,7 @@ def injected(parameters, **more):
         ("rotaton = 1", "no parameter 'rotaton'; did you mean 'rotation'"),
         ('model = "mayo_avld"', "Study smoke has no model 'mayo_avld'; did you mean 'mayo_alvd'"),
         ('model = "random_forest"', "no model 'random_forest' .*ecg_smart_net, mayo_alvd"),
-        ("rotation = 3", "rotation is 3, but smoke has 0 to 2"),
+        ("rotation = 3", "rotation is 3, but smoke has the rotations 0 to 2"),
         ('rotation = "three"', "rotation is 'three' but must be a whole number"),
         ('study = "smok"', "did you mean 'smoke.yaml'"),
     ],
