@@ -102,8 +102,10 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
 def build_shard(source: Source, signal, folder: Path, number: int, shards: int) -> None:
     """Make one shard of the cohort in `folder`, unless the shard or the whole cohort is there already."""
     shard, made = _shard_folder(folder, number, shards), made_from(source, signal)
+    if is_built(Path(folder), made):
+        return
     with closing(hold(shard)):
-        if not is_built(Path(folder), made) and not is_built(shard, made):
+        if not is_built(shard, made):
             _write_shard(source, signal, shard, made, number, shards)
 
 

@@ -224,3 +224,20 @@ def test_a_run_brought_from_elsewhere_counts_if_it_fits(home, tmp_path):
     log = (other.outputs / "logs" / "05_mayo_alvd_0.log").read_text()
     assert "reference/tiny/runs/mayo_alvd/rotation_0 is another run: training:" in log
     assert "taken_from" not in read_run(other.outputs / "runs/mayo_alvd/rotation_0")
+
+
+def test_papermill_by_hand_from_any_folder(home, tmp_path):
+    notebook = str(paths.NOTEBOOKS / "05_train_network.ipynb")
+
+    def papermill(*words):
+        command = [sys.executable, "-m", "papermill", notebook, "out.ipynb", "-p", "study", "params/tiny.yaml"]
+        for word in words:
+            command += ["-p", *word.split("=")]
+        return subprocess.run(command, cwd=tmp_path, env=home.environment, capture_output=True, text=True)
+
+    wrong = papermill("model=mayo_alvd", "rotaton=0")
+    assert wrong.returncode == 1 and "no parameter 'rotaton'; did you mean 'rotation'?" in wrong.stderr
+    right = papermill("model=mayo_alvd", "rotation=0")
+    assert right.returncode == 0, right.stderr
+    read_run(home.outputs / "runs/mayo_alvd/rotation_0")
+    assert (tmp_path / "out.ipynb").is_file()
