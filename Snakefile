@@ -195,7 +195,7 @@ if WAVEFORMS:
             runtime=1440,
         shell:
             "{RUN} 05_train_network --study {config[study]:q} --set model={wildcards.model}"
-            " --set rotation={wildcards.rotation} --set learning_rate={wildcards.rate} --gpus {config[gpus]}"
+            " --set rotation={wildcards.rotation} --set learning_rate={wildcards.rate} --gpu"
             " --folder {OUT}/grid/{wildcards.model}/{wildcards.rate}/rotation_{wildcards.rotation} > {log} 2>&1"
 
     rule learning_rate:
@@ -236,7 +236,7 @@ if WAVEFORMS:
             runtime=1440,
         shell:
             "{RUN} 05_train_network --study {config[study]:q} --set model={wildcards.model}"
-            " --set rotation={wildcards.rotation} --gpus {config[gpus]}"
+            " --set rotation={wildcards.rotation} --gpu"
             " --folder {OUT}/runs/{wildcards.model}/rotation_{wildcards.rotation} > {log} 2>&1"
 
     rule forest:

@@ -277,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--study", required=True)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter")
     parser.add_argument("--folder", type=Path, help="where the results go; default: the step's own place")
-    parser.add_argument("--gpus", type=int, default=0, help="take one of so many GPUs; 0: leave that to others")
+    parser.add_argument("--gpu", action="store_true", help="take one of the ECGLIB_GPUS that are shared out, if set")
     given = parser.parse_args(arguments)
     try:
         study = load_study(given.study)
@@ -289,8 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
             parameters[key] = value
         final = (given.folder or paths.step_folder(study.name, given.notebook)).absolute()
         with ExitStack() as stack:
-            if given.gpus:
-                stack.enter_context(closing(gpu(given.gpus)))
+            if given.gpu and (shared := int(os.environ.get("ECGLIB_GPUS", 0))):
+                stack.enter_context(closing(gpu(shared)))
             run_notebook(given.notebook, parameters, final)
     except StudyError as error:
         print(error, file=sys.stderr)

@@ -9,10 +9,13 @@ The graph itself is the ``Snakefile``.
 import argparse
 import ast
 import csv
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -84,6 +87,28 @@ def code_of(notebook: str, model=None, besides: tuple = ()) -> list[Path]:
             left += _imports(_file(name).read_text())
     files = [_file(name) for name in seen]
     return sorted([*files, *(f.with_suffix(".csv") for f in files if f.with_suffix(".csv").is_file())])
+
+
+def code_hash(files) -> str:
+    """Hash of Python files, whatever their comments, docstrings and empty lines say."""
+    told = hashlib.sha256()
+    for file in files:
+        lines = file.read_text().splitlines()
+        words = tokenize.generate_tokens(iter([line + "\n" for line in lines]).__next__)
+        for word in words:
+            if word.type == tokenize.COMMENT:
+                lines[word.start[0] - 1] = lines[word.start[0] - 1][: word.start[1]]
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+        told.update("\n".join(line.rstrip() for line in lines if line.strip()).encode())
+    return told.hexdigest()[:16]
+
+
+def training_code(network: str) -> list[Path]:
+    """Code that decides what a network learns: its own, and that of the training loop and its batches."""
+    own = [file for file in code_of("", network, ("runs", "plots")) if file.parent.name == "models"]
+    return [*own, PACKAGE / "dataset.py", PACKAGE / "trainer.py"]
 
 
 def settings_of(study, notebook: str) -> list[str]:
@@ -163,6 +188,7 @@ def run(study, given) -> int:
     options = ["--quiet", "rules", "host", "progress", "--keep-going"]
     if given.gpus and not _elsewhere(given):
         options += ["--resources", f"gpu={given.gpus}"]
+        os.environ["ECGLIB_GPUS"] = str(given.gpus)  # a cluster gives them out itself
     try:
         with lock:
             snakemake(_words(given, *options))

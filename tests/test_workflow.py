@@ -9,7 +9,7 @@ import pytest
 import yaml
 from study_home import TINY, Home
 
-from ecglib import execute, paths, strict, workflow
+from ecglib import execute, paths, runs, strict, workflow
 from ecglib.params import StudyError, load_study
 from ecglib.runs import read_run
 
@@ -47,6 +47,20 @@ def test_shards_follow_from_the_study_alone(tmp_path):
     assert workflow.shard_count(study.cohort) == 1
     assert workflow.shard_count(study.cohort.model_copy(update={"records": 10893})) == 4
     assert workflow.shard_count(load_study("ptbxl").cohort) == 4
+
+
+def test_code_of_training_is_part_of_what_a_run_is(tmp_path):
+    file, words = tmp_path / "a.py", '"""Words."""\n\nx = "#"  # more\n\n\ndef f():\n    """Say."""\n    return x\n'
+    file.write_text(words)
+    before = workflow.code_hash([file])
+    file.write_text(words.replace("Words", "Other words").replace("# more", "# less").replace("Say", "Tell\n    all"))
+    assert workflow.code_hash([file]) == before, "comments and docstrings decide nothing"
+    file.write_text(words.replace('"#"', '"# "'))
+    assert workflow.code_hash([file]) != before
+    assert runs.differences({"seed": 1, "code": "a"}, {"seed": 1, "code": "b"}) == ["code: 'a' → 'b'"]
+    assert not runs.differences({"seed": 1}, {"seed": 1, "code": "b"}), "a run from before code was noted"
+    used = {file.name for file in workflow.training_code("ecg_smart_net")}
+    assert used == {"ecg_smart_net.py", "temporal_resnet18.py", "dataset.py", "trainer.py"}
 
 
 # ---- one at a time
