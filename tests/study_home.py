@@ -43,7 +43,7 @@ class Home:
         self.environment = os.environ | {"ECGLIB_HOME": str(folder), "PYTHONPATH": code, "PATH": tools} | threads
 
     def write(self, study: dict) -> None:
-        self.name = study["name"]
+        self.study, self.name = study, study["name"]
         (self.folder / "params" / f"{self.name}.yaml").write_text(yaml.safe_dump(study))
 
     @property

@@ -6,6 +6,7 @@ It needs root and Debian's packages slurm-wlm and munge; without them it says so
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -124,12 +125,11 @@ def smoke(folder: Path) -> int:
     options = ["--profile", str(paths.ROOT / "profiles" / "slurm"), "--latency-wait", "10"]
     options += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
     began, done = time.monotonic(), home.start("run", *options, "--seconds-between-status-checks", "3").wait()
-    print((home.folder / "engine.log").read_text()[-3000:])
-    jobs = len(list((home.folder / ".snakemake" / "slurm_logs").rglob("*.log")))
-    told = home.run("status").stdout.strip()
-    print(f"{told}\nThrough Slurm in {time.monotonic() - began:.0f} s: {jobs} jobs left a log; all in {folder}")
+    told, said = (home.folder / "engine.log").read_text(), home.run("status").stdout.strip()
+    jobs = len(set(re.findall(r"submitted with SLURM jobid (\d+)", told)))
+    print(f"{told[-2000:]}\n{said}\n{jobs} jobs of Slurm in {time.monotonic() - began:.0f} s; all in {folder}")
     steps = home.check_done()
-    return 0 if done == 0 and f"{steps} done" in told and "," not in told.splitlines()[0].split(":")[1] else 1
+    return int(done or steps != jobs or said.splitlines()[0] != f"{home.study['title']}: {steps} done")
 
 
 if __name__ == "__main__":
