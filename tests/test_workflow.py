@@ -217,6 +217,7 @@ def test_only_what_changed_runs_again(home):
     assert not [line for line in lines if "00_" in line or "02_" in line]
 
 
+@pytest.mark.slow
 def test_a_run_brought_from_elsewhere_counts_if_it_fits(home, tmp_path):
     other = Home(tmp_path / "other", TINY | {"folds": {"count": 3, "rotations": [0]}})
     (other.folder / "data").symlink_to(home.folder / "data")
@@ -240,6 +241,23 @@ def test_a_run_brought_from_elsewhere_counts_if_it_fits(home, tmp_path):
     assert "taken_from" not in read_run(other.outputs / "runs/mayo_alvd/rotation_0")
 
 
+@pytest.mark.slow
+def test_a_run_that_fails_stops_no_other_and_is_tried_again_alone(home, tmp_path):
+    other = Home(tmp_path / "other", home.study)
+    (other.folder / "data").symlink_to(home.folder / "data")
+    lost = {"network": "resnet18", "learning_rate": 1.0e-3, "options": {"weights": "nowhere.pt"}}
+    other.write(home.study | {"models": {"lost": lost, **home.study["models"]}})
+    runs = [f"outputs/tiny/runs/{model}/rotation_0.done" for model in ("lost", "mayo_alvd")]
+    done = other.run("run", *runs)
+    assert done.returncode == 1 and re.search(r"FAILED +runs/lost/rotation_0: .*nowhere\.pt", done.stderr), done.stderr
+    assert read_run(other.outputs / "runs/mayo_alvd/rotation_0")
+    other.write(home.study | {"models": {"lost": lost | {"options": {"pretrained": False}}, **home.study["models"]}})
+    again = [line for line in other.run("plan").stdout.splitlines() if "runs/" in line]
+    assert len(again) == 1 and "runs/lost: 0" in again[0]
+    assert other.run("run", runs[0]).returncode == 0 and read_run(other.outputs / "runs/lost/rotation_0")
+
+
+@pytest.mark.slow
 def test_papermill_by_hand_from_any_folder(home, tmp_path):
     notebook = str(paths.NOTEBOOKS / "05_train_network.ipynb")
 
