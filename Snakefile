@@ -18,7 +18,7 @@ except StudyError as error:
 
 # Jobs read these when they start, so that a moved checkout, or another data folder, is no reason to run again.
 config["study"] = str(find_study(config["study"]))
-config["data_dir"] = str(paths.find(config["data_dir"])) if config.get("data_dir") else ""
+config["data_dir"] = study_graph.data_dir(STUDY, config.get("data_dir", ""))
 config["gpus"] = int(config.get("gpus", 0))
 RUN = f"{sys.executable} -m ecglib.execute"
 SHARD = f"{sys.executable} -m ecglib.building"

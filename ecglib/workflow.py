@@ -179,6 +179,15 @@ def check_config(config: dict) -> None:
             check_path(f"cohort.{key}", getattr(study.cohort, key))
 
 
+def data_dir(study, given: str) -> str:
+    """Folder of the public data: the one that is given, which is remembered, or else the one that was given last."""
+    file = paths.study_folder(study.name) / ".data_dir"
+    if given:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(paths.find(given)))
+    return file.read_text() if file.is_file() and Path(file.read_text()).is_dir() else ""
+
+
 def run(study, given) -> int:
     """Run what is missing or changed; an engine that was killed leaves nothing that must be unlocked by hand."""
     from snakemake.cli import main as snakemake
@@ -281,20 +290,13 @@ def _state(folder: Path) -> tuple[str, str]:
     """State of one step or run, and a word on it."""
     if folder.with_name(f".{folder.name}.lock").is_file():
         if (lock := hold(folder, wait=False)) is None:
-            history = partial(folder) / "notebook.ipynb"
-            return "running", f", last sign at {_clock(history)}" if history.is_file() else ""
+            return "running", ""
         lock.close()
-    if (folder / "run.json").is_file():
-        return "done", ""
     if (error := partial(folder) / "error.txt").is_file():
         return "FAILED", f": {error.read_text().splitlines()[0]}"
-    return ("interrupted", ", goes on when the study is run again") if partial(folder).is_dir() else ("waiting", "")
-
-
-def _clock(file: Path) -> str:
-    from datetime import datetime
-
-    return datetime.fromtimestamp(file.stat().st_mtime).strftime("%H:%M:%S")
+    if partial(folder).is_dir():
+        return "interrupted", ", goes on when the study is run again"
+    return ("done" if (folder / "run.json").is_file() else "waiting"), ""
 
 
 def summary(study) -> str:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from study_home import TINY, Home
@@ -273,3 +275,31 @@ def test_papermill_by_hand_from_any_folder(home, tmp_path):
     assert right.returncode == 0, right.stderr
     read_run(home.outputs / "runs/mayo_alvd/rotation_0")
     assert (tmp_path / "out.ipynb").is_file()
+
+
+@pytest.mark.slow
+def test_shards_side_by_side_give_the_same_cohort(tmp_path):
+    beats = np.random.default_rng(0).integers(-900, 900, (60, 12, 600)).astype(np.int16)
+    rows = {"record_id": [f"r{i}" for i in range(60)], "patient_id": [f"p{i}" for i in range(60)]}
+    table = pd.DataFrame(rows | {"label": [0, 1] * 30})
+    cohort = {
+        "source": "files",
+        "name": "made_up",
+        "folder": "data/made_up/beats.npy",
+        "table": "data/made_up/table.csv",
+    }
+    cohort |= {"label_kind": "synthetic", "label_meaning": "made up for a test", "beats_unit": "uV"}
+    built = []
+    for length in (0, 5000):  # a shard is counted by the size of the table
+        home = Home(tmp_path / str(length), TINY | {"cohort": cohort})
+        folder = home.folder / "data" / "made_up"
+        folder.mkdir(parents=True)
+        np.save(folder / "beats.npy", beats)
+        table.assign(note="x" * length).to_csv(folder / "table.csv", index=False)
+        done = home.run("run", "outputs/tiny/00_cohort/run.json", cores=2)
+        assert done.returncode == 0, done.stderr
+        shards = sorted(home.outputs.glob("logs/00_cohort_shard_*.log"))
+        assert len(shards) == (3 if length else 0)
+        built.append(next((home.folder / "data" / "cohorts").glob("files-*/beats.npy")).read_bytes())
+        assert home.run("plan", "outputs/tiny/00_cohort/run.json").stdout.startswith("A study for tests: 0 jobs")
+    assert built[0] == built[1]
