@@ -104,7 +104,7 @@ if WAVEFORMS:
             mem_mb=2000,
             runtime=240,
         shell:
-            "{SHARD} --study {config[study]:q} --shard {wildcards.shard} --data-dir {config[data_dir]:q} > {log} 2>&1"
+            "{SHARD} --study {config[study]:q} --shard {wildcards.shard} --data-dir={config[data_dir]:q} > {log} 2>&1"
 
     rule cohort:
         input:

@@ -279,7 +279,9 @@ def test_papermill_by_hand_from_any_folder(home, tmp_path):
 
 @pytest.mark.slow
 def test_shards_side_by_side_give_the_same_cohort(tmp_path):
-    beats = np.random.default_rng(0).integers(-900, 900, (60, 12, 600)).astype(np.int16)
+    one, two, *chest = 2 * np.random.default_rng(0).integers(-200, 200, (8, 60, 600))
+    limbs = [one, two, two - one, -(one + two) // 2, one - two // 2, two - one // 2]
+    beats = np.stack([*limbs, *chest], axis=1).astype(np.int16)
     rows = {"record_id": [f"r{i}" for i in range(60)], "patient_id": [f"p{i}" for i in range(60)]}
     table = pd.DataFrame(rows | {"label": [0, 1] * 30})
     cohort = {
