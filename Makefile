@@ -58,7 +58,7 @@ test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
 	$(PYTHON) -m pytest -m "not slow"
 	ECGLIB_OFFLINE=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout 120 --nbval-cell-timeout 300 notebooks
 
-test-all: $(READY)  ## all tests: also kills, Slurm, browser, simulations, fuzzing; under an hour on 2 cores
+test-all: $(READY)  ## all tests: also kills, Slurm, browser, simulations, fuzzing
 	@$(PYTHON) tests/all.py
 
 $(TESTS:%=test-%): test-%: $(READY)
