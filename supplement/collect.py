@@ -91,10 +91,11 @@ def provenance_of(step: Path, study: str) -> str:
     facts = told(step)["environment"]
     changed = ", with uncommitted changes" if facts.get("uncommitted_changes") else ""
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v and k in ("torch", "scikit-learn"))
+    finished = facts["finished"][:16].replace("T", " ")
     return (
         f"Made by `make reproduce STUDY=params/{study}.yaml` from commit "
-        f"`{(facts['commit'] or 'unknown')[:10]}`{changed}, finished {facts['finished'][:16].replace('T', ' ')} UTC, Python {facts['python']}, {versions}. "
-        "For research only; no medical device."
+        f"`{(facts['commit'] or 'unknown')[:10]}`{changed}, finished {finished} UTC, "
+        f"Python {facts['python']}, {versions}. For research only; no medical device."
     )
 
 
