@@ -11,7 +11,7 @@ import pandas as pd
 
 from ecglib import metrics, paths
 from ecglib.execute import sha256
-from ecglib.models import REGISTRY, build_model, flops
+from ecglib.models import REGISTRY, build_model, flops, label
 
 
 class RunError(ValueError):
@@ -147,7 +147,7 @@ def load_runs(study) -> Runs:
     if not facts:
         raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
     facts = pd.DataFrame(facts)
-    labels = _labels(facts)
+    labels = _labels(study, facts)
     return Runs(
         predictions=pd.concat(predictions, ignore_index=True),
         history=pd.concat(history, ignore_index=True) if history else pd.DataFrame(),
@@ -159,9 +159,9 @@ def load_runs(study) -> Runs:
     )
 
 
-def _labels(facts: pd.DataFrame) -> dict[str, str]:
+def _labels(study, facts: pd.DataFrame) -> dict[str, str]:
     """Name of each model: that of its network and options; what its input is, if not z-scored; its key, if shared."""
-    names = {}
+    names = {model: label(entry.network or model, entry.options) for model, entry in study.models.items()}
     for run in facts.itertuples():
         millivolt = run.identity.get("training", {}).get("normalisation") == "millivolt"
         names[run.model] = run.label + (" (mV)" if millivolt else "")
@@ -179,13 +179,13 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
         epoch, Seconds per run, Peak memory (MB)`` (as the runs noted it), ``Threads, Device``; NaN where unknown.
     """
     rows = {}
-    for label, runs in facts.groupby("label", sort=False):
+    for name, runs in facts.groupby("label", sort=False):
         first, seconds = runs.iloc[0], runs["train_seconds"].mean()
         row = {"Parameters": first.get("parameters"), "MFLOPs": _mflops(first["identity"])}
         row |= {"Epochs": runs["epochs"].mean() if "epochs" in runs else None}
         row |= {"Seconds per epoch": seconds / row["Epochs"] if row["Epochs"] else None, "Seconds per run": seconds}
         row |= {"Peak memory (MB)": runs["peak_memory_mb"].mean() if "peak_memory_mb" in runs else None}
-        rows[label] = row | {"Threads": first["identity"]["threads"], "Device": first["device"]}
+        rows[name] = row | {"Threads": first["identity"]["threads"], "Device": first["device"]}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
     return table.astype({"Parameters": "Int64"} | dict.fromkeys(table.columns[1:6], float))
 

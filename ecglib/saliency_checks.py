@@ -25,7 +25,15 @@ INFERIOR = {"II": 200, "III": 200, "aVF": 200, "aVR": -100, "aVL": -100}  # µV,
 
 
 def inputs_of(cohort, rows: pd.DataFrame, identity: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Beats, int16 µV ``(n, 12, 600)``, and network inputs, float32 ``(n, 12, 400)``, of the records in `rows`."""
+    """Beats, int16 µV ``(n, 12, 600)``, and network inputs, float32 ``(n, 12, 400)``, of the records in `rows`.
+
+    Raises
+    ------
+    ValueError
+        If the run of that `identity` was trained on another cohort.
+    """
+    if identity.get("cohort", cohort.key) != cohort.key:
+        raise ValueError(f"The run was trained on another cohort than {cohort.folder.name}; train it again")
     at = cohort.records.reset_index().set_index("record_id")["index"].loc[rows.record_id].to_numpy()
     beats = np.asarray(cohort.beats[at])
     return beats, _inputs(beats, identity)

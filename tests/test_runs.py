@@ -67,11 +67,18 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_goes_on(study):
     (paths.run_folder("small", "ecg_smart_net", 0) / "predictions.parquet").write_bytes(b"cut")
     found = runs.load_runs(study)
     assert len(found.facts) == 8 and len(found.problems) == 2
+    assert list(found.labels) == list(MODELS) and found.labels["mayo_alvd"] == "Mayo Clinic ALVD model"
     assert "ecg_smart_net/rotation_0/predictions.parquet is missing or not the file" in found.problems[0]
     assert "mayo_alvd/rotation_1 has no run.json" in found.problems[1]
     rows, notes = statistics.check_predictions(found.predictions, list(study.models), list(study.rotations))
     assert notes == ["ecg_smart_net: no predictions for rotation 0.", "mayo_alvd: no predictions for rotation 1."]
     assert rows.groupby("model")["rotation"].nunique()["random_forest"] == 2
+
+
+def test_a_model_without_runs_still_has_its_name(study):
+    for rotation in (0, 1):
+        (paths.run_folder("small", "second_forest", rotation) / "run.json").unlink()
+    assert runs.load_runs(study).labels["second_forest"] == "Random Forest [second_forest]"
 
 
 def test_a_study_without_runs_says_so(study):

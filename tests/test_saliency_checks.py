@@ -90,6 +90,8 @@ class TestKnownPlace:
         bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"))
         np.testing.assert_array_equal(inputs, bank.batch(torch.tensor([7, 3, 20]))[:, 0].numpy())
         np.testing.assert_array_equal(beats, cohort.beats[[7, 3, 20]])
+        with pytest.raises(ValueError, match="trained on another cohort"):
+            saliency_checks.inputs_of(cohort, chosen, ZSCORE | {"cohort": "another"})
 
 
 @pytest.fixture(scope="module")
