@@ -409,7 +409,7 @@ class TestCommand:
     def test_from_a_file_to_a_page(self, run, tmp_path, outputs, capsys):
         path = write_philips(tmp_path / "ecg.xml", recording(seconds=11))
         assert explain.main(["--ecg", str(path), "--run", str(run)]) == 0
-        (folder,) = (outputs / "explain").iterdir()
+        (folder,) = (f for f in (outputs / "explain").iterdir() if f.is_dir())
         assert folder.name.startswith("ecg-") and folder.name == explain.folder_of(str(path)).name
         files = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
         assert {"page.pdf", "page.png", "run.json", "notebook.ipynb", "tables/leads.csv"} <= files
