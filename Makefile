@@ -4,6 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 DATA_DIR ?=
 ECG ?=
 RUN ?=
+GPUS ?= $(shell nvidia-smi -L 2>/dev/null | wc -l)
 ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -13,12 +14,21 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
 
-.PHONY: help reproduce explain test lint lab format supplement keep check-reference clean
+KNOWN := STUDY CORES DATA_DIR GPUS ECG RUN ARGS PYTHON
+$(foreach given,$(MAKEOVERRIDES),$(if $(filter $(firstword $(subst =, ,$(given))),$(KNOWN)),,\
+  $(error $(firstword $(subst =, ,$(given))) is no variable of this Makefile; there are $(KNOWN))))
+WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS)
+TESTS := units notebooks slow kills slurm browser simulations fuzzing
+
+.PHONY: help reproduce plan status explain test test-all $(TESTS:%=test-%) lint lab format supplement keep
+.PHONY: check-reference clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 	@echo
-	@echo "reproduce takes STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)), DATA_DIR=folder with the data"
+	@echo "reproduce, plan and status take STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)),"
+	@echo "  DATA_DIR=folder with the data, GPUS=n to share out (now $(GPUS)), ARGS=more for Snakemake"
+	@echo "parts of test-all: $(TESTS:%=test-%)"
 	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks that are here))"
 
 # On Linux x86-64 the exact versions of the lock; elsewhere the ranges of pyproject.toml.
@@ -33,9 +43,13 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
-	@$(PYTHON) -m snakemake --quiet rules host progress --cores $(CORES) --rerun-incomplete --keep-going \
-	  --config study="$(STUDY)" data_dir="$(DATA_DIR)" $(ARGS)
-	@$(PYTHON) -m ecglib.execute summary --study "$(STUDY)"
+	@$(PYTHON) -m ecglib.workflow run $(WORKFLOW) -- $(ARGS)
+
+plan: $(READY)  ## what `make reproduce` would run, and why
+	@$(PYTHON) -m ecglib.workflow plan $(WORKFLOW) -- $(ARGS)
+
+status: $(READY)  ## what of a study is done, running, failed
+	@$(PYTHON) -m ecglib.workflow status $(WORKFLOW)
 
 explain: $(READY)  ## explain one ECG on one page: ECG=file RUN=folder of a run, or a study
 	@$(PYTHON) -m ecglib.explain --ecg "$(ECG)" --run "$(RUN)"
@@ -43,6 +57,12 @@ explain: $(READY)  ## explain one ECG on one page: ECG=file RUN=folder of a run,
 test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
 	$(PYTHON) -m pytest -m "not slow"
 	ECGLIB_OFFLINE=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout 120 --nbval-cell-timeout 300 notebooks
+
+test-all: $(READY)  ## all tests: also kills, Slurm, browser, simulations, fuzzing
+	@$(PYTHON) tests/all.py
+
+$(TESTS:%=test-%): test-%: $(READY)
+	@$(PYTHON) tests/all.py $*
 
 lint: $(READY)  ## ruff on code and notebooks, and notebooks without outputs
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
@@ -67,4 +87,4 @@ check-reference: $(READY)  ## run a study anew and compare its tables with the r
 	@$(PYTHON) -m ecglib.reference check "$(STUDY)"
 
 clean:  ## remove what runs left half-finished
-	rm -rf outputs/*/*.partial outputs/*/runs/*/*.partial
+	rm -rf outputs/*/*.partial outputs/*/runs/*/*.partial outputs/*/grid/*/*/*.partial data/cohorts/*.partial

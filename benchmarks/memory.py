@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ecglib import building, trainer
 from ecglib import cohort as cohorts
-from ecglib import trainer
 from ecglib.folds import build_folds
 from ecglib.params import Signal, SyntheticCohort, load_study
 from ecglib.sources import Source, open_source
@@ -77,12 +77,12 @@ def one_beat(row) -> tuple[np.ndarray, float]:
 
 def build(folder: Path, n: int) -> None:
     source = open_source(SyntheticCohort(source="synthetic", records=n), 42)
-    cohorts.build_cohort(source, Signal(), folder, cohorts.workers())
+    building.build_cohort(source, Signal(), folder, building.workers())
 
 
 def ready(folder: Path, n: int) -> cohorts.Cohort:
     source = Source(name="noise", records=table(n), read=one_beat, beats=True, **KIND)
-    return cohorts.build_cohort(source, Signal(), folder, cohorts.workers())
+    return building.build_cohort(source, Signal(), folder, building.workers())
 
 
 def train(folder: Path, n: int, model: str, stream: bool) -> None:

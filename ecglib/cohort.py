@@ -4,24 +4,18 @@ A cohort is a folder: ``beats.npy`` int16 µV ``(n, 12, 600)`` at 500 Hz with th
 ``records.parquet`` with one row per ECG in the same order, and ``cohort.json``.
 """
 
-import hashlib
 import json
-import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
-from tqdm import tqdm
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
 from ecglib.execute import partial, replace, sha256, write_json
-from ecglib.sources import ReadError, Source
+from ecglib.sources import Source
 
 RECORDS = pa.DataFrameSchema(
     {
@@ -35,8 +29,6 @@ RECORDS = pa.DataFrameSchema(
     },
     strict=False,
 )
-CHUNK = 32  # records a worker takes at once
-FEW = 300  # records for which one more process isn't worth its start
 
 
 class CohortError(ValueError):
@@ -72,64 +64,6 @@ class Cohort:
     def key(self) -> str:
         """Hash of beats and records: two cohorts with the same key are the same."""
         return self.info["hashes"]["beats.npy"][:16] + self.info["hashes"]["records.parquet"][:16]
-
-
-def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Cohort:
-    """Turn a source into a cohort: read each recording, find its median beat, write both as they come.
-
-    Memory does not grow with the number of recordings; the result does not depend on `workers`.
-
-    Parameters
-    ----------
-    source : Source
-    signal : ecglib.params.Signal
-    folder : Path
-        The cohort's folder; it appears when it is complete.
-    workers : int
-        Processes.
-    """
-    aside = partial(Path(folder))
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    rows = list(source.records.itertuples(index=True, name="Record"))
-    chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
-    jobs = (delayed(_process_chunk)(source.read, source.beats, signal, chunk) for chunk in chunks)
-    kept, columns, rejected = [], [], []
-    with open(aside / "beats.npy", "wb") as file:
-        _write_header(file, len(rows))
-        few = -(-len(rows) // FEW)  # processes take seconds to start
-        results = Parallel(n_jobs=min(workers, few), return_as="generator", batch_size=1)(jobs)
-        bar = tqdm(
-            results, total=len(chunks), desc="median beats", unit="chunk", mininterval=2, ncols=100, file=sys.stdout
-        )
-        for beats, positions, qualities, rejects in bar:
-            file.write(beats.tobytes())
-            kept += positions
-            columns += qualities
-            rejected += rejects
-        file.seek(0)
-        _write_header(file, len(kept))
-    get_reusable_executor().shutdown()  # its processes would outlive the kernel's end as warnings in the log
-    if not kept:
-        first = rejected[0]["reason"] if rejected else "the source lists none"
-        raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")
-    records = source.records.loc[kept].reset_index(drop=True)
-    records = pd.concat([records, pd.DataFrame(columns)], axis=1)
-    records.to_parquet(aside / "records.parquet", index=False)
-    rejected = pd.concat([source.rejected, pd.DataFrame(rejected, columns=["record_id", "reason"])], ignore_index=True)
-    rejected.to_csv(aside / "rejected.csv", index=False)
-    write_json(aside / "cohort.json", _describe(source, signal, aside, records, rejected))
-    _check(records, np.load(aside / "beats.npy", mmap_mode="r"), aside)
-    replace(aside, Path(folder))
-    return load_cohort(folder)
-
-
-def open_or_build(source: Source, signal, folder: Path, workers: int = 1) -> Cohort:
-    """Open the cohort in `folder` if it was built from the same records, settings and code; else build it."""
-    told = Path(folder) / "cohort.json"
-    if told.is_file() and json.loads(told.read_text()).get("made_from") == _made_from(source, signal):
-        return load_cohort(folder, check_hashes=True)
-    return build_cohort(source, signal, folder, workers)
 
 
 def cohort_of(study) -> Cohort:
@@ -194,55 +128,10 @@ def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(by)
 
 
-def code_files() -> list[Path]:
-    """Code that decides what a cohort holds: a change of it builds the cohort again."""
-    here = Path(__file__).parent
-    return sorted([*here.glob("signal/*.py"), *here.glob("sources/*.py"), Path(__file__)])
-
-
-def _made_from(source: Source, signal) -> dict:
-    """Hashes of what a cohort is made from: the listed records, the settings, and the code that reads and filters."""
-    return {
-        "records": hashlib.sha256(source.records.to_csv(index=False).encode()).hexdigest(),
-        "signal": signal.model_dump(),
-        "code": hashlib.sha256(b"".join(file.read_bytes() for file in code_files())).hexdigest(),
-    }
-
-
-def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list, list, list]:
-    """Median beats, positions and quality of some records, and the reasons of those that can't be used."""
-    from ecglib.signal import SignalError, process  # seconds to import, needed by whoever builds only
-
-    beats, positions, qualities, rejects = [], [], [], []
-    for row in rows:
-        try:
-            recording, rate = read(row)
-            if is_beat:
-                beat, quality = recording, {"n_beats": 0, "n_used": 0, "rr_ms": np.nan, "noise_uv": np.nan}
-                quality |= {"poor_quality": False, "quality_reasons": ""}
-            else:
-                result = process(recording, rate, signal)
-                beat, quality = result.beat, result.columns()
-        except (ReadError, SignalError) as error:
-            rejects.append({"record_id": row.record_id, "reason": str(error)})
-            continue
-        if quality["poor_quality"] and signal.on_poor_quality == "drop":
-            rejects.append({"record_id": row.record_id, "reason": f"poor quality: {quality['quality_reasons']}"})
-            continue
-        beats.append(np.clip(np.rint(beat), -32767, 32767).astype(np.int16))
-        positions.append(row.Index)
-        qualities.append(quality)
-    return np.array(beats, dtype=np.int16).reshape(-1, len(LEADS), BEAT_SAMPLES), positions, qualities, rejects
-
-
-def _write_header(file, count: int) -> None:
-    """Write the header of an int16 ``.npy`` with `count` beats; numpy pads it, so its length doesn't change."""
-    shape = (count, len(LEADS), BEAT_SAMPLES)
-    np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
-
-
-def _describe(source: Source, signal, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame) -> dict:
-    """Contents of ``cohort.json``."""
+def describe_build(
+    source: Source, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame, made_from: dict
+) -> dict:
+    """Contents of ``cohort.json`` for the beats and records in `folder`."""
     return {
         "source": source.name,
         "version": source.version,
@@ -262,7 +151,7 @@ def _describe(source: Source, signal, folder: Path, records: pd.DataFrame, rejec
             "rejected": len(rejected),
         },
         "selection": source.counts,
-        "made_from": _made_from(source, signal),
+        "made_from": made_from,
         "hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")},
     }
 
@@ -296,15 +185,15 @@ def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
         raise CohortError(f"Cohort {folder} has leads {info.get('lead_order')}; they must be {', '.join(LEADS)}")
     if info.get("units") != "uV":
         raise CohortError(f"Cohort {folder} has units {info.get('units')}; beats must be in uV")
-    _check(records, beats, folder)
+    check(records, beats, folder)
     for name, expected in info["hashes"].items() if check_hashes else ():
         if sha256(folder / name) != expected:
             raise CohortError(f"{folder / name} is not the file that was built (SHA-256 differs); build it again")
     return Cohort(folder, beats, records, info)
 
 
-def _check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
-    """Check records and beats against the contract."""
+def check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
+    """Check records and beats against the contract; `CohortError` says where they break it."""
     expected = (len(records), len(LEADS), BEAT_SAMPLES)
     if beats.shape != expected or beats.dtype != np.int16:
         raise CohortError(f"Cohort {folder}: beats are {beats.dtype} {beats.shape}, must be int16 {expected}")
@@ -333,12 +222,10 @@ def save_cohort(folder: str | Path, beats: np.ndarray, records: pd.DataFrame, in
     aside = partial(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _check(records, np.asarray(beats).astype(np.int16), folder)
+    check(records, np.asarray(beats).astype(np.int16), folder)
     np.save(aside / "beats.npy", np.rint(beats).astype(np.int16))
     records.to_parquet(aside / "records.parquet", index=False)
-    from ecglib.params import Signal
-
-    write_json(aside / "cohort.json", _describe(source, Signal(), aside, records, source.rejected))
+    write_json(aside / "cohort.json", describe_build(source, aside, records, source.rejected, {}))
     replace(aside, folder)
     return load_cohort(folder)
 
@@ -346,8 +233,3 @@ def save_cohort(folder: str | Path, beats: np.ndarray, records: pd.DataFrame, in
 def _first_bad(beats: np.ndarray, records: pd.DataFrame) -> str:
     """Record id of the first beat with a value that isn't finite."""
     return records.record_id.iloc[int(np.argmin(np.isfinite(beats).all(axis=(1, 2))))]
-
-
-def workers() -> int:
-    """Processes to build a cohort with: the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

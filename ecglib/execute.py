@@ -7,7 +7,7 @@ result never looks finished. From the command line, as the Snakefile does::
 """
 
 import argparse
-import csv
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -18,12 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ecglib import paths
 from ecglib.params import StudyError, find_study, load_study, nearest
+from ecglib.strict import check_values, defaults_of, typed
 
 # Large buffers go back to the system when a batch of another size follows: half the memory of a run, at little cost.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -44,12 +46,15 @@ class Step:
         What ``run.json`` will say besides the environment.
     moves : bool
         False if whoever started the notebook renames the folder, after adding the executed notebook to it.
+    lock : file
+        Keeps other processes from writing this folder, until it is complete.
     """
 
     folder: Path
     final: Path
     facts: dict
     moves: bool
+    lock: object
     started: float = field(default_factory=time.perf_counter)
 
     def table(self, frame, name: str) -> None:
@@ -64,8 +69,8 @@ class Step:
         write_json(self.folder / "run.json", told)
         if self.moves:
             replace(self.folder, self.final)
-            return self.final
-        return self.folder
+        self.lock.close()
+        return self.final if self.moves else self.folder
 
 
 def open_step(study, name: str, output_dir: str = "", final: Path | None = None, clean: bool = True, **facts) -> Step:
@@ -87,11 +92,32 @@ def open_step(study, name: str, output_dir: str = "", final: Path | None = None,
     """
     final = final or paths.step_folder(study.name, name)
     folder = Path(output_dir) if output_dir else partial(final)
+    lock = hold(folder if output_dir else final)
     if clean and not output_dir:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     base = {"study": study.name, "notebook": name, "seed": study.seed, "label_kind": None, **facts}
-    return Step(folder, final, base, moves=not output_dir)
+    return Step(folder, final, base, moves=not output_dir, lock=lock)
+
+
+def hold(folder: Path, wait: bool = True):
+    """Wait until no other process holds `folder`; hold it until the returned file is closed or this process ends.
+
+    What a killed engine left running ends in peace that way, before the same step is started again. The lock is a
+    hidden file beside the folder. With `wait` false None is returned if another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = open(folder.with_name(f".{folder.name}.lock"), "a")  # noqa: SIM115  whoever asked for it closes it
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        if not wait:
+            return file.close()
+        print(f"Waiting for another process that is writing {folder}", flush=True)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError:  # some shared file systems know no locks: there, whoever starts two engines must know
+        pass
+    return file
 
 
 def partial(final: Path) -> Path:
@@ -157,6 +183,18 @@ def environment() -> dict:
     }
 
 
+def gpu(count: int):
+    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives back its lock."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = [name for name in listed if name] or [str(i) for i in range(count)]
+    while True:
+        for name in names[:count]:
+            if lock := hold(Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False):
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
+                return lock
+        time.sleep(0.5)
+
+
 def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> Path:
     """Execute a notebook into a folder that appears only when the notebook ended well.
 
@@ -176,20 +214,36 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     StudyError
         If the notebook or a parameter is unknown, or a cell failed; the failed notebook stays in ``<final>.partial``.
     """
-    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without, and its grammar takes a second to build
-    import papermill
-    from traitlets.config import Config
-
     notebook = paths.NOTEBOOKS / f"{name}.ipynb"
     if not notebook.is_file():
         known = sorted(n.stem for n in paths.NOTEBOOKS.glob("*.ipynb"))
         raise StudyError(f"No notebook is called '{name}'{nearest(name, known)}")
-    allowed = papermill.inspect_notebook(str(notebook))
-    for key in parameters:
-        if key not in allowed:
-            raise StudyError(f"{name} has no parameter '{key}'{nearest(key, allowed)}")
+    defaults = defaults_of(notebook)
+    parameters = typed(parameters, defaults, name)
+    check_values(defaults | parameters, defaults)
     folder = partial(final)
-    folder.mkdir(parents=True, exist_ok=True)
+    with closing(hold(final)):
+        hold(folder).close()  # the kernel of a killed attempt may outlive it by a second
+        folder.mkdir(exist_ok=True)
+        for left in folder.iterdir():  # by an earlier attempt; a run goes on from its checkpoint
+            if left.name != "checkpoint.pt":
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            _execute(notebook, folder, {**parameters, "output_dir": str(folder)}, log)
+        except StudyError as error:
+            with suppress(OSError):  # the disk may be full
+                (folder / "error.txt").write_text(f"{error}\n")
+            raise
+        replace(folder, final)
+    return final
+
+
+def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
+    """Run the notebook with papermill; `StudyError` if a cell failed or the notebook didn't finish its step."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without, and its grammar takes a second to build
+    import papermill
+    from traitlets.config import Config
+
     executed = folder / "notebook.ipynb"
     with tempfile.TemporaryDirectory(prefix="nb") as runtime:  # short: a socket's path has at most 107 characters
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
@@ -198,7 +252,7 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
             papermill.execute_notebook(
                 notebook,
                 executed,
-                {**parameters, "output_dir": str(folder)},
+                parameters,
                 kernel_name="python3",
                 cwd=paths.ROOT,
                 progress_bar=False,
@@ -209,63 +263,37 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
             )
         except papermill.PapermillExecutionError as error:
             raise StudyError(
-                f"{name} failed in cell {error.exec_count} with {error.ename}: {error.evalue}\n"
+                f"{notebook.stem} failed in cell {error.exec_count} with {error.ename}: {error.evalue}\n"
                 f"The cell:\n{error.source}\nThe notebook with the full traceback: {executed}"
             ) from None
         finally:
             os.environ.pop("JUPYTER_RUNTIME_DIR", None)
     if not (folder / "run.json").is_file():
-        raise StudyError(f"{name} ended without finishing its step: its last cell must call step.finish()")
-    replace(folder, final)
-    return final
-
-
-def summary(study) -> str:
-    """What a study found and where to look, as text."""
-    folder = paths.study_folder(study.name)
-    lines = [f"\n{study.title}"]
-    for file in sorted(folder.glob("*/tables/table_4.csv")):
-        label = json.loads((file.parents[1] / "run.json").read_text())
-        lines += [
-            f"Label: {label['label_meaning']} [{label['label_kind']} label]; research only, no medical device",
-            "",
-        ]
-        rows = list(csv.reader(file.read_text().splitlines()))
-        widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
-    return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {folder.relative_to(paths.ROOT)}/*/"])
-
-
-def _scalar(text: str) -> int | float | str:
-    """Read a parameter's value as a whole number, a number, or else as text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        raise StudyError(f"{notebook.stem} ended without finishing its step: its last cell must call step.finish()")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: run one notebook of a study; returns 0, or 1 with one sentence on what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m ecglib.execute", description=main.__doc__)
-    parser.add_argument("notebook", help="a notebook of notebooks/, or 'summary': print the comparison table")
+    parser.add_argument("notebook", help="a notebook of notebooks/, without ending")
     parser.add_argument("--study", required=True)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter")
     parser.add_argument("--folder", type=Path, help="where the results go; default: the step's own place")
+    parser.add_argument("--gpu", action="store_true", help="take one of the ECGLIB_GPUS that are shared out, if set")
     given = parser.parse_args(arguments)
     try:
         study = load_study(given.study)
-        if given.notebook == "summary":
-            print(summary(study))
-            return 0
         parameters = {"study": str(find_study(given.study))}
         for item in given.set:
             key, separator, value = item.partition("=")
             if not separator:
                 raise StudyError(f"--set {item} has no '=': write NAME=VALUE")
-            parameters[key] = _scalar(value)
-        run_notebook(given.notebook, parameters, given.folder or paths.step_folder(study.name, given.notebook))
+            parameters[key] = value
+        final = (given.folder or paths.step_folder(study.name, given.notebook)).absolute()
+        with ExitStack() as stack:
+            if given.gpu and (shared := int(os.environ.get("ECGLIB_GPUS", 0))):
+                stack.enter_context(closing(gpu(shared)))
+            run_notebook(given.notebook, parameters, final)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,30 +1,15 @@
 """Choose the initial learning rate of each network from a grid (paper, section II.B)."""
 
-import json
-
 import pandas as pd
 
 from ecglib import paths
 from ecglib.params import StudyError
 from ecglib.runs import RunError, read_run
+from ecglib.workflow import grid_runs
 
 
-def grid_rotations(study) -> tuple[int, ...]:
-    """Rotations on which the grid is run: with `per_rotation` each one that the study runs."""
-    tried = study.learning_rates
-    return study.rotations if tried.rule == "per_rotation" or tried.rotations is None else tried.rotations
-
-
-def grid_runs(study) -> list[tuple[str, float, int]]:
-    """Model, learning rate and rotation of every run of the grid."""
-    tried = study.learning_rates
-    if tried is None:
-        return []
-    return [(m, rate, k) for m, rates in tried.grid.items() for rate in rates for k in grid_rotations(study)]
-
-
-def read_grid(study) -> tuple[pd.DataFrame, list[str]]:
-    """Best validation score of every run of the grid; and a sentence for each one that is missing.
+def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """Best validation score of every run of the grid, or of that of one model; and a sentence for each missing one.
 
     Returns
     -------
@@ -34,6 +19,8 @@ def read_grid(study) -> tuple[pd.DataFrame, list[str]]:
     """
     rows, problems = [], []
     for model, rate, rotation in grid_runs(study):
+        if only not in (None, model):
+            continue
         try:
             facts = read_run(paths.grid_folder(study.name, model, rate, rotation))
         except RunError as error:
@@ -73,11 +60,11 @@ def choose(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
 
 
 def learning_rate_of(study, model: str, rotation: int) -> float:
-    """Learning rate of a run: the one in the study file, or the one that notebook 04 chose."""
+    """Learning rate of a run: the one in the study file, or the one chosen from the model's own part of the grid."""
     if study.learning_rates is None or model not in study.learning_rates.grid:
         return study.models[model].learning_rate
-    file = paths.step_folder(study.name, "04_learning_rate") / "run.json"
-    if not file.is_file():
-        raise StudyError(f"Study {study.name} has chosen no learning rate yet: run notebook 04_learning_rate first")
-    chosen = json.loads(file.read_text())["chosen"][model]
-    return chosen.get(str(rotation), chosen.get("-1"))
+    scores, problems = read_grid(study, model)
+    if problems:
+        raise StudyError(f"The grid of {model} isn't complete, so no learning rate can be chosen: {problems[0]}")
+    chosen = choose(scores, study.learning_rates.rule).set_index("rotation").learning_rate
+    return float(chosen[rotation if rotation in chosen else -1])

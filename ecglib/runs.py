@@ -73,6 +73,13 @@ def read_run(folder: Path) -> dict:
     return facts | {"folder": folder}
 
 
+def differences(then: dict, now: dict) -> list[str]:
+    """What makes another run of it, in words; a run that doesn't say which code made it is judged by the rest."""
+    now = json.loads(json.dumps(now))
+    keys = [key for key in now if key != "code" or "code" in then]
+    return [f"{key}: {then.get(key)!r} → {now[key]!r}" for key in keys if then.get(key) != now[key]]
+
+
 def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]]:
     """Take over a finished run that has the same identity, from another place or machine, instead of doing it again.
 
@@ -101,8 +108,7 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
         except RunError as error:
             refused.append(str(error))
             continue
-        then, now = facts["identity"], json.loads(json.dumps(identity))
-        if differs := [f"{key}: {then.get(key)!r} → {now.get(key)!r}" for key in now if then.get(key) != now[key]]:
+        if differs := differences(facts["identity"], identity):
             refused.append(f"{source} is another run: {'; '.join(differs)}")
             continue
         for name in facts["files"]:

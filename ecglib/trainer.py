@@ -25,6 +25,8 @@ from ecglib.dataset import BeatBank, undersampled_batches
 from ecglib.folds import rotate
 from ecglib.learning_rates import learning_rate_of
 from ecglib.models import REGISTRY, build_model, label
+from ecglib.runs import differences
+from ecglib.workflow import code_hash, training_code
 
 EVALUATION_BATCH = 32  # larger ones are slower on a CPU and take more memory
 
@@ -59,6 +61,7 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
         "training": study.training.model_dump()
         | {"normalisation": entry.normalisation or study.training.normalisation},
         "cohort": cohort.key,
+        "code": code_hash(training_code(entry.network or model)),
     }
 
 
@@ -271,10 +274,7 @@ def _checkpoint(file: Path, identity, network, optimiser, plateau, shuffler, his
 def _resume(file: Path, identity, network, optimiser, plateau, shuffler) -> tuple[list, dict]:
     """Restore everything from a checkpoint of the same run; returns the history and the best epoch so far."""
     state = torch.load(file, map_location="cpu", weights_only=True)
-    before = json.loads(state["identity"])
-    now = json.loads(json.dumps(identity))
-    changed = [f"{key}: {before.get(key)!r} → {now.get(key)!r}" for key in now if before.get(key) != now[key]]
-    if changed:
+    if changed := differences(json.loads(state["identity"]), identity):
         raise TrainingError(
             f"{file} belongs to another run ({'; '.join(changed)}); remove its folder to start anew, or undo the change"
         )

@@ -1,7 +1,7 @@
 """Turn the executed notebooks of the reference studies into the pages of the supplement.
 
-Nothing is executed: notebooks are copied with their outputs, code folded, and each figure gets a number or name from the
-heading above it, the kind of its label, and a text for those who can't see it.
+Nothing is executed: notebooks are copied with their outputs, code folded, and each figure gets a number or name from
+the heading above it, the kind of its label, and a text for those who can't see it.
 """
 
 import html
@@ -91,10 +91,11 @@ def provenance_of(step: Path, study: str) -> str:
     facts = told(step)["environment"]
     changed = ", with uncommitted changes" if facts.get("uncommitted_changes") else ""
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v and k in ("torch", "scikit-learn"))
+    finished = facts["finished"][:16].replace("T", " ")
     return (
-        f"Made by `make reproduce STUDY=params/{study}.yaml` from commit `{(facts['commit'] or 'unknown')[:10]}`{changed}, "
-        f"finished {facts['finished'][:16].replace('T', ' ')} UTC, Python {facts['python']}, {versions}. "
-        "For research only; no medical device."
+        f"Made by `make reproduce STUDY=params/{study}.yaml` from commit "
+        f"`{(facts['commit'] or 'unknown')[:10]}`{changed}, finished {finished} UTC, "
+        f"Python {facts['python']}, {versions}. For research only; no medical device."
     )
 
 

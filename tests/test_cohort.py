@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecglib import LEADS, cohort
+from ecglib import LEADS, building, cohort
 from ecglib.params import Signal, SyntheticCohort
 from ecglib.sources import ReadError, open_source
 
@@ -104,8 +104,8 @@ class Unreadable:
 def test_built_the_same_by_any_number_of_processes(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     source = dataclasses.replace(source, read=Unreadable(source.read))
-    one = cohort.build_cohort(source, Signal(), tmp_path / "one", workers=1)
-    two = cohort.build_cohort(source, Signal(), tmp_path / "two", workers=2)
+    one = building.build_cohort(source, Signal(), tmp_path / "one", workers=1)
+    two = building.build_cohort(source, Signal(), tmp_path / "two", workers=2)
     assert one.key == two.key
     assert len(one.records) == len(one.beats) == 72
     rejected = pd.read_csv(tmp_path / "one" / "rejected.csv")
@@ -113,10 +113,33 @@ def test_built_the_same_by_any_number_of_processes(tmp_path):
     flow = cohort.flow_table(one)
     assert flow.ECGs["listed"] == 80 and flow.ECGs["rejected: file is empty"] == 8 and flow.ECGs["kept"] == 72
     assert np.abs(one.beats[:, :, 300]).max() > 300, "R peaks lie at sample 300"
-    again = cohort.open_or_build(source, Signal(), tmp_path / "one")
+    again = building.open_or_build(source, Signal(), tmp_path / "one")
     assert again.key == one.key
-    changed = cohort.open_or_build(source, Signal(low_pass_hz=100), tmp_path / "one")
+    changed = building.open_or_build(source, Signal(low_pass_hz=100), tmp_path / "one")
     assert changed.key != one.key, "other settings build it again"
+
+
+def test_built_the_same_from_shards(tmp_path, monkeypatch):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    source = dataclasses.replace(source, read=Unreadable(source.read))
+    whole = building.build_cohort(source, Signal(), tmp_path / "whole")
+    folder = tmp_path / "joined"
+    for number in (2, 0):  # in any order, and the shard that is missing is made when they are joined
+        building.build_shard(source, Signal(), folder, number, 3)
+    shard = tmp_path / "joined.shards" / "2_of_3" / "beats.int16"
+    written = shard.stat().st_mtime_ns
+    building.build_shard(source, Signal(), folder, 2, 3)
+    assert shard.stat().st_mtime_ns == written, "what is there isn't made again"
+    processed = []
+    chunk = building._process_chunk
+    monkeypatch.setattr(building, "_process_chunk", lambda *given: processed.extend(given[-1]) or chunk(*given))
+    building.open_or_build(source, Signal(), folder, shards=3)
+    assert [row.Index for row in processed] == list(range(26, 53)), "one shard was left to do"
+    for name in ("beats.npy", "records.parquet", "rejected.csv", "cohort.json"):
+        assert (folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+    assert not shard.parent.parent.exists()
+    building.build_shard(source, Signal(), folder, 1, 3)
+    assert not shard.parent.parent.exists(), "a whole cohort needs no shards"
 
 
 def test_table_3_counts_patients_and_ecgs_apart():

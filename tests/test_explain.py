@@ -17,7 +17,7 @@ from recordings import recording, write_csv, write_philips, write_wfdb
 from safetensors.torch import load_file, save_file
 
 from ecglib import LEADS, explain, load_model, metrics, paths, statistics
-from ecglib.cohort import build_cohort
+from ecglib.building import build_cohort
 from ecglib.dataset import BeatBank
 from ecglib.execute import run_notebook, sha256
 from ecglib.models import build_model
@@ -409,7 +409,7 @@ class TestCommand:
     def test_from_a_file_to_a_page(self, run, tmp_path, outputs, capsys):
         path = write_philips(tmp_path / "ecg.xml", recording(seconds=11))
         assert explain.main(["--ecg", str(path), "--run", str(run)]) == 0
-        (folder,) = (outputs / "explain").iterdir()
+        (folder,) = (f for f in (outputs / "explain").iterdir() if f.is_dir())
         assert folder.name.startswith("ecg-") and folder.name == explain.folder_of(str(path)).name
         files = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
         assert {"page.pdf", "page.png", "run.json", "notebook.ipynb", "tables/leads.csv"} <= files

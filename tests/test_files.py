@@ -483,7 +483,7 @@ def test_real_beats_are_as_described(real_data, tmp_path):
 
 
 def test_the_rest_of_a_folder_with_broken_files_becomes_a_cohort(folder, tmp_path):
-    from ecglib.cohort import build_cohort
+    from ecglib.building import build_cohort
     from ecglib.params import Signal
 
     broken = [path for _, path in fuzz_files.damaged_files(tmp_path / "fuzz", 48, seed=5) if path.suffix == ".xml"]

@@ -11,7 +11,7 @@ import pytest
 
 import ecglib
 from ecglib import cohort as cohorts
-from ecglib import execute, paths, runs
+from ecglib import execute, paths, runs, workflow
 from ecglib.params import load_study
 
 
@@ -71,7 +71,7 @@ def test_figures_tables_and_label_kind(smoke):
         assert "synthetic label" in (folder / step / "notebook.ipynb").read_text(), f"{step} says what a label is"
     leads = pd.read_csv(folder / "09_saliency" / "tables" / "lead_contributions.csv", index_col=0)
     assert list(leads.index) == list(ecglib.LEADS) and np.isclose(leads["mean"].sum(), 1)
-    assert "synthetic label" in execute.summary(smoke)
+    assert "synthetic label" in workflow.summary(smoke)
 
 
 def test_nothing_is_left_to_do_the_second_time(smoke):

@@ -95,7 +95,8 @@ def test_every_page(site, browser, size):
             if wide > 1:
                 wrong.append(f"{wide} px wider than the window")
             wrong += page.evaluate(
-                "[...document.querySelectorAll('.bd-article img')].filter(i => !i.alt || !i.complete || !i.naturalWidth)"
+                "[...document.querySelectorAll('.bd-article img')]"
+                ".filter(i => !i.alt || !i.complete || !i.naturalWidth)"
                 ".map(i => 'picture without text or data: ' + i.src)"
             )
             if "/api/" not in f"/{name}" and name not in ("genindex.html", "search.html", "py-modindex.html"):

@@ -49,7 +49,7 @@ def world(tmp_path_factory):
 
 
 def identity(world, model="mayo_alvd", epochs=3, **changes):
-    told = trainer.run_identity(load_study("smoke"), model, 0, world[0])
+    told = trainer.run_identity(load_study("smoke"), model, 0, world[0], 3e-3)
     told["training"] |= {"epochs": epochs, "batch_size": 64}
     training = {k: v for k, v in changes.items() if k in told["training"]}
     told["training"] |= training

@@ -158,7 +158,7 @@ def truth(row, seed: int) -> dict:
     known["p_on"], _, known["p_off"] = bounds("P")
     known["qrs_on"], _, known["qrs_off"] = bounds("QRS")
     _, known["t_peak"], known["t_off"] = bounds("T", "injury")
-    for name, (begin, end) in {"pr": ("p_on", "qrs_on"), "qrs": ("qrs_on", "qrs_off"), "qt": ("qrs_on", "t_off")}.items():
+    for name, begin, end in (("pr", "p_on", "qrs_on"), ("qrs", "qrs_on", "qrs_off"), ("qt", "qrs_on", "t_off")):
         known[f"{name}_ms"] = round(known[end] - known[begin], 1)
     times = np.array([known["qrs_on"], known["qrs_off"], known["qrs_off"] + 80, known["t_off"]])
     on, j, j80, end = R_SAMPLE + np.round(times * RATE_HZ / 1000).astype(int)

@@ -1,0 +1,102 @@
+"""A project of its own in a temporary folder, whose studies tests can run, kill and starve."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import yaml
+
+from ecglib import paths
+from ecglib.execute import sha256
+
+TINY = {
+    "name": "tiny",
+    "title": "A study for tests",
+    "cohort": {"source": "synthetic", "records": 180, "subtle": 0.1, "prevalence": 0.2},
+    "folds": {"count": 3},
+    "training": {"epochs": 4, "batch_size": 64},
+    "models": {"mayo_alvd": {"learning_rate": 3.0e-3}},
+    "selected_model": "mayo_alvd",
+    "statistics": {"draws": 100},
+    "saliency": {"positives": 4},
+}
+TIMED = ["train_seconds", "val_seconds"]
+
+
+class Home:
+    """The folder; its environment points the package to it."""
+
+    def __init__(self, folder: Path, study: dict = TINY):
+        self.folder = folder
+        (folder / "params").mkdir(parents=True)
+        for name in ("notebooks", "requirements.lock"):
+            (folder / name).symlink_to(paths.ROOT / name)
+        self.write(study)
+        code = os.pathsep.join([str(Path(paths.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        tools = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+        threads = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        self.environment = os.environ | {"ECGLIB_HOME": str(folder), "PYTHONPATH": code, "PATH": tools} | threads
+
+    def write(self, study: dict) -> None:
+        self.study, self.name = study, study["name"]
+        (self.folder / "params" / f"{self.name}.yaml").write_text(yaml.safe_dump(study))
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder / "outputs" / self.name
+
+    def command(self, what="run", *words, cores=1) -> list[str]:
+        base = [sys.executable, "-m", "ecglib.workflow", what, "--study", self.name, "--cores", str(cores)]
+        return [*base, *(["--", *words] if words else [])]
+
+    def start(self, what="run", *words, cores=1, **options) -> subprocess.Popen:
+        with open(self.folder / "engine.log", "a") as log:
+            command = self.command(what, *words, cores=cores)
+            return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, **options)
+
+    def run(self, what="run", *words, cores=1) -> subprocess.CompletedProcess:
+        command = self.command(what, *words, cores=cores)
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Processes of this home whose command holds a word; each of them descends from what a test started."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("ECGLIB_HOME") == str(self.folder) and word in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def check_done(self) -> int:
+        """Whatever looks finished is whole; returns how many folders do."""
+        whole = 0
+        for file in self.outputs.rglob("run.json"):
+            if ".partial" in str(file) or ".old" in str(file):
+                continue
+            try:
+                told = json.loads(file.read_text())
+                assert (file.parent / "notebook.ipynb").is_file(), file
+                for name, expected in told["files"].items():
+                    assert sha256(file.parent / name) == expected, f"{file.parent / name} is half a result"
+            except FileNotFoundError:  # replaced or removed while we looked
+                continue
+            whole += 1
+        return whole
+
+    def results(self) -> dict[str, object]:
+        """Everything that must be the same bit for bit, by name: all but the times."""
+        found = {}
+        for file in sorted([*self.outputs.rglob("*"), *self.folder.glob("data/cohorts/*/*")]):
+            name = str(file.relative_to(self.folder))
+            if ".partial" in name or file.name in ("cost.csv", "cohort.json"):
+                continue
+            if file.name == "history.csv":
+                found[name] = pd.read_csv(file).drop(columns=TIMED).to_csv()
+            elif file.suffix in (".csv", ".parquet", ".npy", ".safetensors"):
+                found[name] = sha256(file)
+        return found

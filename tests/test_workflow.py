@@ -1,0 +1,307 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from study_home import TINY, Home
+
+from ecglib import execute, paths, runs, strict, workflow
+from ecglib.params import StudyError, load_study
+from ecglib.runs import read_run
+
+
+def names(files):
+    return {str(file.relative_to(workflow.PACKAGE)) for file in files}
+
+
+# ---- what a step depends on
+
+
+def test_code_that_decides_what_a_step_finds():
+    network = names(workflow.code_of("05_train_network", "mayo_alvd", ("runs", "plots")))
+    assert {"trainer.py", "dataset.py", "metrics.py", "folds.py", "models/mayo_alvd.py"} <= network
+    assert not network & {"models/ecg_smart_net.py", "plots/curves.py", "runs.py", "execute.py", "params.py"}
+    smart = names(workflow.code_of("05_train_network", "ecg_smart_net", ("runs", "plots")))
+    assert {"models/ecg_smart_net.py", "models/temporal_resnet18.py"} <= smart, "what a model is built from"
+    forest = names(workflow.code_of("06_random_forest", "random_forest", ("runs", "plots")))
+    assert {"tabular.py", "features.py", "features.csv", "signal/fiducials.py"} <= forest
+    assert {"statistics.py", "plots/tables.py", "runs.py"} <= names(workflow.code_of("07_comparison"))
+    assert "saliency.py" in names(workflow.code_of("09_saliency"))
+    assert {"signal/filters.py", "sources/ptbxl.py", "building.py"} <= names(workflow.cohort_code())
+
+
+def test_values_of_the_study_that_a_step_reads():
+    study = load_study("smoke")
+    assert "statistics" in workflow.settings_of(study, "07_comparison")
+    assert "saliency" not in workflow.settings_of(study, "07_comparison")
+    told = workflow.section(study, "folds.count", "statistics", "models.mayo_alvd")
+    assert "folds.count=3" in told and "statistics.draws=200" in told and "models.mayo_alvd.learning_rate=null" in told
+
+
+def test_shards_follow_from_the_study_alone(tmp_path):
+    study = load_study("smoke")
+    assert workflow.shard_count(study.cohort) == 1
+    assert workflow.shard_count(study.cohort.model_copy(update={"records": 10893})) == 4
+    assert workflow.shard_count(load_study("ptbxl").cohort) == 4
+
+
+def test_code_of_training_is_part_of_what_a_run_is(tmp_path):
+    file, words = tmp_path / "a.py", '"""Words."""\n\nx = "#"  # more\n\n\ndef f():\n    """Say."""\n    return x\n'
+    file.write_text(words)
+    before = workflow.code_hash([file])
+    file.write_text(words.replace("Words", "Other words").replace("# more", "# less").replace("Say", "Tell\n    all"))
+    assert workflow.code_hash([file]) == before, "comments and docstrings decide nothing"
+    file.write_text(words.replace('"#"', '"# "'))
+    assert workflow.code_hash([file]) != before
+    assert runs.differences({"seed": 1, "code": "a"}, {"seed": 1, "code": "b"}) == ["code: 'a' → 'b'"]
+    assert not runs.differences({"seed": 1}, {"seed": 1, "code": "b"}), "a run from before code was noted"
+    used = {file.name for file in workflow.training_code("ecg_smart_net")}
+    assert used == {"ecg_smart_net.py", "temporal_resnet18.py", "dataset.py", "trainer.py"}
+
+
+# ---- one at a time
+
+
+HOLD = "import sys, time; from ecglib import execute; from pathlib import Path; {}; print('got', flush=True); {}"
+
+
+def child(take, then="time.sleep(60)"):
+    process = subprocess.Popen([sys.executable, "-c", HOLD.format(take, then)], stdout=subprocess.PIPE, text=True)
+    return process
+
+
+def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path):
+    folder = tmp_path / "outputs" / "x"
+    first = child(f"lock = execute.hold(Path({str(folder)!r}))")
+    assert first.stdout.readline() == "got\n"
+    assert execute.hold(folder, wait=False) is None
+    second = child(f"lock = execute.hold(Path({str(folder)!r}))", "pass")
+    assert "Waiting for another process that is writing" in second.stdout.readline()
+    os.kill(first.pid, signal.SIGKILL)
+    assert second.stdout.readline() == "got\n" and second.wait(10) == 0
+    execute.hold(folder, wait=False).close()
+
+
+def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    take = "import os; lock = execute.gpu(2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    first, second = child(take), child(take)
+    assert {first.stdout.readline(), second.stdout.readline()} == {"3\n", "5\n"}, "two of the three that are visible"
+    third = child(take, "pass")
+    time.sleep(1)
+    assert third.poll() is None, "the third waits for a free one"
+    first.kill()
+    assert third.stdout.readline() in ("3\n", "5\n")
+    second.kill()
+    third.wait(10)
+
+
+# ---- mistakes
+
+
+def injected(parameters, **more):
+    """What a notebook's globals hold after papermill's cell."""
+    defaults = 'study = "smoke"\nmodel = "ecg_smart_net"\nrotation = 0\nlearning_rate = 0.0\ndata_dir = ""'
+    namespace = {"In": ["", "import x", defaults, f"# Parameters\n{parameters}\n", "check"]}
+    exec(f"{defaults}\n{parameters}", namespace)
+    return namespace | more
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ("rotaton = 1", "no parameter 'rotaton'; did you mean 'rotation'"),
+        ('model = "mayo_avld"', "Study smoke has no model 'mayo_avld'; did you mean 'mayo_alvd'"),
+        ('model = "random_forest"', "no model 'random_forest' .*ecg_smart_net, mayo_alvd"),
+        ("rotation = 3", "rotation is 3, but smoke has the rotations 0 to 2"),
+        ('rotation = "three"', "rotation is 'three' but must be a whole number"),
+        ('study = "smok"', "did you mean 'smoke.yaml'"),
+    ],
+)
+def test_a_mistake_is_named_inside_the_notebook(parameters, says):
+    with pytest.raises(StudyError, match=says):
+        strict.check_parameters(injected(parameters))
+
+
+def test_right_parameters_pass_inside_the_notebook(tmp_path):
+    strict.check_parameters(injected('model = "mayo_alvd"\nrotation = 2\nlearning_rate = 1'))
+    strict.check_parameters({"study": "smoke", "In": ["", 'study = "smoke"']})
+    (tmp_path / "ptb-xl").mkdir()
+    with pytest.raises(StudyError, match=r"data_dir: .* has no 'ptb-xll'; did you mean 'ptb-xl'"):
+        strict.check_parameters(injected("", data_dir=str(tmp_path / "ptb-xll" / "records")))
+
+
+def test_every_notebook_checks_its_parameters():
+    for notebook in sorted(paths.NOTEBOOKS.glob("[01]*.ipynb")):
+        text = notebook.read_text()
+        assert "check_parameters(globals())" in text, notebook.name
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"trainning": {}}, "did you mean 'training'"),
+        ({"models": {"mayo_avld": {"learning_rate": 0.1}}}, "no model is called 'mayo_avld'; did you mean 'mayo_alvd'"),
+        (
+            {
+                "cohort": {
+                    "source": "files",
+                    "name": "harbour",
+                    "folder": "data/recordngs",
+                    "table": "data/t.csv",
+                    "label_kind": "proxy",
+                    "label_meaning": "made up for a test",
+                }
+            },
+            "cohort.folder: .* has no 'recordngs'; did you mean 'recordings'",
+        ),
+    ],
+)
+def test_a_mistyped_study_stops_in_a_moment(tmp_path, change, says):
+    home = Home(tmp_path / "home", TINY | change)
+    (home.folder / "data" / "recordings").mkdir(parents=True)
+    begin = time.monotonic()
+    done = home.run()
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert re.search(says, done.stderr), done.stderr
+    assert time.monotonic() - begin < 5
+    assert not home.outputs.exists()
+
+
+def test_a_mistyped_variable_of_make_is_refused():
+    done = subprocess.run(
+        ["make", "-n", "reproduce", "STUDI=params/demo.yaml"], cwd=paths.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode and "STUDI" in done.stderr and "STUDY" in done.stderr
+
+
+# ---- a study, from its first plan to a run brought from elsewhere
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """One network, one rotation, trained."""
+    home = Home(tmp_path_factory.mktemp("workflow") / "home", TINY | {"folds": {"count": 3, "rotations": [0]}})
+    done = home.run("run", "outputs/tiny/runs/mayo_alvd/rotation_0.done")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home
+
+
+def planned(home, **change):
+    """Lines of the plan, in which training and comparison are wanted, after a change of the study."""
+    before = yaml.safe_load((home.folder / "params" / "tiny.yaml").read_text())
+    home.write(before | change)
+    try:
+        done = home.run("plan")
+        assert done.returncode == 0, done.stderr
+        return [line.strip() for line in done.stdout.splitlines()[1:]]
+    finally:
+        home.write(before)
+
+
+def test_only_what_changed_runs_again(home):
+    told = home.run("status").stdout
+    assert told.startswith("A study for tests: 3 done, 5 waiting"), told
+    lines = planned(home)
+    assert not [line for line in lines if "runs/" in line or "00_" in line or "02_" in line]
+    lines = planned(home, models={"mayo_alvd": {"learning_rate": 3.0e-3}, "ecg_smart_net": {"learning_rate": 1.0e-3}})
+    assert [line for line in lines if "runs/" in line] == [line for line in lines if "runs/ecg_smart_net: 0" in line]
+    lines = planned(home, models={"mayo_alvd": {"learning_rate": 1.0e-3}})
+    changed = next(line for line in lines if "runs/mayo_alvd: 0" in line)
+    assert "models.mayo_alvd.learning_rate=0.003 (before)" in changed and "learning_rate=0.001 (now)" in changed
+    assert not [line for line in lines if "00_" in line or "02_" in line]
+
+
+@pytest.mark.slow
+def test_a_run_brought_from_elsewhere_counts_if_it_fits(home, tmp_path):
+    other = Home(tmp_path / "other", TINY | {"folds": {"count": 3, "rotations": [0]}})
+    (other.folder / "data").symlink_to(home.folder / "data")
+    brought = other.folder / "outputs" / "reference" / "tiny" / "runs" / "mayo_alvd" / "rotation_0"
+    brought.parent.mkdir(parents=True)
+    subprocess.run(["cp", "-r", home.outputs / "runs/mayo_alvd/rotation_0", brought], check=True)
+    (brought / "weights.safetensors").unlink()  # a run travels light
+    target = "outputs/tiny/runs/mayo_alvd/rotation_0.done"
+    done = other.run("run", target)
+    assert done.returncode == 0, done.stderr
+    told = read_run(other.outputs / "runs/mayo_alvd/rotation_0")
+    assert told["taken_from"]["folder"] == "outputs/reference/tiny/runs/mayo_alvd/rotation_0"
+    ours, theirs = (h.outputs / "runs/mayo_alvd/rotation_0/predictions.parquet" for h in (other, home))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+    other.write(TINY | {"folds": {"count": 3, "rotations": [0]}, "training": {"epochs": 3, "batch_size": 64}})
+    done = other.run("run", target)
+    assert done.returncode == 0, done.stderr
+    log = (other.outputs / "logs" / "05_mayo_alvd_0.log").read_text()
+    assert "reference/tiny/runs/mayo_alvd/rotation_0 is another run: training:" in log
+    assert "taken_from" not in read_run(other.outputs / "runs/mayo_alvd/rotation_0")
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_stops_no_other_and_is_tried_again_alone(home, tmp_path):
+    other = Home(tmp_path / "other", home.study)
+    (other.folder / "data").symlink_to(home.folder / "data")
+    lost = {"network": "resnet18", "learning_rate": 1.0e-3, "options": {"weights": "nowhere.pt"}}
+    other.write(home.study | {"models": {"lost": lost, **home.study["models"]}})
+    runs = [f"outputs/tiny/runs/{model}/rotation_0.done" for model in ("lost", "mayo_alvd")]
+    done = other.run("run", *runs)
+    assert done.returncode == 1 and re.search(r"FAILED +runs/lost/rotation_0: .*nowhere\.pt", done.stderr), done.stderr
+    assert read_run(other.outputs / "runs/mayo_alvd/rotation_0")
+    other.write(home.study | {"models": {"lost": lost | {"options": {"pretrained": False}}, **home.study["models"]}})
+    again = [line for line in other.run("plan").stdout.splitlines() if "runs/" in line]
+    assert len(again) == 1 and "runs/lost: 0" in again[0]
+    assert other.run("run", runs[0]).returncode == 0 and read_run(other.outputs / "runs/lost/rotation_0")
+
+
+@pytest.mark.slow
+def test_papermill_by_hand_from_any_folder(home, tmp_path):
+    notebook = str(paths.NOTEBOOKS / "05_train_network.ipynb")
+
+    def papermill(*words):
+        command = [sys.executable, "-m", "papermill", notebook, "out.ipynb", "-p", "study", "params/tiny.yaml"]
+        for word in words:
+            command += ["-p", *word.split("=")]
+        return subprocess.run(command, cwd=tmp_path, env=home.environment, capture_output=True, text=True)
+
+    wrong = papermill("model=mayo_alvd", "rotaton=0")
+    assert wrong.returncode == 1 and "no parameter 'rotaton'; did you mean 'rotation'?" in wrong.stderr
+    right = papermill("model=mayo_alvd", "rotation=0")
+    assert right.returncode == 0, right.stderr
+    read_run(home.outputs / "runs/mayo_alvd/rotation_0")
+    assert (tmp_path / "out.ipynb").is_file()
+
+
+@pytest.mark.slow
+def test_shards_side_by_side_give_the_same_cohort(tmp_path):
+    one, two, *chest = 2 * np.random.default_rng(0).integers(-200, 200, (8, 60, 600))
+    limbs = [one, two, two - one, -(one + two) // 2, one - two // 2, two - one // 2]
+    beats = np.stack([*limbs, *chest], axis=1).astype(np.int16)
+    rows = {"record_id": [f"r{i}" for i in range(60)], "patient_id": [f"p{i}" for i in range(60)]}
+    table = pd.DataFrame(rows | {"label": [0, 1] * 30})
+    cohort = {
+        "source": "files",
+        "name": "made_up",
+        "folder": "data/made_up/beats.npy",
+        "table": "data/made_up/table.csv",
+    }
+    cohort |= {"label_kind": "synthetic", "label_meaning": "made up for a test", "beats_unit": "uV"}
+    built = []
+    for length in (0, 5000):  # a shard is counted by the size of the table
+        home = Home(tmp_path / str(length), TINY | {"cohort": cohort})
+        folder = home.folder / "data" / "made_up"
+        folder.mkdir(parents=True)
+        np.save(folder / "beats.npy", beats)
+        table.assign(note="x" * length).to_csv(folder / "table.csv", index=False)
+        done = home.run("run", "outputs/tiny/00_cohort/run.json", cores=2)
+        assert done.returncode == 0, done.stderr
+        shards = sorted(home.outputs.glob("logs/00_cohort_shard_*.log"))
+        assert len(shards) == (3 if length else 0)
+        built.append(next((home.folder / "data" / "cohorts").glob("files-*/beats.npy")).read_bytes())
+        assert home.run("plan", "outputs/tiny/00_cohort/run.json").stdout.startswith("A study for tests: 0 jobs")
+    assert built[0] == built[1]
