@@ -9,6 +9,7 @@ picture (`ecglib.plots.explanation`) carries a watermark that says so.
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,9 +19,8 @@ import numpy as np
 import pandas as pd
 
 from ecglib import LEADS, RATE_HZ, paths
-from ecglib.execute import run_notebook, sha256
+from ecglib.execute import partial, run_notebook, sha256
 from ecglib.params import LabelKind, Signal, Study, StudyError, load_study
-from ecglib.runs import RunError, read_run
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
 """A simulated recording that ships with the package (`ecglib.sources.synthetic`): 8 leads, 10 s, the LAD occluded."""
@@ -124,6 +124,8 @@ def _rotations(study) -> list[Path]:
 
 def _read(folder: Path) -> dict:
     """Read a run, and refuse one whose network takes another input before its weights are read."""
+    from ecglib.runs import RunError, read_run  # a second to import, which the command line needn't wait for
+
     try:
         told = read_run(folder)
         told["identity"]["network"], told["identity"]["training"]["normalisation"]
@@ -300,6 +302,8 @@ def _clinical(told: dict, score: float) -> dict:
 def folder_of(ecg_path: str = "") -> Path:
     """Where an ECG's explanation lies: ``outputs/explain/<file>-<first digits of its SHA-256>``."""
     path = paths.find(ecg_path or EXAMPLE)
+    if not path.is_file():
+        raise ExplainError(f"{path.name}: no such file")
     return paths.OUTPUTS / "explain" / f"{path.stem}-{sha256(path)[:8]}"
 
 
@@ -312,10 +316,17 @@ def main(arguments: list[str] | None = None) -> int:
     run = str(paths.find(given.run)) if given.run and paths.find(given.run).is_dir() else given.run
     file = str(paths.find(given.ecg)) if given.ecg else ""
     try:
-        read_beat(file, open_networks(run).signal)  # bad input is refused before a kernel starts
-        folder = run_notebook("10_explain_ecg", {"ecg_path": file, "run": run}, folder_of(file), log=False)
-    except (ExplainError, StudyError) as error:
+        folder = folder_of(file)
+        run_notebook("10_explain_ecg", {"ecg_path": file, "run": run}, folder, log=False)
+    except ExplainError as error:
         print(error, file=sys.stderr)
+        return 1
+    except StudyError as error:
+        cell = error.__context__  # papermill's error, which knows whether it is one of ours
+        expected = getattr(cell, "ename", "") == ExplainError.__name__
+        if expected:
+            shutil.rmtree(partial(folder), ignore_errors=True)
+        print(cell.evalue if expected else error, file=sys.stderr)
         return 1
     told = json.loads((folder / "run.json").read_text())
     print("\n".join([*told["verdict"], *filter(None, [told["warning"]]), f"{folder}/page.pdf, page.png"]))

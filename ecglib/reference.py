@@ -38,7 +38,8 @@ def keep(study: str) -> tuple[int, float]:
         copy = goal / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix in (".ipynb", ".json"):
-            copy.write_text(file.read_text().replace(f"{paths.ROOT}/", ""))  # no path of the machine it ran on
+            text = file.read_text().replace(f"{paths.ROOT}/", "")  # no path of the machine it ran on
+            copy.write_text(re.sub(r'(data_dir(?: = \\"|": "))[^"\\]+', r"\1DATA_DIR", text))
         else:
             shutil.copy2(file, copy)
     return len(files), sum(f.stat().st_size for f in goal.rglob("*") if f.is_file()) / 1e6

@@ -23,7 +23,8 @@ def outputs(tmp_path, monkeypatch):
         (study / folder).mkdir(parents=True)
     table = pd.DataFrame({"AUC": ["0.900 ± 0.010", "0.800"], "seconds": ["3", "4"]}, index=["a", "b"])
     table.to_csv(study / "07_comparison" / "tables" / "table_4.csv")
-    (study / "07_comparison" / "notebook.ipynb").write_text(json.dumps({"path": f"{tmp_path}/outputs/x"}))
+    told = {"path": f"{tmp_path}/outputs/x", "data_dir": "/home/me/ecgs", "source": 'data_dir = "/home/me/ecgs"\n'}
+    (study / "07_comparison" / "notebook.ipynb").write_text(json.dumps(told))
     (study / "07_comparison" / "run.json").write_text(json.dumps({"environment": {"commit": "0123456789abcdef"}}))
     for name in ("run.json", "predictions.parquet", "weights.safetensors", "checkpoint.pt", "notebook.ipynb"):
         (study / "runs/net/rotation_0" / name).write_text("{}")
@@ -40,7 +41,8 @@ def test_kept_is_what_is_read(outputs, tmp_path):
         *(f"{step}/{name}" for name in ("notebook.ipynb", "run.json", "tables/table_4.csv")),
         *(f"{run}/{name}" for name in ("run.json", "predictions.parquet")),
     }
-    assert str(tmp_path) not in (paths.REFERENCE / step / "notebook.ipynb").read_text()
+    text = (paths.REFERENCE / step / "notebook.ipynb").read_text()
+    assert str(tmp_path) not in text and "/home/me" not in text and json.loads(text)["data_dir"] == "DATA_DIR"
 
 
 def test_a_fresh_run_is_compared_cell_by_cell(outputs):
