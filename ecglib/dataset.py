@@ -69,30 +69,6 @@ class BeatBank:
         return normalise(chosen, self.normalisation).unsqueeze(1)
 
 
-def positives_of(cohort, predictions, identity: dict, most: int | None = None):
-    """Beats, network inputs and rows of the positives in a run's test fold, as the paper's saliency maps take them.
-
-    Parameters
-    ----------
-    cohort : ecglib.cohort.Cohort
-    predictions : pandas.DataFrame
-        Of that run.
-    identity : dict
-        The run's, which tells how it normalised its beats.
-    most : int, optional
-        Take the first so many only; None: all.
-
-    Returns
-    -------
-    beats, inputs, rows : int16 µV ``(n, 12, 600)``, float32 ``(n, 12, 400)``, pandas.DataFrame
-    """
-    rows = predictions[(predictions.split == "test") & (predictions.label == 1)].head(most or len(predictions))
-    at = cohort.records.reset_index().set_index("record_id")["index"].loc[rows.record_id].to_numpy()
-    beats = np.asarray(cohort.beats[at])
-    inputs = normalise(torch.from_numpy(beats[:, :, CROP]), identity["training"]["normalisation"]).numpy()
-    return beats, inputs, rows
-
-
 def undersampled_batches(labels: np.ndarray, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
     """Batches of one epoch, the majority undersampled within each batch (paper, section II.B).
 

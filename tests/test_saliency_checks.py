@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_saliency import Linear
 
 from ecglib import LEADS, saliency, saliency_checks
 from ecglib.cohort import save_cohort
@@ -13,21 +14,6 @@ from ecglib.sources import open_source, synthetic
 
 SEED = 5
 ZSCORE, MILLIVOLT = ({"training": {"normalisation": how}} for how in ("lead_zscore", "millivolt"))
-
-
-class Linear(torch.nn.Module):
-    """Logit 1 is a weighted sum of all samples."""
-
-    def __init__(self, weights):
-        super().__init__()
-        self.flatten = torch.nn.Flatten()
-        self.fc = torch.nn.Linear(weights.size, 2)
-        with torch.no_grad():
-            self.fc.weight[1] = torch.from_numpy(np.ascontiguousarray(weights, np.float32).ravel())
-        self.eval()
-
-    def forward(self, x):
-        return self.fc(self.flatten(x))
 
 
 @pytest.fixture(scope="module")
