@@ -54,7 +54,7 @@ def test_the_card_names_label_use_and_limits(kind):
         "- Rule-in: not attainable on validation.",
         "- Too few to say how it does by Sex (female); Site (Hill).",
         "- Its test fold has 1 positives among 2 ECGs.",
-        "- 3 of 5 rotations were run.",
+        "- 2 of 5 rotations were run.",
         "- Weights: `weights.safetensors`, SHA-256 `ab12`",
     ):
         assert line in told
