@@ -178,6 +178,8 @@ def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list,
             else:
                 result = process(recording, rate, signal)
                 beat, quality = result.beat, result.columns()
+                if signal.on_poor_quality == "keep":  # the reasons stay, but nothing sets the ECG apart
+                    quality["poor_quality"] = False
         except (ReadError, SignalError) as error:
             rejects.append({"record_id": row.record_id, "reason": str(error)})
             continue

@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,12 @@ from ecglib import paths
 from ecglib.params import StudyError, find_study, load_study, nearest
 from ecglib.strict import check_values, defaults_of, typed
 
-# Large buffers go back to the system when a batch of another size follows: half the memory of a run, at little cost.
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# A batch's buffers are kept for the next one, in large pages: a quarter more ECGs a second than new ones.
+MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "captum")
 
 
@@ -64,7 +69,8 @@ class Step:
 
     def finish(self, **facts) -> Path:
         """Write ``run.json`` and give the folder its name; returns where the results lie now."""
-        told = {**self.facts, **facts, "environment": environment(), "seconds": time.perf_counter() - self.started}
+        told = {"peak_memory_mb": peak_memory_mb(), **self.facts, **facts}  # a run that was taken over keeps its own
+        told |= {"environment": environment(), "seconds": time.perf_counter() - self.started}
         told["files"] = {str(f.relative_to(self.folder)): sha256(f) for f in _results(self.folder)}
         write_json(self.folder / "run.json", told)
         if self.moves:
@@ -156,6 +162,12 @@ def _results(folder: Path) -> list[Path]:
     """Files of a step that its hashes cover: tables and predictions, not pictures, checkpoints or the notebook."""
     kinds = {".parquet", ".csv", ".safetensors", ".skops", ".npy", ".md"}
     return sorted(f for f in folder.rglob("*") if f.suffix in kinds)
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10⁶ bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # macOS counts bytes, Linux KiB
 
 
 def environment() -> dict:

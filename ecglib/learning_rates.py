@@ -14,7 +14,7 @@ def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     Returns
     -------
     pandas.DataFrame
-        ``model, learning_rate, rotation, val_score, best_epoch, epochs``.
+        ``model, learning_rate, rotation, val_score, label, best_epoch, epochs``.
     list of str
     """
     rows, problems = [], []
@@ -28,7 +28,7 @@ def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
             continue
         history = pd.read_csv(facts["folder"] / "history.csv")
         row = {"model": model, "learning_rate": rate, "rotation": rotation, "val_score": history.val_score.max()}
-        rows.append(row | {"best_epoch": facts["best_epoch"], "epochs": facts["epochs"]})
+        rows.append(row | {"label": facts["label"], "best_epoch": facts["best_epoch"], "epochs": facts["epochs"]})
     if not rows:
         raise StudyError(f"Study {study.name} has no finished run of its grid: run notebook 05_train_network for it")
     return pd.DataFrame(rows), problems

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ecglib import metrics
+from ecglib.convolution import quicken
 from ecglib.dataset import BeatBank, undersampled_batches
 from ecglib.folds import rotate
 from ecglib.learning_rates import learning_rate_of
@@ -113,6 +114,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     torch.manual_seed(seed)
     shuffler = torch.Generator().manual_seed(seed)
     network = build_model(identity["network"], **identity["options"]).to(device, memory_format=torch.channels_last)
+    if device.type == "cpu" and settings["precision"] == "fp32":
+        network = quicken(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=identity["learning_rate"])
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser, mode="max", factor=settings["plateau_factor"], patience=settings["plateau_patience"]

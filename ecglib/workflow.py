@@ -108,7 +108,7 @@ def code_hash(files) -> str:
 def training_code(network: str) -> list[Path]:
     """Code that decides what a network learns: its own, and that of the training loop and its batches."""
     own = [file for file in code_of("", network, ("runs", "plots")) if file.parent.name == "models"]
-    return [*own, PACKAGE / "dataset.py", PACKAGE / "trainer.py"]
+    return [*own, *(PACKAGE / name for name in ("convolution.py", "dataset.py", "trainer.py"))]
 
 
 def settings_of(study, notebook: str) -> list[str]:

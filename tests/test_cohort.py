@@ -119,6 +119,21 @@ def test_built_the_same_by_any_number_of_processes(tmp_path):
     assert changed.key != one.key, "other settings build it again"
 
 
+def test_poor_quality_is_kept_flagged_or_dropped(tmp_path):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    built = {
+        how: building.build_cohort(source, Signal(on_poor_quality=how), tmp_path / how)
+        for how in ("keep", "flag", "drop")
+    }
+    poor = built["flag"].records.poor_quality
+    assert 0 < poor.sum() < 80 == len(poor)
+    assert not built["keep"].records.poor_quality.any(), "kept as if it were of good quality"
+    assert built["keep"].records.quality_reasons.equals(built["flag"].records.quality_reasons)
+    assert built["drop"].records.record_id.tolist() == built["flag"].records.record_id[~poor].tolist()
+    dropped = pd.read_csv(tmp_path / "drop" / "rejected.csv")
+    assert dropped.reason.str.startswith("poor quality: ").all() and len(dropped) == poor.sum()
+
+
 def test_built_the_same_from_shards(tmp_path, monkeypatch):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     source = dataclasses.replace(source, read=Unreadable(source.read))

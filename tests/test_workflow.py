@@ -62,7 +62,7 @@ def test_code_of_training_is_part_of_what_a_run_is(tmp_path):
     assert runs.differences({"seed": 1, "code": "a"}, {"seed": 1, "code": "b"}) == ["code: 'a' → 'b'"]
     assert not runs.differences({"seed": 1}, {"seed": 1, "code": "b"}), "a run from before code was noted"
     used = {file.name for file in workflow.training_code("ecg_smart_net")}
-    assert used == {"ecg_smart_net.py", "temporal_resnet18.py", "dataset.py", "trainer.py"}
+    assert used == {"ecg_smart_net.py", "temporal_resnet18.py", "convolution.py", "dataset.py", "trainer.py"}
 
 
 # ---- one at a time
