@@ -59,8 +59,7 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
         "folds": study.folds.count,
         "seed": study.seed,
         "threads": study.threads_per_run,
-        "training": study.training.model_dump()
-        | {"normalisation": entry.normalisation or study.training.normalisation},
+        "training": training,
         "cohort": cohort.key,
         "code": code_hash(training_code(entry.network or model)),
     }

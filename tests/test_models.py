@@ -156,7 +156,7 @@ class TestContract:
         network(ecgs(count=1))
         for handle in handles:
             handle.remove()
-        assert calls and (name == "resnet18" or set(calls.values()) == {1})
+        assert name == "resnet18" or set(calls.values()) <= {1}
 
 
 @pytest.mark.parametrize("name", ["ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd"])
