@@ -28,12 +28,11 @@ from ecglib import paths
 from ecglib.params import StudyError, find_study, load_study, nearest
 from ecglib.strict import check_values, defaults_of, typed
 
-# A batch's buffers are kept for the next one, in one arena and large pages: a quarter more ECGs a second than new ones.
+# A batch's buffers are kept for the next one, in one arena: a quarter more ECGs a second than new ones.
 MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "200000000",
     "MALLOC_ARENA_MAX": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "captum")
 
