@@ -80,11 +80,11 @@ supplement: $(READY)  ## the reference results as a web site in supplement/_buil
 	@echo "Open supplement/_build/html/index.html"
 
 keep: $(READY)  ## copy a study's results to outputs/reference, to be read and committed
-	@$(PYTHON) -m ecglib.reference keep "$(STUDY)"
+	@$(PYTHON) supplement/reference.py keep "$(STUDY)"
 
 check-reference: $(READY)  ## run a study anew and compare its tables with the reference results
 	@ECGLIB_FRESH=1 $(MAKE) --no-print-directory reproduce ARGS="--forceall $(ARGS)"
-	@$(PYTHON) -m ecglib.reference check "$(STUDY)"
+	@$(PYTHON) supplement/reference.py check "$(STUDY)"
 
 clean:  ## remove what runs left half-finished
 	rm -rf outputs/*/*.partial outputs/*/runs/*/*.partial outputs/*/grid/*/*/*.partial data/cohorts/*.partial

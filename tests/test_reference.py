@@ -5,8 +5,9 @@ import re
 
 import pandas as pd
 import pytest
+import reference
 
-from ecglib import paths, reference
+from ecglib import paths
 from ecglib.params import StudyError
 
 README = paths.ROOT / "README.md"

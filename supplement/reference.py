@@ -2,8 +2,8 @@
 
 From the command line, as the Makefile does::
 
-    python -m ecglib.reference keep params/demo.yaml     # outputs/demo -> outputs/reference/demo
-    python -m ecglib.reference check params/demo.yaml    # compare the tables of both
+    python supplement/reference.py keep params/demo.yaml     # outputs/demo -> outputs/reference/demo
+    python supplement/reference.py check params/demo.yaml    # compare the tables of both
 """
 
 import argparse
@@ -139,7 +139,7 @@ def fill(readme: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: keep or check the results of a study; returns 0, or 1 with what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m ecglib.reference", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python supplement/reference.py", description=main.__doc__)
     parser.add_argument("what", choices=("keep", "check"))
     parser.add_argument("study")
     given = parser.parse_args(arguments)
