@@ -7,9 +7,11 @@ al., BMJ 2024;385:e078378), its items named in our own words.
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment
 
 from ecglib.models import REGISTRY
 
+CARD = Path(__file__).with_name("model_card.md")
 KINDS = {
     "angiographic": "The label rests on angiography.",
     "proxy": "The label is a **proxy** that only stands in for OMI: nothing here is a clinical risk, and nothing "
@@ -17,8 +19,6 @@ KINDS = {
     "synthetic": "The label is **synthetic**: the ECGs are simulated, nothing here is a clinical risk, and no figure "
     "says how a model does on people.",
 }
-INTENDED = """For research only: to study how such models are built and evaluated. **Not a medical device.** Not for
-diagnosis, triage or any decision about a patient, and not for ECGs from other sources without evaluating it on them."""
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -51,52 +51,16 @@ def model_card(study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFr
     limits : list of str
         Limits found in this study, besides those that hold for each.
     """
-    identity, files = run["identity"], run["files"]
-    weights = next((name for name in files if name.endswith((".safetensors", ".skops"))), None)
-    training, network = identity.get("training"), REGISTRY[identity["network"]].kind == "network"
-    facts = [
-        f"{run['label']}, rotation {run['rotation']} of study `{study.name}` ({study.title}); "
-        f"seed {identity['seed']}, commit `{str(run['environment']['commit'])[:12]}`",
-        f"Weights: `{weights}`, SHA-256 `{files[weights]}`" if weights else "Weights were left out",
-    ]
-    if network:
-        shown = "each lead z-scored" if training["normalisation"] == "lead_zscore" else "in millivolts"
-        facts += [
-            f"{run['parameters']:,.0f} parameters; Adam, learning rate {identity['learning_rate']:g}, epoch "
-            f"{run['best_epoch']:.0f} of {run['epochs']:.0f} kept for its validation score",
-            f"Input: the median beat, 12 leads × 400 samples at 500 Hz, R peak at sample 150, {shown}; "
-            "output: logits, index 1 = positive",
-        ]
-    source = (
-        f"{cohort_info['source']}, version {cohort_info['version']}. {cohort_info.get('attribution') or ''}".strip()
-    )
-    always = [
-        "Developed and evaluated on one source of data; there is no external evaluation.",
-        "Intervals come from drawing patients again and are conditional on the trained models.",
-        "A median beat shows neither rhythm nor change over time, and the model sees nothing but the ECG.",
-        "Training took as many positives as negatives: probabilities are too high unless recalibrated.",
-    ]
-    if network and training["normalisation"] == "lead_zscore":
-        always.append("Each lead is z-scored, so the model is blind to absolute amplitude, as of ST elevation in mV.")
-    if len(study.rotations) < (folds := study.folds.count if isinstance(study.folds.count, int) else 0):
-        always.append(f"{len(study.rotations)} of {folds} rotations were run.")
-    parts = [
-        f"# Model card: {run['label']}",
-        f"**Research only, not a medical device.** Label: {runs.caption}.",
-        "## What it is",
-        _bullets(facts),
-        "## Label",
-        f"A label of 1 means: {runs.label_meaning}. Kind: {runs.label_kind}. {KINDS[runs.label_kind]}",
-        "## Intended use",
-        INTENDED,
-        "## Data",
-        f"Source: {source}",
-        markdown(counts),
-        *(part for heading, table in tables.items() for part in (f"## {heading}", markdown(table))),
-        "## Limits",
-        _bullets([*limits, *always]),
-    ]
-    return "\n\n".join(parts) + "\n"
+    identity = run["identity"]
+    told = {"study": study, "runs": runs, "run": run.to_dict(), "identity": identity, "cohort": cohort_info}
+    told |= {"counts": counts, "tables": tables, "limits": limits, "kind": KINDS[runs.label_kind]}
+    told["network"] = REGISTRY[identity["network"]].kind == "network"
+    told["z_scored"] = (identity.get("training") or {}).get("normalisation") == "lead_zscore"
+    told["weights"] = next((name for name in run["files"] if name.endswith((".safetensors", ".skops"))), None)
+    told["folds"] = study.folds.count if isinstance(study.folds.count, int) else 0
+    template = Environment(trim_blocks=True, keep_trailing_newline=True)
+    template.filters["markdown"] = markdown
+    return template.from_string(CARD.read_text()).render(told)
 
 
 def limits(cohort_info: dict, chosen: pd.DataFrame, optimism: dict, by_group: pd.DataFrame, points: dict) -> list[str]:
@@ -139,7 +103,3 @@ def tripod_ai(study, model: str, rotation: int) -> pd.DataFrame:
     links["params"] = f"`params/{study.name}.yaml`"
     found = table["notebook"].map(lambda name: links.get(name, f"[{name}](../{name}/notebook.ipynb)"))
     return table.assign(notebook=found).set_axis(["Item", "Topic", "Answered in", "How"], axis=1).set_index("Item")
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

@@ -66,7 +66,7 @@ def cohort_code() -> list[Path]:
 
 
 def code_of(notebook: str, model=None, besides: tuple = ()) -> list[Path]:
-    """Code that decides what a notebook finds: the modules that it imports, and what these import.
+    """Code that decides what a notebook finds: the modules that it imports, what these import, and tables they name.
 
     Parameters
     ----------
@@ -86,7 +86,8 @@ def code_of(notebook: str, model=None, besides: tuple = ()) -> list[Path]:
             seen.add(name)
             left += _imports(_file(name).read_text())
     files = [_file(name) for name in seen]
-    return sorted([*files, *(f.with_suffix(".csv") for f in files if f.with_suffix(".csv").is_file())])
+    named = {f.with_name(name) for f in files for name in re.findall(r'"(\w+\.(?:csv|md))"', f.read_text())}
+    return sorted([*files, *(file for file in named if file.is_file())])
 
 
 def code_hash(files) -> str:

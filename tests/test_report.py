@@ -48,7 +48,7 @@ def card(kind="synthetic", normalisation="lead_zscore", points=None):
 def test_the_card_names_label_use_and_limits(kind):
     told = card(kind)
     assert f"simulated occlusion [{kind} label]" in told and report.KINDS[kind] in told
-    assert "not a medical device" in told.splitlines()[2] and report.INTENDED in told
+    assert "not a medical device" in told.splitlines()[2] and "Not for\ndiagnosis, triage" in told
     assert ("nothing here is a clinical risk" in told) == (kind != "angiographic")
     for line in (
         "- Rule-in: not attainable on validation.",

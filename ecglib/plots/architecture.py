@@ -1,6 +1,7 @@
 """The networks as a table beside the paper's Table 1, and as drawings (Fig. 3)."""
 
 import string
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,18 +9,7 @@ from matplotlib.figure import Figure
 
 from ecglib import models
 
-PAPER_TABLE_1 = {
-    "conv1": ("2D Conv, batch norm, ReLU", "64x12x200"),
-    "maxpool": ("MaxPool", "64x12x100"),
-    "layer1": ("Residual Block 1", "64x12x100"),
-    "layer2": ("Residual Block 2", "128x12x50"),
-    "layer3": ("Residual Block 3", "256x12x25"),
-    "layer4": ("Residual Block 4", "512x12x13"),
-    "conv2": ("2D Conv", "512x1x13"),
-    "avgpool": ("AvgPool", "512x1x1"),
-    "flatten": ("Flatten", "512"),
-    "fc": ("Fully Connected", "2"),
-}
+PAPER_TABLE_1 = pd.read_csv(Path(__file__).with_name("paper_table_1.csv"), index_col="layer")
 """Layer of the network → name and output dimensions in the paper's Table 1, for an input of 1x12x400."""
 
 PAPER_ORDER = ("ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd")
@@ -30,11 +20,7 @@ KINDS = {"temporal": "#56B4E9", "square": "#E69F00", "spatial": "#D55E00", "dens
 def table_1(network) -> pd.DataFrame:
     """Table 1 of the paper beside the output dimensions of a live ECG-SMART-NET."""
     live = models.layer_table(network).set_index("layer")
-    rows = {
-        layer: {"layer in the paper": name, "paper": output, "this package": live.output[layer]}
-        for layer, (name, output) in PAPER_TABLE_1.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+    table = PAPER_TABLE_1.assign(**{"this package": live.output})
     for setting in ("kernel_size", "stride", "padding", "parameters"):
         table[setting] = live[setting].reindex(table.index)
     return table
