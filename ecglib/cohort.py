@@ -5,7 +5,6 @@ A cohort is a folder: ``beats.npy`` int16 µV ``(n, 12, 600)`` at 500 Hz with th
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
-from ecglib.execute import partial, replace, sha256, write_json
+from ecglib.execute import sha256
 from ecglib.sources import Source
 
 RECORDS = pa.DataFrameSchema(
@@ -205,31 +204,3 @@ def check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
     sexes = records.dropna(subset="sex").groupby("patient_id").sex.nunique()
     if (sexes > 1).any():
         raise CohortError(f"Cohort {folder}: patient {sexes.index[sexes > 1][0]} has two sexes; correct the table")
-
-
-def save_cohort(folder: str | Path, beats: np.ndarray, records: pd.DataFrame, info: dict) -> Cohort:
-    """Write ready beats and records as a cohort; `info` gives source, version, label_kind and label_meaning.
-
-    Raises
-    ------
-    CohortError
-        If beats hold NaN or break the contract.
-    """
-    folder = Path(folder)
-    if not np.isfinite(beats).all():
-        raise CohortError(f"Cohort {folder}: beats hold NaN or infinite values at record {_first_bad(beats, records)}")
-    source = Source(records=records, read=None, **info)
-    aside = partial(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    check(records, np.asarray(beats).astype(np.int16), folder)
-    np.save(aside / "beats.npy", np.rint(beats).astype(np.int16))
-    records.to_parquet(aside / "records.parquet", index=False)
-    write_json(aside / "cohort.json", describe_build(source, aside, records, source.rejected, {}))
-    replace(aside, folder)
-    return load_cohort(folder)
-
-
-def _first_bad(beats: np.ndarray, records: pd.DataFrame) -> str:
-    """Record id of the first beat with a value that isn't finite."""
-    return records.record_id.iloc[int(np.argmin(np.isfinite(beats).all(axis=(1, 2))))]

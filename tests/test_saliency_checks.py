@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from saved_cohort import save_cohort
 from test_saliency import Linear
 
 from ecglib import LEADS, saliency, saliency_checks
-from ecglib.cohort import save_cohort
 from ecglib.dataset import CROP, BeatBank
 from ecglib.params import SyntheticCohort
 from ecglib.sources import open_source, synthetic

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from saved_cohort import save_cohort
 
 import ecglib
-from ecglib import cohort as cohorts
 from ecglib import execute, metrics, trainer
 from ecglib.dataset import BeatBank
 from ecglib.folds import build_folds, rotate
@@ -39,7 +39,7 @@ def made_up_cohort(folder, n=160):
             "quality_reasons": "",
         }
     )
-    return cohorts.save_cohort(folder, np.rint(beats), records, INFO)
+    return save_cohort(folder, np.rint(beats), records, INFO)
 
 
 @pytest.fixture(scope="module")
