@@ -14,7 +14,7 @@ import pandera.pandas as pa
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
 from ecglib.execute import sha256
-from ecglib.sources import Source
+from ecglib.sources import Source, count
 
 RECORDS = pa.DataFrameSchema(
     {
@@ -127,32 +127,14 @@ def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(by)
 
 
-def describe_build(
-    source: Source, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame, made_from: dict
-) -> dict:
+def describe_build(source: Source, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame, made_from) -> dict:
     """Contents of ``cohort.json`` for the beats and records in `folder`."""
-    return {
-        "source": source.name,
-        "version": source.version,
-        "label_kind": source.label_kind,
-        "label_meaning": source.label_meaning,
-        "attribution": source.attribution,
-        "lead_order": list(LEADS),
-        "units": "uV",
-        "rate_hz": RATE_HZ,
-        "r_sample": R_SAMPLE,
-        "counts": {
-            "ecgs": len(records),
-            "patients": int(records.patient_id.nunique()),
-            "positive_ecgs": int(records.label.sum()),
-            "positive_patients": int(records.patient_id[records.label == 1].nunique()),
-            "poor_quality": int(records.poor_quality.sum()),
-            "rejected": len(rejected),
-        },
-        "selection": source.counts,
-        "made_from": made_from,
-        "hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")},
-    }
+    told = {"source": source.name}
+    told |= {name: getattr(source, name) for name in ("version", "label_kind", "label_meaning", "attribution")}
+    told |= {"lead_order": list(LEADS), "units": "uV", "rate_hz": RATE_HZ, "r_sample": R_SAMPLE}
+    told["counts"] = count(records) | {"poor_quality": int(records.poor_quality.sum()), "rejected": len(rejected)}
+    told |= {"selection": source.counts, "made_from": made_from}
+    return told | {"hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")}}
 
 
 def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:

@@ -88,14 +88,9 @@ def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFra
         tested[splits["test"]] += 1
         for name, at in splits.items():
             part = records.iloc[at]
-            row = {
-                "rotation": rotation,
-                "split": name,
-                "ECGs": len(part),
-                "patients": len(patients[name]),
-                "positive ECGs": int(part.label.sum()),
-                "positive patients": int(part.patient_id[part.label == 1].nunique()),
-            }
+            row = {"rotation": rotation, "split": name, "ECGs": len(part), "patients": len(patients[name])}
+            row["positive ECGs"] = int(part.label.sum())
+            row["positive patients"] = part.patient_id[part.label == 1].nunique()
             for other in SPLITS:
                 row[f"shared with {other}"] = len(patients[name] & patients[other]) if other != name else 0
                 assert row[f"shared with {other}"] == 0, f"rotation {rotation}: {name} and {other} share patients"

@@ -50,6 +50,13 @@ class Source:
     attribution: str = ""
 
 
+def count(records: pd.DataFrame) -> dict[str, int]:
+    """Count ECGs and patients, and the positive ones of each; a patient is positive if any of their ECGs is."""
+    positive = records[records.label == 1]
+    counts = {"ecgs": len(records), "patients": records.patient_id.nunique(), "positive_ecgs": len(positive)}
+    return counts | {"positive_patients": positive.patient_id.nunique()}
+
+
 class ReadError(ValueError):
     """One recording that can't be used; the message is one sentence naming the file and the reason."""
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
 from ecglib.execute import sha256
-from ecglib.sources import ReadError, Source, SourceError
+from ecglib.sources import ReadError, Source, SourceError, count
 from ecglib.sources.reading import MICROVOLT, SPAN_UV, read_recording
 
 COLUMNS = ["record_id", "patient_id", "site", "age", "sex", "label", "path"]
@@ -61,7 +61,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     rejected = pd.DataFrame({"record_id": names, "reason": reason})[reason != ""].drop_duplicates(ignore_index=True)
     records = table.assign(site=table.site.replace("", "unknown"), age=age, sex=sex, label=table.label.map(LABEL))
     usable = records[reason == ""].astype({"label": int}).reset_index(drop=True)
-    counts = {"in the table": _count(records), "usable rows": _count(usable), "files without a row": {"ecgs": spare}}
+    counts = {"in the table": count(records), "usable rows": count(usable), "files without a row": {"ecgs": spare}}
     if not usable.label.any():
         first = f" (first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
         raise SourceError(f"{found[0].name} has no usable row with the label 1; {len(rejected)} are rejected{first}")
@@ -175,10 +175,3 @@ def _check_beats(records: pd.DataFrame, read: Reader) -> None:
         raise SourceError(f"The limb leads of the beats contradict each other; their order must be {' '.join(LEADS)}")
     if peaks and abs(np.median(peaks) - R_SAMPLE) > 30:
         raise SourceError(f"The beats peak near sample {np.median(peaks):.0f}; their R peak must be at {R_SAMPLE}")
-
-
-def _count(records: pd.DataFrame) -> dict[str, int]:
-    """Count ECGs and patients, and the positive ones of each."""
-    positive = records[records.label == 1]
-    counts = {"ecgs": len(records), "patients": records.patient_id.nunique(), "positive_ecgs": len(positive)}
-    return counts | {"positive_patients": positive.patient_id.nunique()}

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ecglib import LEADS, RATE_HZ, paths
 from ecglib.execute import sha256
-from ecglib.sources import ReadError, Source, SourceError
+from ecglib.sources import ReadError, Source, SourceError, count
 
 BASE_URL = "https://physionet.org/files/ptb-xl/1.0.3/"
 CONNECTIONS, ATTEMPTS, PAUSE_S = 8, 6, 1.0  # of a download: at once, tries of one file, first pause between tries
@@ -51,13 +51,13 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         download(folder, [TABLE, STATEMENTS])
     records, version = read_tables(folder, settings.sampling_rate)
     records.insert(5, "label", records[settings.label])
-    counts = {"in the table": _count(records)}
+    counts = {"in the table": count(records)}
     if settings.same_patient_negatives == "drop":
         records = records[(records.label == 1) | ~records.patient_id.isin(records.patient_id[records.label == 1])]
-        counts["without negatives of positive patients"] = _count(records)
+        counts["without negatives of positive patients"] = count(records)
     if settings.prevalence is not None:
         records = draw_negatives(records, settings.prevalence, seed)
-        counts["negatives drawn to the prevalence"] = _count(records)
+        counts["negatives drawn to the prevalence"] = count(records)
 
     if data_dir is None:
         download(folder, [*records.filename + ".hea", *records.filename + ".dat"])
@@ -71,7 +71,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
             f"{absent.max()}; complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         )
     records = records[absent == ""].reset_index(drop=True)
-    counts["with files"] = _count(records)
+    counts["with files"] = count(records)
     if not records.label.any():
         raise SourceError(f"None of {len(records):,} selected ECGs is positive for cohort.label {settings.label}")
     read, told = Reader(folder, settings.sampling_rate), LABELS[settings.label]
@@ -261,10 +261,3 @@ def _fetch(session: requests.Session, folder: Path, name: str, digest: str | Non
         part.unlink()
         problem = "its SHA-256 is not PhysioNet's"
     raise SourceError(f"{BASE_URL}{name} was not downloaded ({problem}); start again to go on from what is there")
-
-
-def _count(records: pd.DataFrame) -> dict[str, int]:
-    """Count ECGs and patients, and the positive ones of each; a patient is positive if any of their ECGs is."""
-    patients = records.groupby("patient_id").label.max()
-    positive = {"positive_ecgs": int(records.label.sum()), "positive_patients": int(patients.sum())}
-    return {"ecgs": len(records), "patients": len(patients)} | positive

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import LEADS, R_SAMPLE, RATE_HZ
-from ecglib.sources import Source
+from ecglib.sources import Source, count
 from ecglib.sources.heart import ELECTRODES, LEADS_OF_ELECTRODES, MIMICS, TIMES_MS, Heart, beat_heart, ectopic_heart
 
 SECONDS = 10
@@ -48,13 +48,11 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     """
     records = draw_cohort(settings, np.random.default_rng([seed, 0]))
     known = pd.DataFrame([truth(row, seed) for row in records.itertuples(index=False)])
-    positive = records[records.label == 1]
-    counts = {"ecgs": len(records), "patients": records.patient_id.nunique()}
-    counts |= {"positive_ecgs": len(positive), "positive_patients": positive.patient_id.nunique()}
+    counts = {"simulated": count(records)}
     told = "simulated occlusion of a coronary artery in this patient's episode"
     made = "Simulated by ecglib.sources.synthetic; lead matrix after Dower et al. 1980."
     records, reader = pd.concat([records, known], axis=1), partial(read, seed=seed)
-    return Source("synthetic", "1", "synthetic", told, records, reader, {"simulated": counts}, attribution=made)
+    return Source("synthetic", "1", "synthetic", told, records, reader, counts, attribution=made)
 
 
 def _choose(rng, shares: dict[str, float], size: int, rest: str = "none") -> np.ndarray:
