@@ -191,7 +191,7 @@ if WAVEFORMS:
         threads: STUDY.threads_per_run
         resources:
             gpu=GPU,
-            mem_mb=3000,
+            mem_mb=3500,
             runtime=1440,
         shell:
             "{RUN} 05_train_network --study {config[study]:q} --set model={wildcards.model}"
@@ -232,7 +232,7 @@ if WAVEFORMS:
         threads: STUDY.threads_per_run
         resources:
             gpu=GPU,
-            mem_mb=3000,
+            mem_mb=3500,
             runtime=1440,
         shell:
             "{RUN} 05_train_network --study {config[study]:q} --set model={wildcards.model}"
