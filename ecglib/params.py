@@ -9,7 +9,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -159,21 +159,26 @@ class Saliency(Closed):
     positives: int | None = Field(None, ge=1, description="None: all positives of the test fold, as the paper")
 
 
-class Study(Closed):
-    """A whole study; see the files under ``params/``."""
+class AnyStudy(Closed):
+    """What every study says."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str
     seed: int = Field(42, ge=0, lt=2**31)
     threads_per_run: int = Field(1, ge=1, description="threads of one run; part of what fixes its bits")
+    models: Models
+    statistics: Statistics = Statistics()
+
+
+class Study(AnyStudy):
+    """A whole study; see the files under ``params/``."""
+
     cohort: Annotated[SyntheticCohort | PtbxlCohort | FilesCohort, Field(discriminator="source")]
     signal: Signal = Signal()
     folds: Folds = Folds()
     training: Training = Training()
     learning_rates: LearningRates | None = None
-    models: Models
     selected_model: str = "ecg_smart_net"
-    statistics: Statistics = Statistics()
     sensitivity: tuple[Sensitivity, ...] = ()
     saliency: Saliency = Saliency()
 
@@ -226,16 +231,10 @@ class OmiFeatures(Closed):
     folds: int = Field(10, ge=3, le=50)
 
 
-class OmiFeaturesStudy(Closed):
+class OmiFeaturesStudy(AnyStudy):
     """A study of published feature tables: no waveforms, no networks; told by its key `omi_features`."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$")
-    title: str
-    seed: int = Field(42, ge=0, lt=2**31)
-    threads_per_run: int = Field(1, ge=1)
     omi_features: OmiFeatures
-    models: Models
-    statistics: Statistics = Statistics()
 
 
 def nearest(name: str, known) -> str:
@@ -312,11 +311,8 @@ def _fields_at(where: list[str], content: dict) -> list[str]:
     """Names of the keys that the section at `where` knows."""
     if not where:
         return list(_kind(content).model_fields)
+    field = _kind(content).model_fields[where[0]].annotation
+    kinds = [kind for kind in get_args(field) or (field,) if isinstance(kind, type) and issubclass(kind, Closed)]
     if where[0] == "cohort":
-        kinds = {"synthetic": SyntheticCohort, "ptbxl": PtbxlCohort, "files": FilesCohort}
-        return list(kinds[content["cohort"]["source"]].model_fields)
-    if where[0] == "models":
-        return list(Model.model_fields)
-    if where[0] == "omi_features":
-        return list(OmiFeatures.model_fields)
-    return list(type(_kind(content).model_fields[where[0]].default).model_fields)
+        kinds = [k for k in kinds if content["cohort"]["source"] in get_args(k.model_fields["source"].annotation)]
+    return list(kinds[0].model_fields)

@@ -115,11 +115,10 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
             if (source / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source / name, folder / name)
-        own = {"environment", "files", "seconds", "folder"}
         taken = {"folder": os.path.relpath(source, paths.ROOT), "environment": facts["environment"]}
-        return {k: v for k, v in facts.items() if k not in own} | {
-            "taken_from": facts.get("taken_from", taken)
-        }, refused
+        own = {"environment", "files", "seconds", "folder"}
+        kept = {name: value for name, value in facts.items() if name not in own}
+        return kept | {"taken_from": facts.get("taken_from", taken)}, refused
     return None, refused
 
 
@@ -148,15 +147,10 @@ def load_runs(study) -> Runs:
         raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
     facts = pd.DataFrame(facts)
     labels = _labels(study, facts)
-    return Runs(
-        predictions=pd.concat(predictions, ignore_index=True),
-        history=pd.concat(history, ignore_index=True) if history else pd.DataFrame(),
-        facts=facts.assign(label=facts.model.map(labels)),
-        labels=labels,
-        problems=problems,
-        label_kind=facts.label_kind.iloc[0],
-        label_meaning=facts.label_meaning.iloc[0],
-    )
+    history = pd.concat(history, ignore_index=True) if history else pd.DataFrame()
+    facts, first = facts.assign(label=facts.model.map(labels)), facts.iloc[0]
+    kind = first.label_kind, first.label_meaning
+    return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
 
 
 def _labels(study, facts: pd.DataFrame) -> dict[str, str]:

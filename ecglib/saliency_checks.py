@@ -124,17 +124,13 @@ class Checks:
     def verdict(self) -> str:
         """Say which maps deserve trust, by these checks."""
         passed = self.table[["randomisation", "deletion", "localisation"]] == "yes"
-        lines = []
-        for name, row in passed.iterrows():
-            failed = ", ".join(row.index[~row])
-            lines.append(f"{name}: {'fails ' + failed if failed else 'passes all three'}.")
-        trusted = ", ".join(passed.index[passed.all(axis=1)])
-        end = (
-            f"By these checks, maps of {trusted} deserve trust."
-            if trusted
-            else "By these checks, no map deserves trust"
-        )
-        return "\n".join([*lines, end + ("" if trusted else ": none may be read as the place of a disease.")])
+        failed = {name: ", ".join(row.index[~row]) for name, row in passed.iterrows()}
+        lines = [f"{name}: {'fails ' + checks if checks else 'passes all three'}." for name, checks in failed.items()]
+        trusted = ", ".join(name for name, checks in failed.items() if not checks)
+        end = "no map deserves trust: none may be read as the place of a disease."
+        if trusted:
+            end = f"maps of {trusted} deserve trust."
+        return "\n".join([*lines, f"By these checks, {end}"])
 
 
 def check(model, beats, inputs, place: Place, seed: int = 42, steps: int = 16, stages: int = 3) -> Checks:

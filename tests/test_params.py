@@ -54,6 +54,7 @@ def broken(tmp_path, change):
         (lambda s: s["models"].update(mayo={"learning_rate": 0.1}), ["mayo", "did you mean 'mayo_alvd'"]),
         (lambda s: s["models"].update(ecg_smart_net={}), ["models.ecg_smart_net", "learning_rate is missing"]),
         (lambda s: s["learning_rates"]["grid"].update(mayo=[0.1]), ["learning_rates.grid", "mayo", "mayo_alvd"]),
+        (lambda s: s["learning_rates"].update(grdi={}), ["learning_rates.grdi", "did you mean 'grid'"]),
         (lambda s: s["models"]["mayo_alvd"].update(options={"head": "pol"}), ["options.head", "pool"]),
         (lambda s: s["models"]["mayo_alvd"].update(options={"haed": "pool"}), ["haed", "did you mean 'head'"]),
         (lambda s: s.update(selected_model="resnet18"), ["selected_model", "resnet18"]),

@@ -28,10 +28,8 @@ def table_1(network) -> pd.DataFrame:
 
 def draw() -> Figure:
     """Fig. 3: the four networks from input to output, each box a layer with the dimensions it puts out."""
-    names = sorted(
-        (name for name, entry in models.REGISTRY.items() if entry.kind == "network"),
-        key=lambda name: (*PAPER_ORDER, name).index(name),
-    )
+    names = [name for name, entry in models.REGISTRY.items() if entry.kind == "network"]
+    names.sort(key=lambda name: (*PAPER_ORDER, name).index(name))
     figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 7), layout="constrained")
     for axis, letter, name in zip(axes, string.ascii_uppercase, names, strict=False):
         boxes = [("input", "1x12x400", "pool"), *_boxes(name)]

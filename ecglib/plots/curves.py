@@ -18,18 +18,11 @@ from statsmodels.stats.proportion import proportion_confint
 from ecglib import metrics
 from ecglib.plots.tables import interval_text, label_of, mean_sd, p_text
 
-COLOURS = {  # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure
-    "ecg_smart_net": "#0072B2",
-    "mayo_alvd": "#D55E00",
-    "temporal_resnet18": "#009E73",
-    "resnet18": "#CC79A7",
-    "random_forest": "#E69F00",
-    "gradient_boosting": "#56B4E9",
-    "test": "#0072B2",
-    "validation": "#E69F00",
-    "as trained": "#D55E00",
-    "recalibrated on validation": "#0072B2",
-}
+# Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
+COLOURS = {"ecg_smart_net": "#0072B2", "mayo_alvd": "#D55E00", "temporal_resnet18": "#009E73", "resnet18": "#CC79A7"}
+COLOURS |= {"random_forest": "#E69F00", "gradient_boosting": "#56B4E9"}
+COLOURS |= {"test": "#0072B2", "validation": "#E69F00"}
+COLOURS |= {"as trained": "#D55E00", "recalibrated on validation": "#0072B2"}
 SPARE = ("#000000", "#8C6D31", "#7F7F7F", "#F0E442")
 WIDTH = 6.4  # inches: 9-point text is still legible when a phone or a column of print halves it
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
