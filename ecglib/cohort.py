@@ -110,9 +110,8 @@ def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
     """
     rows = {}
     for name, part in [*records.groupby(by), ("total", records)]:
-        patients = part.groupby("patient_id").agg(
-            age=("age", "first"), sex=("sex", lambda s: s.iloc[0]), label=("label", "max")
-        )
+        first = {"age": "first", "sex": lambda sex: sex.iloc[0], "label": "max"}
+        patients = part.groupby("patient_id").agg(first)
         female, positive = (patients.sex == "female").sum(), patients.label.sum()
         rows[name] = {
             "ECGs": len(part),

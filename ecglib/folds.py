@@ -36,18 +36,15 @@ def build_folds(records: pd.DataFrame, count: int | str, seed: int) -> pd.DataFr
     """
     if count == "site":
         home = records.groupby("patient_id").site.first()
-        known = (
-            home[home != "unknown"].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-        )
+        known = home[home != "unknown"].value_counts(sort=False).sort_index()
+        known = known.sort_values(ascending=False, kind="stable")
         site = records.patient_id.map(home).map(dict(zip(known.index, range(len(known)), strict=True)))
         return build_folds(records, PARTS, seed).assign(site=site.fillna(-1).astype(int).array)
     patients = records.groupby("patient_id", sort=True).label.max()
     fewest = patients.value_counts().reindex([0, 1], fill_value=0)
     if fewest.min() < count:
         kind = "positive" if fewest.idxmin() == 1 else "negative"
-        raise ValueError(
-            f"{count} folds need at least {count} {kind} patients, but there are {fewest.min()}: use fewer folds"
-        )
+        raise ValueError(f"{count} folds need {count} {kind} patients, but there are {fewest.min()}: use fewer folds")
     fold = pd.Series(-1, index=patients.index)
     dealer = StratifiedKFold(count, shuffle=True, random_state=seed)
     for number, (_, held) in enumerate(dealer.split(np.zeros(len(patients)), patients)):

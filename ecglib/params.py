@@ -190,10 +190,8 @@ class Study(AnyStudy):
             raise ValueError("folds.rotations is missing: with count: site, name the sites to leave out, 0 the largest")
         for rotation in [*(self.folds.rotations or ()), *((tried and tried.rotations) or ())]:
             if not 0 <= rotation < count:
-                raise ValueError(
-                    f"rotations: {rotation} is not a rotation of {count} {'sites' if by_site else 'folds'} "
-                    f"(allowed: 0 to {count - 1})"
-                )
+                parts = f"{count} {'sites' if by_site else 'folds'} (allowed: 0 to {count - 1})"
+                raise ValueError(f"rotations: {rotation} is not a rotation of {parts}")
         for key in tried.grid if tried else ():
             if key not in self.models:
                 raise ValueError(f"learning_rates.grid: '{key}' is not in models{nearest(key, self.models)}")
@@ -205,9 +203,8 @@ class Study(AnyStudy):
             if name in ("strict_label", "human_validated"):
                 raise ValueError(f"sensitivity: '{name}' needs annotations that only a cohort from ptbxl has")
         if self.selected_model not in self.models:
-            raise ValueError(
-                f"selected_model: '{self.selected_model}' is not in models{nearest(self.selected_model, self.models)}"
-            )
+            known = nearest(self.selected_model, self.models)
+            raise ValueError(f"selected_model: '{self.selected_model}' is not in models{known}")
         return self
 
     @property

@@ -5,6 +5,7 @@ import pandas as pd
 
 from ecglib import statistics
 
+RANKING = ["auc", "average_precision"]
 FEWEST = 10
 """Patients of either class below which a metric is "too few" to be estimated."""
 
@@ -91,10 +92,9 @@ def sensitivity(predictions: pd.DataFrame, records: pd.DataFrame, analyses, **op
         part = predictions[kept]
         found = _intervals(part, **options)
         if found is None:
-            found = pd.DataFrame({"model": predictions["model"].unique()}).merge(
-                pd.Series(["auc", "average_precision"], name="metric"), how="cross"
-            )
-        found = found[found["metric"].isin(["auc", "average_precision"])]
+            found = pd.MultiIndex.from_product([predictions["model"].unique(), RANKING], names=["model", "metric"])
+            found = found.to_frame(index=False)
+        found = found[found["metric"].isin(RANKING)]
         tables.append(found.assign(analysis=ANALYSES[name], **_counts(part.drop_duplicates("record_id"))))
     return pd.concat(tables, ignore_index=True)
 

@@ -425,7 +425,7 @@ def test_beats_in_one_array(tmp_path):
     beats_table(tmp_path / "table.csv", [*names, "b7"])
     source = open_source(settings(tmp_path / "all.npz", table=table, beats_unit="uV"), 42)
     assert source.rejected.values.tolist() == [["b7", "has no beat in the file"]]
-    with pytest.raises(SourceError, match=r"all.npy holds 7 beats, which must be named once each by 8 records"):
+    with pytest.raises(SourceError, match=r"all.npy holds 7 beats, to be named once each, but 8 are named"):
         open_source(settings(tmp_path / "all.npy", table=table, beats_unit="mV"), 42)
 
 

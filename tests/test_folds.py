@@ -61,7 +61,7 @@ def test_a_leak_is_caught():
 def test_too_few_positives_are_refused():
     records = records_of([1] * 100).assign(label=0)
     records.loc[:3, "label"] = 1
-    with pytest.raises(ValueError, match="at least 5 positive patients, but there are 4"):
+    with pytest.raises(ValueError, match="5 folds need 5 positive patients, but there are 4"):
         build_folds(records, 5, 0)
 
 

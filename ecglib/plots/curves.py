@@ -139,9 +139,8 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", note: str = "", names: 
         axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=x, ylabel=y)
         axis.grid(alpha=0.3)
     lines["Chance"], told["Chance"] = axes[0].plot([0, 1], [0, 1], color="0.5", lw=1, ls=":")[0], ["AUC 0.500"]
-    for name, colour, *_, part in (
-        _parts(predictions, by, names) if by == "split" else [("", "0.3", "", "", predictions)]
-    ):
+    shares = _parts(predictions, by, names) if by == "split" else [("", "0.3", "", "", predictions)]
+    for name, colour, *_, part in shares:
         rate, name = part["label"].mean(), f"Prevalence{name and ', '}{name}"
         lines[name], told[name] = axes[1].axhline(rate, color=colour, lw=1.2, ls="-."), [f"{rate:.3f}"]
     legend = [f"{name}: {', '.join(values)}" for name, values in told.items()]
@@ -149,26 +148,22 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", note: str = "", names: 
     return _finish(figure, note)
 
 
-def calibration(
-    predictions: pd.DataFrame, by: str = "model", bins: int = 10, note: str = "", names: dict | None = None
-) -> Figure:
+def calibration(predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None) -> Figure:
     """Observed share of positives by tenths of predicted probability, with 95 % Wilson intervals; a histogram below.
 
-    Fewer than `bins` where they would hold under 30 records. The intervals take records as independent.
+    Fewer than ten parts where they would hold under 30 records. The intervals take records as independent.
     """
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(5.2, 6.4), height_ratios=(3, 1), sharex=True, layout="constrained"
-    )
+    shape = {"figsize": (5.2, 6.4), "height_ratios": (3, 1), "sharex": True}
+    figure, (top, bottom) = plt.subplots(2, 1, **shape, layout="constrained")
     for name, colour, _, marker, part in _parts(predictions, by, names):
-        tenth = pd.qcut(part["probability"], max(2, min(bins, len(part) // 30)), labels=False, duplicates="drop")
+        tenth = pd.qcut(part["probability"], max(2, min(10, len(part) // 30)), labels=False, duplicates="drop")
         table = part.groupby(tenth.to_numpy()).agg(x=("probability", "mean"), y=("label", "mean"), n=("label", "size"))
         x, y, n = table.to_numpy().T
         low, high = proportion_confint(y * n, n, method="wilson")
         found = metrics.calibration(part["label"], part["probability"])
         told = f"{name}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
-        top.errorbar(
-            x, y, np.abs([y - low, high - y]), color=colour, marker=marker, ms=5, lw=1.2, capsize=2, label=told
-        )
+        reach = np.abs([y - low, high - y])
+        top.errorbar(x, y, reach, color=colour, marker=marker, ms=5, lw=1.2, capsize=2, label=told)
         bottom.hist(part["probability"], np.linspace(0, 1, 41), histtype="step", color=colour, lw=1.5)
     top.plot([0, 1], [0, 1], color="0.5", lw=1, ls=":", label="Perfect calibration")
     top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share of positives")
@@ -178,19 +173,17 @@ def calibration(
     return _finish(figure, note)
 
 
-def decision_curve(
-    predictions: pd.DataFrame, by: str = "model", highest: float = 0.6, note: str = "", names: dict | None = None
-) -> Figure:
+def decision_curve(predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None) -> Figure:
     """Net benefit by threshold probability, beside calling every ECG and calling none."""
     figure, axis = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
-    threshold = np.linspace(0.005, highest, 120)
+    threshold = np.linspace(0.005, 0.6, 120)
     for name, colour, style, _, part in _parts(predictions, by, names):
         benefit = metrics.net_benefit(part["label"], part["probability"], threshold)
         axis.plot(threshold, benefit, color=colour, ls=style, lw=1.8, label=name)
     rate = predictions["label"].mean()
     axis.plot(threshold, rate - (1 - rate) * threshold / (1 - threshold), color="0.45", lw=1.2, label="Call every ECG")
     axis.axhline(0, color="black", lw=1.2, label="Call none")
-    axis.set(xlim=(0, highest), ylim=(-0.3 * rate, 1.05 * rate))
+    axis.set(xlim=(0, 0.6), ylim=(-0.3 * rate, 1.05 * rate))
     axis.set(xlabel="Threshold probability", ylabel="Net benefit (true positives per ECG)")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9)
@@ -226,9 +219,7 @@ def forest(table: pd.DataFrame, metric: str, overall: float | None = None, note:
     return _finish(figure, note)
 
 
-def difference_matrix(
-    table: pd.DataFrame, metric: str, title: str, note: str = "", names: dict | None = None
-) -> Figure:
+def difference_matrix(table: pd.DataFrame, metric: str, title: str, note: str = "", names=None) -> Figure:
     """Paired differences, row − column, of `ecglib.statistics.differences` and Holm's p; bold where it is below 0.05.
 
     The columns are the rows' models, by number; intervals are for a table.
@@ -256,9 +247,8 @@ def difference_matrix(
 
 def confusion_matrices(counts: dict[str, dict], note: str = "") -> Figure:
     """Confusion matrices by title, from `ecglib.metrics.at_threshold`: counts, and shares of the true class."""
-    figure, axes = plt.subplots(
-        1, len(counts), figsize=(0.4 + 2 * len(counts), 2.6), layout="constrained", squeeze=False
-    )
+    size = 0.4 + 2 * len(counts), 2.6
+    figure, axes = plt.subplots(1, len(counts), figsize=size, layout="constrained", squeeze=False)
     for axis, (title, of) in zip(axes.flat, counts.items(), strict=True):
         cells = np.array([[of["tp"], of["fn"]], [of["fp"], of["tn"]]], dtype=float)
         share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)

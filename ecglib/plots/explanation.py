@@ -70,9 +70,8 @@ def _head(explanation, part):
     told = f"{networks.label}, {len(explanation.scores)} trained network(s) of study '{networks.name}'\n"
     told += "\n".join(textwrap.wrap(f"Label: {networks.caption}", 110)[:2])
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
-    part.text(
-        0.0, 0.98, textwrap.shorten(f"ECG explained: {explanation.file}", 70), fontsize=15, weight="bold", **WORDS
-    )
+    title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)
+    part.text(0.0, 0.98, title, fontsize=15, weight="bold", **WORDS)
     part.text(0.0, 0.80, told, fontsize=9, **WORDS)
     part.text(0.0, 0.55, verdict[0], fontsize=14, weight="bold", **WORDS)
     part.text(0.0, 0.41, verdict[1], fontsize=10.5, **WORDS)

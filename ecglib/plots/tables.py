@@ -94,9 +94,8 @@ def calibrations(predictions: pd.DataFrame, names: dict | None = None) -> pd.Dat
 
 def paired_tests(differences: pd.DataFrame, delong: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
     """Paired differences a − b with p-values of the three tests of `ecglib.statistics`; DeLong's for the AUC alone."""
-    table = differences.merge(
-        delong[["a", "b", "p"]].assign(metric="auc"), "left", ["metric", "a", "b"], suffixes=("", "_d")
-    )
+    of_auc = delong[["a", "b", "p"]].assign(metric="auc")
+    table = differences.merge(of_auc, "left", ["metric", "a", "b"], suffixes=("", "_d"))
     rows = {
         "Metric": table["metric"].map(METRICS),
         "a": [label_of(model, names) for model in table["a"]],

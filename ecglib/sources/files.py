@@ -111,9 +111,7 @@ def _match_beats(file: Path, table: pd.DataFrame) -> tuple[pd.Series, int]:
     beats, names = _stack(file)
     names = table.record_id if names is None else names
     if len(names) != len(beats) or len(set(names)) < len(names):
-        raise SourceError(
-            f"{file.name} holds {len(beats)} beats, which must be named once each by {len(names)} records"
-        )
+        raise SourceError(f"{file.name} holds {len(beats)} beats, to be named once each, but {len(names)} are named")
     place = {name: f"{file.name}#{i}" for i, name in enumerate(names)}
     table["path"] = table.record_id.map(place)
     return table.path.isna().map({True: "has no beat in the file", False: ""}), len(set(place) - set(table.record_id))

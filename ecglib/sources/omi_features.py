@@ -218,9 +218,8 @@ def risk_groups(label, probability) -> pd.DataFrame:
     table = pd.DataFrame({"group": group, "omi": label}).groupby("group", observed=False)["omi"].agg(["size", "sum"])
     few = table["size"] < SMALLEST_CELL
     patients = _suppressed(table["size"], few)
-    omi = _suppressed(
-        table["sum"], few | (table["sum"] < SMALLEST_CELL) | (table["size"] - table["sum"] < SMALLEST_CELL)
-    )
+    few |= (table["sum"] < SMALLEST_CELL) | (table["size"] - table["sum"] < SMALLEST_CELL)
+    omi = _suppressed(table["sum"], few)
     known = patients.str.isdigit() & omi.str.isdigit()
     percent = (100 * table["sum"] / table["size"]).round(1).astype(str).where(known, "–")
     return pd.DataFrame({"patients": patients, "omi": omi, "omi_percent": percent})

@@ -66,10 +66,9 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
     rejected = rejected[absent != ""].reset_index(drop=True)
     if len(rejected) and not settings.allow_missing_records:
-        raise SourceError(
-            f"{folder} lacks {len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz, as "
-            f"{absent.max()}; complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
-        )
+        lacking = f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz, as {absent.max()}"
+        mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
+        raise SourceError(f"{folder} lacks {lacking}; {mend}")
     records = records[absent == ""].reset_index(drop=True)
     counts["with files"] = count(records)
     if not records.label.any():
@@ -148,9 +147,8 @@ def draw_negatives(records: pd.DataFrame, prevalence: float, seed: int) -> pd.Da
     wanted = positives * (1 - prevalence) / prevalence
     if not negatives[0] - 0.5 <= wanted <= negatives[-1] + 0.5:
         low, high = positives / np.maximum(positives + negatives[[-1, 0]], 1)
-        raise SourceError(
-            f"cohort.prevalence is {prevalence:g}, but {positives} positives allow {low:.4f} to {high:.4f}"
-        )
+        allowed = f"{low:.4f} to {high:.4f}"
+        raise SourceError(f"cohort.prevalence is {prevalence:g}, but {positives} positives allow {allowed}")
     drawn = sizes.index[order[: np.abs(negatives - wanted).argmin()]]
     return records[kept | records.patient_id.isin(drawn)]
 
