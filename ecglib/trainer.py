@@ -113,7 +113,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     torch.manual_seed(seed)
     shuffler = torch.Generator().manual_seed(seed)
     network = build_model(identity["network"], **identity["options"]).to(device, memory_format=torch.channels_last)
-    if device.type == "cpu" and settings["precision"] == "fp32":
+    if device.type == "cpu" and settings["precision"] == "fp32":  # other devices are fast at it themselves
         network = quicken(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=identity["learning_rate"])
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
