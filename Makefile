@@ -15,8 +15,8 @@ export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
 
 KNOWN := STUDY CORES DATA_DIR GPUS ECG RUN ARGS PYTHON
-$(foreach given,$(MAKEOVERRIDES),$(if $(filter $(firstword $(subst =, ,$(given))),$(KNOWN)),,\
-  $(error $(firstword $(subst =, ,$(given))) is no variable of this Makefile; there are $(KNOWN))))
+$(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
+  $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS)
 TESTS := units notebooks slow kills slurm browser simulations fuzzing
 
