@@ -40,9 +40,8 @@ def test_the_papers_protocol_on_ones_own_files(tmp_path):
     study["training"]["epochs"] = 1
     home = Home(tmp_path / "home", study)
     records = write_cohort(home.folder / "data" / "my_cohort")
-    weights = (
-        tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
-    )  # drawn, where the cache has ImageNet's
+    # Random weights, where torch keeps ImageNet's.
+    weights = tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     weights.parent.mkdir(parents=True)
     torch.manual_seed(0)
     torch.save(torchvision.models.resnet18().state_dict(), weights)
