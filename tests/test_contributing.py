@@ -76,7 +76,8 @@ def test_a_network_touches_three_files(project):
     study = "from ecglib.params import load_study; print(load_study('params/my.yaml').models)"
     shutil.copytree(paths.ROOT / "params", project / "params")
     smoke = (project / "params" / "smoke.yaml").read_text().replace("name: smoke", "name: my")
-    (project / "params" / "my.yaml").write_text(smoke.replace("\nmodels:\n", "\nmodels:\n  my_net: {learning_rate: 1.0e-4}\n"))
+    added = "\nmodels:\n  my_net: {learning_rate: 1.0e-4}\n"
+    (project / "params" / "my.yaml").write_text(smoke.replace("\nmodels:\n", added))
     environment = os.environ | {"PYTHONPATH": str(project), "ECGLIB_HOME": str(project)}
     told = subprocess.run([sys.executable, "-c", study], cwd=project, env=environment, capture_output=True, text=True)
     assert "'my_net'" in told.stdout, told.stderr
