@@ -7,14 +7,11 @@ have a closed form (an integral for the latter). The truth that an interval must
 these values: performance of the trained networks on all patients there could be. The two models hold the same skills
 in another order of rotations, so they are equally good, and a paired test at 5 % should reject in 5 % of studies.
 
-    python benchmarks/interval_coverage.py --studies 1000 --draws 400
+    python -m benchmarks.interval_coverage --studies 1000 --draws 400
 """
 
 import argparse
-import sys
 import time
-
-sys.path.pop(0)  # this folder, whose statistics.py would hide Python's own
 
 import numpy as np
 import pandas as pd

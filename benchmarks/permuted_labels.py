@@ -1,6 +1,6 @@
 """Leakage check: with labels permuted between patients, the same pipeline must do no better than chance.
 
-    python benchmarks/permuted_labels.py --study params/demo.yaml --permutations 5
+    python -m benchmarks.permuted_labels --study params/demo.yaml --permutations 5
 
 Needs the study's cohort and folds (notebooks 00 and 02). Patients swap their labels as a whole, so the number of
 positive ECGs may change a little; folds stay as they are. Each permutation is trained and tested on one rotation.

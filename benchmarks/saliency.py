@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ecglib import load_model, saliency, saliency_checks
-from ecglib.cohort import build_cohort, workers
+from ecglib.building import build_cohort, workers
 from ecglib.folds import build_folds, rotate
 from ecglib.models import build_model
 from ecglib.params import Signal, Study

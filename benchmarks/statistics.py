@@ -4,14 +4,11 @@ Simulated predictions of 10,893 ECGs, six models and ten rotations, each with a 
 baseline in the same run is the plain way to bootstrap: scikit-learn's metrics on every draw, timed on a few draws of
 one run (a model in a rotation) and scaled up.
 
-    python benchmarks/statistics.py
+    python -m benchmarks.statistics
 """
 
 import argparse
-import sys
 import time
-
-sys.path.pop(0)  # this folder, whose statistics.py would hide Python's own
 
 import numpy as np
 import pandas as pd

@@ -1,7 +1,7 @@
 """How hard the simulated cohort is: ST elevation by the Fourth Universal Definition, and simple models on its beats.
 
-    python benchmarks/synthetic_difficulty.py --records 10893
-    python benchmarks/synthetic_difficulty.py --records 1500 --subtle 0.2 --prevalence 0.2
+    python -m benchmarks.synthetic_difficulty --records 10893
+    python -m benchmarks.synthetic_difficulty --records 1500 --subtle 0.2 --prevalence 0.2
 
 J and T are taken where the simulation put them. The models are cross-validated with patients kept together.
 """

@@ -1,7 +1,7 @@
 """Speed of training: the trainer's loop against a plain one, in the same process, medians over repeats.
 
-    python benchmarks/training.py            # both networks' loops at the protocol's effective batch
-    python benchmarks/training.py --sides 2  # two one-thread runs side by side, in sum
+    python -m benchmarks.training            # both networks' loops at the protocol's effective batch
+    python -m benchmarks.training --sides 2  # two one-thread runs side by side, in sum
 
 The plain loop: PyTorch's default layout, a `DataLoader` over a data set that crops and normalises ECG by ECG. Both see
 the same ECGs in the same batches. GFLOP/s count three passes of the forward's operations (forward, and two backward).

@@ -1,6 +1,6 @@
 """What the engine costs and gains: papermill by hand, the engine on one core, and on two; and how long it plans.
 
-    python benchmarks/workflow.py --runs 6 --epochs 12
+    python -m benchmarks.workflow --runs 6 --epochs 12
 
 The same runs of one network three times, each in a fresh folder, on a cohort that is there already. The first row of a
 table of results says what stands beside: other work on the machine spoils all of them.
@@ -14,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.pop(0)  # this folder, whose statistics.py would hide Python's own
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from study_home import TINY, Home
 
