@@ -93,7 +93,7 @@ def sensitivity(predictions: pd.DataFrame, records: pd.DataFrame, analyses, **op
         found = _intervals(part, **options)
         if found is None:
             found = pd.MultiIndex.from_product([predictions["model"].unique(), RANKING], names=["model", "metric"])
-            found = found.to_frame(index=False)
+            found = found.to_frame(index=False).assign(**dict.fromkeys(("estimate", "low", "high"), np.nan))
         found = found[found["metric"].isin(RANKING)]
         tables.append(found.assign(analysis=ANALYSES[name], **_counts(part.drop_duplicates("record_id"))))
     return pd.concat(tables, ignore_index=True)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from ecglib import metrics, statistics, subgroups
+from ecglib.plots import tables
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,13 @@ def test_an_analysis_that_keeps_too_few_is_shown_without_figures(cohort):
     found = subgroups.sensitivity(predictions, rare, ["strict_label"], draws=50)
     left = found[found["analysis"] == subgroups.ANALYSES["strict_label"]]
     assert len(left) == 4 and left["estimate"].isna().all() and (left["positives"] == 0).all()
+
+
+def test_a_cohort_too_small_for_any_analysis_gets_a_table_that_says_so(cohort):
+    records, predictions = cohort
+    few = predictions[predictions["record_id"].isin(records["record_id"][:40])]
+    shown = tables.sensitivity(subgroups.sensitivity(few, records, ["human_validated"], draws=50))
+    assert len(shown) == 4 and (shown.drop(columns="Positives / ECGs") == "too few").all(axis=None)
 
 
 def test_draws_that_often_lose_a_class_are_too_few():
