@@ -44,7 +44,7 @@ class Home:
 
     def write(self, study: dict) -> None:
         self.study, self.name = study, study["name"]
-        (self.folder / "params" / f"{self.name}.yaml").write_text(yaml.safe_dump(study))
+        (self.folder / "params" / f"{self.name}.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
 
     @property
     def outputs(self) -> Path:
