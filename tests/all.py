@@ -44,7 +44,7 @@ def run(name: str) -> tuple[str, str]:
         return "can't run", next((line for line in lines if "can't run" in line), "").partition(": ")[2]
     if process.returncode not in (0, 5):
         return "FAILED", lines[-1] if lines else ""
-    if PARTS[name][2] == "pytest" and not re.search(r"\d+ passed", "\n".join(lines[-3:])):
+    if "pytest" in PARTS[name] and not re.search(r"\d+ passed", "\n".join(lines[-3:])):
         return "can't run", skipped[0].partition(": ")[2] if skipped else "there is no such test"
     return "passed", f"but {len(skipped)} skipped, as: {skipped[0].partition(': ')[2]}" if skipped else ""
 
