@@ -76,7 +76,7 @@ lab: $(READY)  ## JupyterLab on localhost, with its token
 	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/start_here.ipynb
 
 supplement: $(READY)  ## the reference results as a web site in supplement/_build/html
-	@$(PYTHON) supplement/collect.py && $(PYTHON) -m sphinx -q -W --keep-going -b html -c supplement supplement/_build/source supplement/_build/html
+	@rm -rf supplement/_build && $(PYTHON) supplement/collect.py && $(PYTHON) -m sphinx -q -W --keep-going -b html -c supplement supplement/_build/source supplement/_build/html
 	@echo "Open supplement/_build/html/index.html"
 
 keep: $(READY)  ## copy a study's results to outputs/reference, to be read and committed

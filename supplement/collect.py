@@ -49,8 +49,19 @@ def label_of(study: Path) -> tuple[str, str]:
     raise SystemExit(f"{study} says nowhere of which kind its label is; run the study again")
 
 
-def page(notebook: Path, caption: str, provenance: str):
-    """One executed notebook, made ready to be read."""
+def relink(text: str, step: str, there: list[str]) -> str:
+    """Lead links between the notebooks of a study to their pages; those to notebooks without a page become text."""
+
+    def linked(found) -> str:
+        name, target = found.groups()
+        goal = step if target == "notebook.ipynb" else target.removeprefix("../").removesuffix("/notebook.ipynb")
+        return f"[{name}]({goal}.ipynb)" if goal in there else name
+
+    return re.sub(r"\[([^\]]*)\]\(((?:\.\./[\w/.]+/)?notebook\.ipynb)\)", linked, text)
+
+
+def page(notebook: Path, caption: str, provenance: str, there: list[str]):
+    """One executed notebook, made ready to be read; `there` are the study's notebooks that have a page."""
     book = nbformat.read(notebook, as_version=4)
     book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     heading, cells = "", []
@@ -65,6 +76,8 @@ def page(notebook: Path, caption: str, provenance: str):
         pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
         for output in cell.outputs:
             clean(output)
+            if written := output.get("data", {}).get("text/markdown"):
+                output["data"]["text/markdown"] = relink(written, notebook.parent.name, there)
         if pictures:
             words = re.sub(r"[*`]", "", heading)
             cell.metadata["mystnb"] = {
@@ -140,19 +153,15 @@ def main(root: Path, goal: Path) -> None:
     for study in studies:
         meaning, kind = label_of(study)
         caption = f"{meaning[0].upper()}{meaning[1:]} [{kind} label]." if meaning else f"[{kind} label]."
-        entries = []
-        for step in STEPS:
-            notebook = study / step / "notebook.ipynb"
-            if not notebook.is_file():
-                continue
-            entries.append(f"{study.name}/{step}")
-            (goal / study.name).mkdir(exist_ok=True)
-            nbformat.write(
-                page(notebook, caption, provenance_of(study / step, study.name)), goal / study.name / f"{step}.ipynb"
-            )
+        there = [step for step in STEPS if (study / step / "notebook.ipynb").is_file()]
+        (goal / study.name).mkdir()
+        for step in there:
+            book = page(study / step / "notebook.ipynb", caption, provenance_of(study / step, study.name), there)
+            nbformat.write(book, goal / study.name / f"{step}.ipynb")
+        entries = [f"{study.name}/{step}" for step in there]
         for name in ("model_card", "tripod_ai"):
             for file in study.glob(f"*/{name}.md"):
-                shutil.copy2(file, goal / study.name / f"{name}.md")
+                (goal / study.name / f"{name}.md").write_text(relink(file.read_text(), file.parent.name, there))
                 entries.append(f"{study.name}/{name}")
         for step, name, *_ in KEY_FIGURES:
             picture = study / step / "figures" / f"{name}.png"

@@ -3,18 +3,17 @@
 import contextlib
 import functools
 import http.server
-import os
 import shutil
 import socketserver
+import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from ecglib import paths
 
-SITE = Path(os.environ.get("ECGLIB_SITE", paths.ROOT / "supplement" / "_build" / "html"))
+SITE = paths.ROOT / "supplement" / "_build" / "html"
 SHOTS = SITE.parent / "screenshots"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
@@ -36,9 +35,9 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 @pytest.fixture(scope="module")
 def site():
-    """Address of the built site, served from this machine."""
-    if not (SITE / "index.html").is_file():
-        pytest.skip(f"there is no site in {SITE}: call make supplement first")
+    """Address of the site, built anew and served from this machine."""
+    built = subprocess.run(["make", "supplement"], cwd=paths.ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
     with Server(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
