@@ -147,6 +147,7 @@ def main(root: Path, goal: Path) -> None:
     (goal / "summary.md").unlink()
     (goal / "figures").mkdir()
     studies = [f for f in sorted(root.iterdir()) if f.is_dir() and any(f.glob("*/notebook.ipynb"))]
+    studies.sort(key=lambda study: [*KINDS].index(label_of(study)[1]))  # real outcomes first, simulated ones last
     if not studies:
         raise SystemExit(f"There are no executed notebooks below {root}; run a study and keep its results first")
     toc = []
