@@ -42,6 +42,8 @@ $(READY): requirements.lock pyproject.toml
 	else $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]' ; fi
 	@touch $@
 
+# The demo is there to see everything run: it takes over none of the results that are kept to be read.
+reproduce: export ECGLIB_FRESH := $(or $(ECGLIB_FRESH),$(if $(filter demo params/demo.yaml,$(STUDY)),1))
 reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
 	@$(PYTHON) -m ecglib.workflow run $(WORKFLOW) -- $(ARGS)
 

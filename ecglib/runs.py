@@ -13,6 +13,8 @@ from ecglib import metrics, paths
 from ecglib.execute import sha256
 from ecglib.models import REGISTRY, build_model, flops, label
 
+WEIGHTS, AGAIN = "weights.safetensors", "trained_again"
+
 
 class RunError(ValueError):
     """A run that can't be used; one sentence that says why."""
@@ -120,6 +122,36 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
         kept = {name: value for name, value in facts.items() if name not in own}
         return kept | {"taken_from": facts.get("taken_from", taken)}, refused
     return None, refused
+
+
+def network_of(folder: Path, cohort, folds: pd.DataFrame):
+    """Return the trained network of a finished run; trained again where its weights were left behind.
+
+    Training repeats itself to the bit on the same platform; then the run gets its weights back. Elsewhere they may
+    differ a little: how much the scores do is printed, and the weights are kept beside the run, as `AGAIN`.
+
+    Raises
+    ------
+    RunError, ecglib.trainer.TrainingError
+        As `read_run`, `ecglib.trainer.train` and `ecglib.load_model`.
+    """
+    from ecglib import trainer  # a second to import, for the one reader that needs it
+
+    facts, again = read_run(folder), folder / AGAIN
+    if (folder / WEIGHTS).is_file():
+        return trainer.load_model(folder)
+    if not (again / "run.json").is_file():
+        print(f"{os.path.relpath(folder, paths.ROOT)} came without its weights: it is trained again")
+        again.mkdir(exist_ok=True)
+        trainer.train(facts["identity"], cohort, folds, again)
+        if sha256(again / WEIGHTS) == facts["files"].get(WEIGHTS):
+            os.replace(again / WEIGHTS, folder / WEIGHTS)
+            shutil.rmtree(again)
+            return trainer.load_model(folder)
+        shutil.copy2(folder / "run.json", again)
+    kept, fresh = (pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again))
+    print(f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} from those kept")
+    return trainer.load_model(again)
 
 
 def load_runs(study) -> Runs:

@@ -12,7 +12,7 @@ import torch
 from saved_cohort import save_cohort
 
 import ecglib
-from ecglib import execute, metrics, trainer
+from ecglib import execute, metrics, runs, trainer
 from ecglib.dataset import BeatBank
 from ecglib.folds import build_folds, rotate
 from ecglib.params import load_study
@@ -249,3 +249,32 @@ def test_a_damaged_or_foreign_run_is_refused(world, tmp_path):
     weights.unlink()
     with pytest.raises(trainer.TrainingError, match="weights were left out"):
         ecglib.load_model(tmp_path / "a")
+
+
+def finished(folder, told, facts):
+    """Write run.json as notebook 05 does."""
+    files = {file.name: execute.sha256(file) for file in folder.iterdir()}
+    execute.write_json(folder / "run.json", facts | {"identity": told, "files": files})
+
+
+def test_a_run_that_came_without_weights_gets_them_back(world, tmp_path, capsys):
+    facts, *_ = run(world, tmp_path / "run", epochs=2)
+    finished(tmp_path / "run", identity(world, epochs=2), facts)
+    weights = (tmp_path / "run" / runs.WEIGHTS).read_bytes()
+    (tmp_path / "run" / runs.WEIGHTS).unlink()
+    network = runs.network_of(tmp_path / "run", *world)
+    assert "trained again" in capsys.readouterr().out and not network.training
+    assert (tmp_path / "run" / runs.WEIGHTS).read_bytes() == weights and not (tmp_path / "run" / runs.AGAIN).exists()
+    runs.network_of(tmp_path / "run", *world)
+    assert not capsys.readouterr().out
+
+
+def test_weights_that_come_out_otherwise_are_kept_apart(world, tmp_path, capsys):
+    facts, *_ = run(world, tmp_path / "run", epochs=2)
+    finished(tmp_path / "run", identity(world, epochs=2, seed=7), facts)  # as if another platform had made it
+    (tmp_path / "run" / runs.WEIGHTS).unlink()
+    for _ in range(2):  # the second time nothing is trained
+        runs.network_of(tmp_path / "run", *world)
+        told = capsys.readouterr().out
+        assert "its scores differ by up to 0." in told
+    assert "trained again" not in told and not (tmp_path / "run" / runs.WEIGHTS).exists()
