@@ -148,6 +148,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
             os.replace(again / WEIGHTS, folder / WEIGHTS)
             shutil.rmtree(again)
             return trainer.load_model(folder)
+        (again / "checkpoint.pt").unlink()
         shutil.copy2(folder / "run.json", again)
     kept, fresh = (pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again))
     print(f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} from those kept")

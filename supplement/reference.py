@@ -15,10 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
 
-from ecglib import paths
+from ecglib import load_model, paths
+from ecglib.cohort import cohort_of
+from ecglib.dataset import BeatBank
+from ecglib.execute import sha256, write_json
 from ecglib.params import StudyError, load_study
+from ecglib.runs import WEIGHTS
+from ecglib.trainer import predict
 
+SHIPPED = ("ptbxl",)  # studies whose selected network is kept with its weights, for `make explain` right after cloning
+MOST = 0.005  # that a score may change by half precision
 KEPT = {".ipynb", ".csv", ".png", ".md", ".json", ".parquet"}  # not: weights, checkpoints, vector copies of figures
 SECONDS = ("seconds", "memory", "best_epoch_seconds", "train_seconds", "val_seconds")  # differ from run to run
 
@@ -54,6 +63,36 @@ def _unfinished(file: Path, source: Path) -> bool:
         or parts[0] == "logs"
         or (inside_run and (file.suffix in (".ipynb", ".png") or "tables" in parts))
     )
+
+
+def ship(study) -> str:
+    """Keep the weights of the study's selected network, too, in half precision; returns what that changed, in words.
+
+    Raises
+    ------
+    StudyError
+        If a score of its test fold changes by more than `MOST`.
+    """
+    chosen = json.loads((paths.step_folder(study.name, "08_selected_model") / "run.json").read_text())
+    run = paths.run_folder(study.name, chosen["model"], chosen["rotation"])
+    goal = paths.REFERENCE / run.relative_to(paths.OUTPUTS)
+    weights = {name: w.half() if w.is_floating_point() else w for name, w in load_file(run / WEIGHTS).items()}
+    save_file(weights, goal / WEIGHTS)
+    facts = json.loads((goal / "run.json").read_text())
+    facts["files"][WEIGHTS] = sha256(goal / WEIGHTS)
+    write_json(goal / "run.json", facts | {"weights": "float16"})
+    network, cohort = load_model(goal), cohort_of(study)
+    scores = pd.read_parquet(run / "predictions.parquet").query("split == 'test'").set_index("record_id").probability
+    at = np.flatnonzero(cohort.records.record_id.isin(scores.index))
+    normalisation = network.identity["training"]["normalisation"]
+    bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"), normalisation)
+    now = pd.Series(predict(network, bank, at), index=cohort.records.record_id.iloc[at])
+    moved = (now - scores).abs().max()
+    if not moved <= MOST:
+        (goal / WEIGHTS).unlink()
+        raise StudyError(f"Half precision changes a score of {run.name} by {moved:.3g}, more than {MOST}: not kept")
+    size = (goal / WEIGHTS).stat().st_size / 1e6
+    return f"{(goal / WEIGHTS).relative_to(paths.ROOT)}: {size:.1f} MB, changes no test score by more than {moved:.2g}"
 
 
 def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
@@ -144,10 +183,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study")
     given = parser.parse_args(arguments)
     try:
-        study = load_study(given.study).name
+        settings = load_study(given.study)
+        study = settings.name
         if given.what == "keep":
             number, size = keep(study)
             print(f"{number} files, {size:.1f} MB, in {(paths.REFERENCE / study).relative_to(paths.ROOT)}")
+            if study in SHIPPED:
+                print(ship(settings))
             readme = paths.ROOT / "README.md"
             readme.write_text(fill(readme))  # so that its figures are those of the results
             return 0

@@ -6,9 +6,12 @@ import re
 import pandas as pd
 import pytest
 import reference
+from test_trainer import made_up_cohort
 
-from ecglib import paths
-from ecglib.params import StudyError
+from ecglib import load_model, paths, runs, trainer
+from ecglib.execute import sha256, write_json
+from ecglib.folds import build_folds
+from ecglib.params import StudyError, load_study
 
 README = paths.ROOT / "README.md"
 
@@ -89,3 +92,39 @@ def test_nothing_large_or_of_this_machine_is_kept():
         f for f in files if f.suffix in (".ipynb", ".json") and re.search(r'"/(home|root|work|tmp)/', f.read_text())
     ]
     assert not told
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A study's selected run, its cohort, and the folder in which results are kept."""
+    cohort = made_up_cohort(tmp_path / "cohort")
+    told = trainer.run_identity(load_study("smoke"), "mayo_alvd", 0, cohort, 3e-3)
+    told["training"] |= {"epochs": 2}
+    monkeypatch.setattr(reference, "cohort_of", lambda study: cohort)
+    for name, place in (("ROOT", "."), ("OUTPUTS", "outputs"), ("REFERENCE", "outputs/reference")):
+        monkeypatch.setattr(paths, name, tmp_path / place)
+    run, step = paths.run_folder("smoke", "mayo_alvd", 0), paths.step_folder("smoke", "08_selected_model")
+    run.mkdir(parents=True), step.mkdir()
+    facts = trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run)
+    (run / "checkpoint.pt").unlink()
+    files = {file.name: sha256(file) for file in run.iterdir()}
+    write_json(run / "run.json", facts | {"identity": told, "files": files})
+    write_json(step / "run.json", {"model": "mayo_alvd", "rotation": 0})
+    reference.keep("smoke")
+    return paths.REFERENCE / "smoke" / "runs" / "mayo_alvd" / "rotation_0"
+
+
+def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
+    own = paths.run_folder("smoke", "mayo_alvd", 0)
+    assert not (trained / runs.WEIGHTS).exists()
+    assert "changes no test score" in reference.ship(load_study("smoke"))
+    assert (trained / runs.WEIGHTS).stat().st_size < 0.6 * (own / runs.WEIGHTS).stat().st_size
+    assert runs.read_run(trained)["weights"] == "float16", "its hash is the shipped file's"
+    load_model(trained)
+
+
+def test_a_network_whose_scores_would_change_is_not_shipped(trained, monkeypatch):
+    monkeypatch.setattr(reference, "MOST", 0.0)
+    with pytest.raises(StudyError, match="changes a score of rotation_0 by"):
+        reference.ship(load_study("smoke"))
+    assert not (trained / runs.WEIGHTS).exists()
