@@ -130,6 +130,18 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
     Training repeats itself to the bit on the same platform; then the run gets its weights back. Elsewhere they may
     differ a little: how much the scores do is printed, and the weights are kept beside the run, as `AGAIN`.
 
+    Parameters
+    ----------
+    folder : Path
+        A finished run, for example ``outputs/demo/runs/ecg_smart_net/rotation_0``.
+    cohort, folds : ecglib.cohort.Cohort, pandas.DataFrame
+        Those of its study; `folds` with ``record_id, fold``.
+
+    Returns
+    -------
+    torch.nn.Module
+        As from `ecglib.load_model`: float32 ``(batch, 1, 12, 400)`` to logits ``(batch, 2)``.
+
     Raises
     ------
     RunError, ecglib.trainer.TrainingError

@@ -68,6 +68,11 @@ def _unfinished(file: Path, source: Path) -> bool:
 def ship(study) -> str:
     """Keep the weights of the study's selected network, too, in half precision; returns what that changed, in words.
 
+    Parameters
+    ----------
+    study : ecglib.params.Study
+        Finished in ``outputs/``, and kept by `keep`.
+
     Raises
     ------
     StudyError

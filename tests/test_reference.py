@@ -6,10 +6,10 @@ import re
 import pandas as pd
 import pytest
 import reference
-from test_trainer import made_up_cohort
+from test_trainer import finished, made_up_cohort
 
 from ecglib import load_model, paths, runs, trainer
-from ecglib.execute import sha256, write_json
+from ecglib.execute import write_json
 from ecglib.folds import build_folds
 from ecglib.params import StudyError, load_study
 
@@ -105,10 +105,7 @@ def trained(tmp_path, monkeypatch):
         monkeypatch.setattr(paths, name, tmp_path / place)
     run, step = paths.run_folder("smoke", "mayo_alvd", 0), paths.step_folder("smoke", "08_selected_model")
     run.mkdir(parents=True), step.mkdir()
-    facts = trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run)
-    (run / "checkpoint.pt").unlink()
-    files = {file.name: sha256(file) for file in run.iterdir()}
-    write_json(run / "run.json", facts | {"identity": told, "files": files})
+    finished(run, told, trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run))
     write_json(step / "run.json", {"model": "mayo_alvd", "rotation": 0})
     reference.keep("smoke")
     return paths.REFERENCE / "smoke" / "runs" / "mayo_alvd" / "rotation_0"
