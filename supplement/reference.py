@@ -35,8 +35,8 @@ SECONDS = ("seconds", "memory", "best_epoch_seconds", "train_seconds", "val_seco
 def keep(study: str) -> tuple[int, float]:
     """Copy what is read of a study's outputs to the reference folder; returns the number of files and megabytes.
 
-    Of a run that is predictions, history and ``run.json``. Where a study's data may not be passed on record by
-    record, nothing is kept but notebooks, tables and figures, which hold none.
+    Of a run that is all but notebook, figures and weights, so that it counts as done. Where a study's data may not be
+    passed on record by record, nothing is kept but notebooks, tables and figures, which hold none.
     """
     source, goal = paths.study_folder(study), paths.REFERENCE / study
     if not source.is_dir():
@@ -55,13 +55,13 @@ def keep(study: str) -> tuple[int, float]:
 
 
 def _unfinished(file: Path, source: Path) -> bool:
-    """Whether a file lies in a folder that isn't complete, or among the logs and the grid's notebooks."""
+    """Whether a file lies in a folder that isn't complete, or among the logs and the notebooks and figures of runs."""
     parts = file.relative_to(source).parts
     inside_run = parts[0] in ("runs", "grid")
     return (
         any(part.endswith((".partial", ".old")) for part in parts)
         or parts[0] == "logs"
-        or (inside_run and (file.suffix in (".ipynb", ".png") or "tables" in parts))
+        or (inside_run and file.suffix in (".ipynb", ".png"))
     )
 
 

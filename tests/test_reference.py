@@ -84,6 +84,13 @@ def test_the_readmes_links_lead_somewhere():
     assert not missing
 
 
+def test_every_run_among_the_reference_results_counts_as_done():
+    kept = [told for told in paths.REFERENCE.rglob("run.json") if told.parent.name.startswith("rotation_")]
+    assert kept
+    for told in kept:
+        runs.read_run(told.parent)
+
+
 def test_nothing_large_or_of_this_machine_is_kept():
     files = [f for f in paths.REFERENCE.rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files if f.suffix != ".safetensors")
@@ -109,6 +116,10 @@ def trained(tmp_path, monkeypatch):
     write_json(step / "run.json", {"model": "mayo_alvd", "rotation": 0})
     reference.keep("smoke")
     return paths.REFERENCE / "smoke" / "runs" / "mayo_alvd" / "rotation_0"
+
+
+def test_a_kept_run_counts_as_done(trained):
+    assert runs.read_run(trained) and not (trained / runs.WEIGHTS).exists()
 
 
 def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
