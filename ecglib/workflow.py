@@ -304,8 +304,11 @@ def summary(study) -> str:
     """What a study found and where to look, as text."""
     folder = paths.study_folder(study.name)
     lines = [f"\n{study.title}"]
-    for file in sorted(folder.glob("*/tables/table_4.csv")):
-        label = json.loads((file.parents[1] / "run.json").read_text())
+    for step in jobs_of(study).values():
+        file = step / "tables" / "table_4.csv"
+        if not file.is_file():
+            continue
+        label = json.loads((step / "run.json").read_text())
         lines += [
             f"Label: {label['label_meaning']} [{label['label_kind']} label]; research only, no medical device",
             "",

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -104,6 +105,18 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
 
 
 # ---- mistakes
+
+
+def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path), monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    study = load_study("smoke")
+    for place, auc in (("07_comparison", 0.9), ("07_comparison.partial", 0.1)):  # the second: left in the middle
+        tables = tmp_path / "outputs" / "smoke" / place / "tables"
+        tables.mkdir(parents=True)
+        (tables / "table_4.csv").write_text(f"Model,AUC\nnet,{auc}\n")
+    told = {"label_kind": "synthetic", "label_meaning": "simulated occlusion"}
+    (tables.parents[1] / "07_comparison" / "run.json").write_text(json.dumps(told))
+    assert "0.9" in workflow.summary(study) and "0.1" not in workflow.summary(study)
 
 
 def injected(parameters, **more):
