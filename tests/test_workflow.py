@@ -104,9 +104,6 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
     third.wait(10)
 
 
-# ---- mistakes
-
-
 def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path), monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
     study = load_study("smoke")
@@ -117,6 +114,9 @@ def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
     told = {"label_kind": "synthetic", "label_meaning": "simulated occlusion"}
     (tables.parents[1] / "07_comparison" / "run.json").write_text(json.dumps(told))
     assert "0.9" in workflow.summary(study) and "0.1" not in workflow.summary(study)
+
+
+# ---- mistakes
 
 
 def injected(parameters, **more):

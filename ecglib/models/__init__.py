@@ -119,13 +119,10 @@ def layer_table(model, leads: int = 12, samples: int = 400):
 
     outputs, layers = {}, dict(list(model.named_modules())[1:])
 
-    def note(layer, inputs, output, name):
+    def note(name, layer, inputs, output):
         outputs[name] = "x".join(map(str, output.shape[1:]))
 
-    handles = [layer.register_forward_hook(partial(note, name=name)) for name, layer in layers.items()]
-    _run_once(model, leads, samples)
-    for handle in handles:
-        handle.remove()
+    _run_once(model, leads, samples, note)
     table = pd.DataFrame({"layer": [name for name in layers if name in outputs]})  # a stage stands above its parts
     table["depth"] = table.layer.str.count(r"\.") + 1
     table["kind"] = [type(layers[name]).__name__ for name in table.layer]
@@ -141,30 +138,38 @@ def flops(model, leads: int = 12, samples: int = 400) -> int:
 
     What convolutions and linear layers do, by PyTorch's own formulas: its `FlopCounterMode` gives the same, but
     starts a compiler for it, which takes seconds.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A network; its mode and weights stay as they are.
+    leads, samples : int
+        Size of the ECG that is sent through.
     """
     from torch import nn
     from torch.utils.flop_counter import conv_flop_count, mm_flop
 
     counts = []
 
-    def convolution(layer, inputs, output):
-        counts.append(conv_flop_count(inputs[0].shape, layer.weight.shape, output.shape))
+    def count(name, layer, inputs, output):
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+            counts.append(conv_flop_count(inputs[0].shape, layer.weight.shape, output.shape))
+        elif isinstance(layer, nn.Linear):
+            counts.append(mm_flop(inputs[0].shape, layer.weight.T.shape))
 
-    def linear(layer, inputs, output):
-        counts.append(mm_flop(inputs[0].shape, layer.weight.T.shape))
-
-    kinds = {nn.Conv1d: convolution, nn.Conv2d: convolution, nn.Linear: linear}
-    handles = [layer.register_forward_hook(kinds[type(layer)]) for layer in model.modules() if type(layer) in kinds]
-    _run_once(model, leads, samples)
-    for handle in handles:
-        handle.remove()
+    _run_once(model, leads, samples, count)
     return sum(counts)
 
 
-def _run_once(model, leads: int, samples: int) -> None:
+def _run_once(model, leads: int, samples: int, hook) -> None:
+    """Send one flat ECG through; each layer calls ``hook(name, layer, inputs, output)``."""
     import torch
 
+    layers = list(model.named_modules())[1:]
+    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in layers]
     was_training = model.training
     with torch.no_grad():
         model.eval()(torch.zeros(1, 1, leads, samples, device=next(model.parameters()).device))
     model.train(was_training)
+    for handle in handles:
+        handle.remove()
