@@ -14,5 +14,12 @@ def save(figure: Figure, folder: str | Path, name: str) -> None:
     """Save a figure as PNG (200 dpi) and SVG below ``folder/figures``."""
     target = Path(folder) / "figures"
     target.mkdir(parents=True, exist_ok=True)
+    lay_out(figure)
     for kind in ("png", "svg"):
         figure.savefig(target / f"{name}.{kind}", dpi=200, bbox_inches="tight")
+
+
+def lay_out(figure: Figure) -> None:
+    """Lay a figure out once; else each file it is saved to, and the notebook that shows it, would do it again."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")

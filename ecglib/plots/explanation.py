@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from ecglib.plots import NEUTRAL, PAIR, ecg
+from ecglib.plots import NEUTRAL, PAIR, ecg, lay_out
 
 A4 = (8.27, 11.69)
 FOOTER = (
@@ -50,8 +50,7 @@ def _marked(figure: Figure, networks, size: int) -> Figure:
         words += textwrap.wrap(textwrap.shorten(networks.meaning, 110, placeholder=" …"), 28)
         style = {"ha": "center", "va": "center", "alpha": 0.25, "rotation": 25, "zorder": 100, "weight": "bold"}
         figure.text(0.5, 0.5, "\n".join(words), fontsize=size, color="0.3", parse_math=False, **style)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: each file it is saved to would do it again
+    lay_out(figure)
     return figure
 
 
