@@ -220,7 +220,7 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for name, runs in facts.groupby("label", sort=False):
         first, seconds = runs.iloc[0], runs["train_seconds"].mean()
-        row = {"Parameters": first.get("parameters"), "MFLOPs": _mflops(first["identity"])}
+        row = {"Parameters": first.get("parameters"), "MFLOPs": first.get("mflops")}
         row |= {"Epochs": runs["epochs"].mean() if "epochs" in runs else None}
         row |= {"Seconds per epoch": seconds / row["Epochs"] if row["Epochs"] else None, "Seconds per run": seconds}
         row |= {"Peak memory (MB)": runs["peak_memory_mb"].mean() if "peak_memory_mb" in runs else None}
@@ -229,10 +229,8 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"Parameters": "Int64"} | dict.fromkeys(table.columns[1:6], float))
 
 
-def _mflops(identity: dict) -> float | None:
-    """Million operations of a network's forward pass; None for a model that isn't one."""
-    if REGISTRY[identity["network"]].kind != "network":
-        return None
+def mflops(identity: dict) -> float:
+    """Million operations of one ECG's forward pass through the network of a run (`ecglib.trainer.run_identity`)."""
     options = dict(identity["options"])
     if "pretrained" in REGISTRY[identity["network"]].options:
         options = {"pretrained": False}  # the same operations, and nothing to download

@@ -45,7 +45,7 @@ def write_run(model, network, rotation, normalisation):
     facts = {"label": LABELS[network], "device": "cpu", "train_seconds": 6.0 + 2 * rotation, "label_kind": "synthetic"}
     if network != "random_forest":
         identity["training"] = {"normalisation": normalisation}
-        facts |= {"parameters": 81938, "epochs": 2, "best_epoch": 1}
+        facts |= {"parameters": 81938, "mflops": 18.6, "epochs": 2, "best_epoch": 1}
         pd.DataFrame({"epoch": [1, 2], "val_score": [0.5, 0.6]}).to_csv(folder / "history.csv")
     files = {file.name: sha256(file) for file in folder.iterdir()}
     facts |= {"identity": identity, "label_meaning": "simulated", "files": files}
@@ -91,14 +91,18 @@ def test_cost_counts_what_a_model_has(study):
     table = runs.cost(found.facts)
     mayo, forest = table.loc["Mayo Clinic ALVD model"], table.loc["Random Forest [random_forest]"]
     assert mayo["Parameters"] == 81938 and mayo["Seconds per run"] == 7 and mayo["Seconds per epoch"] == 3.5
+    assert mayo["MFLOPs"] == 18.6 and np.isnan(forest["MFLOPs"])
+    assert pd.isna(forest["Parameters"]) and forest["Seconds per run"] == 7
+    noted = runs.cost(found.facts.assign(peak_memory_mb=500.0))
+    assert (noted["Peak memory (MB)"] == 500).all() and table["Peak memory (MB)"].isna().all()
+
+
+def test_operations_are_those_counted_by_hand():
     # six temporal convolutions, the spatial one and the head, a multiply-add as two: counted by hand
     widths, maps, kernels = (400, 200, 100, 25, 12, 6), (1, 16, 16, 32, 32, 64, 64), (5, 5, 5, 3, 3, 3)
     adds = sum(12 * w * maps[i] * maps[i + 1] * k for i, (w, k) in enumerate(zip(widths, kernels, strict=True)))
     adds += 2 * 12 * 64 * 64 + 64 * 64 + 64 * 32 + 32 * 2
-    assert mayo["MFLOPs"] == pytest.approx(2e-6 * adds, rel=1e-6)
-    assert np.isnan(forest["MFLOPs"]) and pd.isna(forest["Parameters"]) and forest["Seconds per run"] == 7
-    noted = runs.cost(found.facts.assign(peak_memory_mb=500.0))
-    assert (noted["Peak memory (MB)"] == 500).all() and table["Peak memory (MB)"].isna().all()
+    assert runs.mflops({"network": "mayo_alvd", "options": {}}) == pytest.approx(2e-6 * adds, rel=1e-6)
 
 
 def test_selecting_among_no_runs_is_refused(study):
