@@ -1,7 +1,6 @@
 """From the filtered recording to the median beat: R peaks, beats, alignment, rejection, median."""
 
 import numpy as np
-import sleepecg
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import find_peaks
 
@@ -21,11 +20,13 @@ def r_peaks(signal: np.ndarray) -> np.ndarray:
     lead weighs less there than on the root mean square (RMS). Peaks under a quarter of the usual height are dropped,
     gaps of 1.5 usual intervals searched again, and each peak moved to the largest RMS of the leads within ±60 ms.
     """
+    from sleepecg import detect_heartbeats  # a compiler comes with it, which whoever has median beats can do without
+
     f = filters.frequencies(signal.shape[-1])
     envelope = np.mean(np.abs(filters.apply(signal, filters.high_pass(8, f) * filters.low_pass(40, f))), axis=0)
     if np.ptp(envelope) < 1e-3:
         return np.zeros(0, dtype=int)
-    peaks = np.asarray(sleepecg.detect_heartbeats(envelope.astype(float), RATE_HZ), dtype=int)
+    peaks = np.asarray(detect_heartbeats(envelope.astype(float), RATE_HZ), dtype=int)
     peaks = np.unique([to_peak(envelope, p) for p in peaks]).astype(int)
     if len(peaks) >= 3:
         height, interval = np.median(envelope[peaks]), np.median(np.diff(peaks))
