@@ -73,6 +73,8 @@ def page(notebook: Path, caption: str, provenance: str, there: list[str]):
             continue
         tags = set(cell.metadata.get("tags", []))
         cell.metadata = {"tags": sorted(tags | {"hide-input"})}
+        # A last cell gives back its step's folder, under the name that it has while it is being written.
+        cell.outputs = [o for o in cell.outputs if not o.get("data", {}).get("text/plain", "").startswith("PosixPath(")]
         pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
         for output in cell.outputs:
             clean(output)
