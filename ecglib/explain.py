@@ -23,7 +23,10 @@ from ecglib.execute import partial, run_notebook, sha256
 from ecglib.params import LabelKind, Signal, Study, StudyError, load_study
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
-"""A simulated recording that ships with the package (`ecglib.sources.synthetic`): 8 leads, 10 s, the LAD occluded."""
+"""A simulated recording that ships with the package (`ecglib.sources.synthetic`): 8 leads, 10 s, the LAD occluded.
+
+:meta hide-value:
+"""
 KINDS = LabelKind.__args__
 COHORTS = {"synthetic": "synthetic", "ptbxl": "proxy"}  # sources whose label's kind is fixed
 WEIGHTS = "weights.safetensors"
