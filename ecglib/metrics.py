@@ -150,7 +150,8 @@ def calibration(label, probability) -> dict:
     ----------
     Van Calster B et al. Calibration: the Achilles heel of predictive analytics. BMC Med 2019;17:230.
     """
-    from statsmodels.api import GLM, families  # a second to import, and not needed while training
+    from statsmodels.genmod import families  # slow to import, and not needed while training
+    from statsmodels.genmod.generalized_linear_model import GLM
 
     label, probability = check(label, probability)
     x, one = logit(np.clip(probability, LOGIT_CLIP, 1 - LOGIT_CLIP)), np.ones((label.size, 1))

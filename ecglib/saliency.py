@@ -164,15 +164,19 @@ def forget(model, seed=42):
     It is one copy, which forgets more with each step; the last step has nothing of the training left.
     """
     network = copy.deepcopy(model)
-    parts = list(getattr(network, "model", network).named_children())  # ResNet-18 sits behind `model`
-    for number, (name, part) in enumerate(reversed(parts)):
-        layers = [layer for layer in part.modules() if hasattr(layer, "reset_parameters")]
+    for number, name, layers in _learned(network):
         with torch.random.fork_rng():
             torch.manual_seed(seed + number)
             for layer in layers:
                 layer.reset_parameters()
-        if layers:
-            yield name, network
+        yield name, network
+
+
+def _learned(network) -> list[tuple[int, str, list]]:
+    """Number, name and layers of each part that learns something, from the last one on."""
+    parts = list(getattr(network, "model", network).named_children())[::-1]  # ResNet-18 sits behind `model`
+    layers = [[layer for layer in part.modules() if hasattr(layer, "reset_parameters")] for _, part in parts]
+    return [(n, name, found) for n, ((name, _), found) in enumerate(zip(parts, layers, strict=True)) if found]
 
 
 def cascade(model, inputs, method="gradient", seed=42, trained=None, stages=None, **options):
@@ -196,7 +200,7 @@ def cascade(model, inputs, method="gradient", seed=42, trained=None, stages=None
         network that has forgotten all.
     """
     trained = attribute(model, inputs, method, **options) if trained is None else trained
-    count, rows, maps = sum(1 for _ in forget(model, seed)), [], None
+    count, rows, maps = len(_learned(model)), [], None
     chosen = range(count) if stages is None else np.linspace(0, count - 1, stages + 1).round()[1:]
     for number, (name, network) in enumerate(forget(model, seed)):
         if number in chosen:

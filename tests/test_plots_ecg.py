@@ -85,12 +85,13 @@ def test_saliency_lies_on_the_samples_that_the_network_saw(samples, start, windo
     signal, saliency = beat(samples=samples), np.zeros((12, windows))
     saliency[LEADS.index("aVL"), windows // 2 : windows // 2 + windows // 20] = 1  # 20 samples from 200 on
     figure = ecg.draw_beat(signal, saliency=saliency)
-    coloured = [c for c in figure.axes[0].collections if c.get_array() is not None]
-    assert len(coloured) == 12 and len(figure.axes) == 2  # and a colour bar
-    for lead, lines, (x, _) in zip(LEADS, coloured, traces(figure), strict=True):
-        values, segments = lines.get_array(), lines.get_segments()
+    (lines,) = (c for c in figure.axes[0].collections if c.get_array() is not None)
+    assert len(figure.axes) == 2 and lines.get_clim() == (0, 1)  # the other one: a colour bar
+    runs, levels = lines.get_segments(), lines.get_array()
+    leads = [0] + [n for n, (a, b) in enumerate(pairwise(runs), 1) if (a[-1] != b[0]).any()] + [len(runs)]
+    for lead, ends, (x, _) in zip(LEADS, pairwise(leads), traces(figure), strict=True):
+        values, segments = levels[slice(*ends)], runs[slice(*ends)]
         assert segments[0][0, 0] == pytest.approx(x[start]) and segments[-1][-1, 0] == pytest.approx(x[start + 399])
-        assert lines.get_clim() == (0, 1)
         if lead != "aVL":
             assert values.max() == 0
         else:
@@ -102,12 +103,12 @@ def test_saliency_lies_on_the_samples_that_the_network_saw(samples, start, windo
 def test_runs_of_one_colour_join_to_the_whole_trace():
     rng = np.random.default_rng(3)
     x, y, values = np.arange(400.0), rng.standard_normal(400), rng.random(400)
-    segments = ecg._coloured_trace(x, y, values, (0, 1)).get_segments()
+    segments = ecg._coloured_traces([(x, y, values)], (0, 1)).get_segments()
     for before, after in pairwise(segments):
         np.testing.assert_array_equal(before[-1], after[0])
     joined = np.vstack([segments[0][:1], *[segment[1:] for segment in segments]])
     np.testing.assert_allclose(joined, np.column_stack([x, y]))
-    assert len(ecg._coloured_trace(x, y, np.full(400, 0.5), (0.5, 0.5)).get_segments()) == 1
+    assert len(ecg._coloured_traces([(x, y, np.full(400, 0.5))], (0.5, 0.5)).get_segments()) == 1
 
 
 def test_points_are_drawn_in_every_lead_and_missing_ones_left_out():

@@ -15,11 +15,12 @@ def save(figure: Figure, folder: str | Path, name: str) -> None:
     target = Path(folder) / "figures"
     target.mkdir(parents=True, exist_ok=True)
     lay_out(figure)
+    cut = figure.get_tightbbox().padded(0.1)  # inches; "tight" would draw the figure once more for each file
     for kind in ("png", "svg"):
-        figure.savefig(target / f"{name}.{kind}", dpi=200, bbox_inches="tight")
+        figure.savefig(target / f"{name}.{kind}", dpi=200, bbox_inches=cut)
 
 
 def lay_out(figure: Figure) -> None:
     """Lay a figure out once; else each file it is saved to, and the notebook that shows it, would do it again."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)

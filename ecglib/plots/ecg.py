@@ -52,18 +52,19 @@ def draw_beat(beat, *, title="", note="", saliency=None, saliency_label="salienc
     told, panel = (title, note), beat.shape[1] / RATE_HZ
     figure, axis, places = _sheet(beat.min(1), beat.max(1), panel, *told, gap=5, scale=1.45, figure=figure)
     x, seen = np.arange(beat.shape[1]) * MM_PER_S / RATE_HZ, slice(150, 550) if beat.shape[1] > 400 else slice(400)
+    coloured = []
     for lead, (x0, y0, low, high) in places.items():
         y = y0 + beat[lead] * MM_PER_UV
         axis.plot(x0 + x, y, color=INK, linewidth=0.9 if saliency is None else 0.5)
         if saliency is not None:
-            values, limits = np.repeat(saliency[lead], 400 // saliency.shape[1]), (saliency.min(), saliency.max())
-            lines = axis.add_collection(_coloured_trace(x0 + x[seen], y[seen], values, limits))
+            coloured.append((x0 + x[seen], y[seen], np.repeat(saliency[lead], 400 // saliency.shape[1])))
         for number, (name, sample) in enumerate((points or {}).items()):
             if np.isfinite(sample):
                 at, told = x0 + sample * MM_PER_S / RATE_HZ, name if lead % 3 == 0 else ""
                 axis.plot([at, at], [low + 1, high - 5], color=PAIR[0], linewidth=0.7, linestyle=(0, (3, 2)))
                 axis.text(at, high - 1 - 2 * (number % 2), told, fontsize=6, ha="center", va="top", color=PAIR[0])
     if saliency is not None:
+        lines = axis.add_collection(_coloured_traces(coloured, (saliency.min(), saliency.max())))
         figure.colorbar(lines, ax=axis, fraction=0.025, pad=0.01, shrink=0.7, label=saliency_label)
     return figure
 
@@ -161,13 +162,16 @@ def draw_lead_directions() -> Figure:
     return figure
 
 
-def _coloured_trace(x, y, values, limits) -> LineCollection:
-    """Return the trace as one line for each run of equal colour (64 of them), which keeps an SVG small."""
-    level = np.round(63 * (values - limits[0]) / max(limits[1] - limits[0], 1e-12)).astype(int)
-    starts = np.flatnonzero(np.diff(level, prepend=-1))  # runs end one sample later, to touch the next one
-    runs = [np.column_stack([x, y])[a : b + 1] for a, b in zip(starts, [*starts[1:], len(x)], strict=True)]
+def _coloured_traces(traces, limits) -> LineCollection:
+    """Return traces (x, y, values) as one line for each run of equal colour (64 of them), which keeps an SVG small."""
+    runs, colours = [], []
+    for x, y, values in traces:
+        level = np.round(63 * (values - limits[0]) / max(limits[1] - limits[0], 1e-12)).astype(int)
+        starts = np.flatnonzero(np.diff(level, prepend=-1))  # runs end one sample later, to touch the next one
+        runs += [np.column_stack([x, y])[a : b + 1] for a, b in zip(starts, [*starts[1:], len(x)], strict=True)]
+        colours.append(values[starts])
     lines = LineCollection(runs, cmap=SALIENCY_COLOURS, linewidths=2.6, capstyle="round", zorder=3)
-    lines.set(array=values[starts], clim=limits)
+    lines.set(array=np.concatenate(colours), clim=limits)
     return lines
 
 
