@@ -114,26 +114,53 @@ def provenance_of(step: Path, study: str) -> str:
     )
 
 
-def table(file: Path, caption: str) -> str:
-    """One of a study's tables as HTML that scrolls where it is too wide."""
-    lines = file.read_text().splitlines()
-    two = lines[1].startswith(",")  # two header rows
-    frame = pd.read_csv(file, header=[0, 1] if two else 0, index_col=0, dtype=str, keep_default_na=False)
+def read(file: Path) -> pd.DataFrame:
+    """One of a study's tables as it was written, each cell a text."""
+    two = file.read_text().splitlines()[1].startswith(",")  # two header rows
+    return pd.read_csv(file, header=[0, 1] if two else 0, index_col=0, dtype=str, keep_default_na=False)
+
+
+def table(frame: pd.DataFrame, caption: str) -> str:
+    """A table as HTML that scrolls where it is too wide."""
     frame.columns.names = [None] * frame.columns.nlevels
     inner = frame.rename_axis(None).to_html(border=0, classes="table", escape=True)
     inner = inner.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n<thead>", 1)
     return f'<div class="wide" tabindex="0">{inner}\n</div>'
 
 
+def results(study: Path) -> tuple[str, pd.DataFrame]:
+    """What came out on the test folds: a sentence, and AUC and AP with their intervals, each beside the first model."""
+    front = [*study.glob("*/tables/front.csv"), *study.glob("*/tables/extended.csv")][0]
+    frame = read(front)[["AUC", "AP"]]
+    best = frame.AUC.str.split().str[0].astype(float).idxmax()
+    words = f"The highest AUC on the test folds is that of {best}: {frame.AUC[best]}."
+    frame = frame.rename(columns={"AUC": "Test AUC [95 %]", "AP": "Test AP [95 %]"})
+    if (front.parent / "paired_tests.csv").is_file():
+        tests, first = read(front.parent / "paired_tests.csv"), frame.index[0]
+        tests = tests[(tests.Metric == "AUC") & (tests.a == first)].set_index("b").reindex(frame.index)
+        frame[f"AUC of {first} minus this one's"], p = tests["a − b"], tests["p, patients drawn (Holm)"]
+        differs, less = p.str.strip("< ").astype(float) < 0.05, tests["a − b"].str.startswith("−", na=False)
+        told = {"is higher than that of": differs & ~less, "is lower than that of": differs & less}
+        told["can't be told from that of"] = ~differs & p.notna()
+        found = [f"{verb} {', '.join(frame.index[there])}" for verb, there in told.items() if there.any()]
+        words += f" By the paired test over patients, the AUC of {first} {'; it '.join(found)}."
+        frame["p (Holm)"] = p
+    return words, frame.fillna("–")
+
+
 def summary(studies: list[Path]) -> str:
     """The first page: what was asked, and the tables and key figures of each study."""
-    parts = [(HERE / "pages" / "summary.md").read_text()]
+    parts = ["---\nhtml_theme.sidebar_secondary.remove: true\n---", (HERE / "pages" / "summary.md").read_text()]
     for study in studies:
         meaning, kind = label_of(study)
         title = load_study(study.name).title
-        parts.append(f"## {title}\n\n{KINDS[kind]} A label of 1 means: {meaning}.\n")
+        words, frame = results(study)
+        parts.append(f"## {title}\n\n{KINDS[kind]} A label of 1 means: {meaning}.\n\n{words}\n")
+        parts.append(table(frame, f"Test folds, 95 % intervals over patients. {title} [{kind} label]."))
         for file in sorted(study.glob("*/tables/table_4*.csv")):
-            parts.append(table(file, f"Table 4, {title} [{kind} label]; beside it the paper's figures, on other data."))
+            parts.append(
+                table(read(file), f"Table 4, {title} [{kind} label]; beside it the paper's figures, on other data.")
+            )
         for step, name, number, words in KEY_FIGURES:
             picture = study / step / "figures" / f"{name}.png"
             if picture.is_file():

@@ -3,6 +3,7 @@
 import json
 import re
 
+import collect
 import pandas as pd
 import pytest
 import reference
@@ -136,3 +137,37 @@ def test_a_network_whose_scores_would_change_is_not_shipped(trained, monkeypatch
     with pytest.raises(StudyError, match="changes a score of rotation_0 by"):
         reference.ship(load_study("smoke"))
     assert not (trained / runs.WEIGHTS).exists()
+
+
+def test_the_first_page_says_what_came_out(tmp_path):
+    tables = tmp_path / "07_comparison" / "tables"
+    tables.mkdir(parents=True)
+    aucs = {
+        "Net": "0.85 [0.8, 0.9]",
+        "Worse": "0.75 [0.7, 0.8]",
+        "Alike": "0.84 [0.8, 0.9]",
+        "Better": "0.95 [0.9, 1.0]",
+    }
+    pd.DataFrame({"AUC": aucs, "AP": "0.5 [0.4, 0.6]", "Brier": "0.1"}).to_csv(tables / "extended.csv")
+    assert collect.results(tmp_path)[0] == "The highest AUC on the test folds is that of Better: 0.95 [0.9, 1.0]."
+
+    gaps = [("Worse", "0.10 [0.05, 0.15]", "< 0.001"), ("Alike", "0.01 [−0.02, 0.04]", "0.050")]
+    gaps += [("Better", "−0.10 [−0.15, −0.05]", "0.021")]
+    tests = pd.DataFrame(gaps, columns=["b", "a − b", "p, patients drawn (Holm)"]).assign(Metric="AUC", a="Net")
+    others = tests.assign(Metric="AP", **{"p, patients drawn (Holm)": "0.001"})
+    pd.concat([others, tests, tests.assign(a="Worse")]).to_csv(tables / "paired_tests.csv")
+    words, frame = collect.results(tmp_path)
+    said = "is higher than that of Worse; it is lower than that of Better; it can't be told from that of Alike."
+    assert words.endswith(f"the AUC of Net {said}")
+    assert list(frame["p (Holm)"]) == ["–", "< 0.001", "0.050", "0.021"]
+
+
+def test_the_first_page_agrees_with_the_tables_that_are_kept():
+    words, frame = collect.results(paths.REFERENCE / "ptbxl")
+    kept = pd.read_csv(paths.REFERENCE / "ptbxl/07_comparison/tables/differences.csv", index_col=0)
+    kept = kept[(kept.metric == "auc") & (kept.a == "ecg_smart_net")]
+    assert len(frame) == len(kept) + 1 and list(frame["Test AUC [95 %]"]) == list(
+        pd.read_csv(paths.REFERENCE / "ptbxl/07_comparison/tables/extended.csv").AUC
+    )
+    lower = words.partition("is lower than that of ")[2].partition(";")[0].split(", ")
+    assert len(lower) == ((kept.p_holm < 0.05) & (kept.estimate < 0)).sum()
