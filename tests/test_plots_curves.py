@@ -222,6 +222,19 @@ def test_every_figure_names_the_label_and_is_saved_twice(history, tested, tmp_pa
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {"confusion.png", "confusion.svg"}
 
 
+def test_a_saved_figure_is_whole_with_a_title_wider_than_its_axes(tmp_path):
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+    axes[0].set_title("dashed: the random forest of another cohort" * 3, loc="left", fontsize=11)
+    plt.close(figure)
+    before = figure.dpi
+    save(figure, tmp_path, "wide")
+    ink = (plt.imread(tmp_path / "figures" / "wide.png")[..., :3] < 1).any(2)
+    margins = [np.flatnonzero(found)[[0, -1]] for found in (ink.any(0), ink.any(1))]
+    for (first, last), pixels in zip(margins, ink.shape[::-1], strict=True):
+        assert 10 <= first <= 30 and 10 <= pixels - 1 - last <= 30  # about a tenth of an inch on each side
+    assert figure.dpi == before
+
+
 def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     performance = statistics.per_rotation(predictions)
     table = tables.table_4(performance)

@@ -8,16 +8,20 @@ from matplotlib.figure import Figure
 NEUTRAL = "#0072B2"
 PAIR = ["#0072B2", "#D55E00"]
 TRIO = ["#0072B2", "#009E73", "#D55E00"]
+DPI = 200  # of saved figures
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> None:
     """Save a figure as PNG (200 dpi) and SVG below ``folder/figures``."""
     target = Path(folder) / "figures"
     target.mkdir(parents=True, exist_ok=True)
+    shown_at = figure.dpi
+    figure.set_dpi(DPI)  # a text's width depends on it
     lay_out(figure)
     cut = figure.get_tightbbox().padded(0.1)  # inches; "tight" would draw the figure once more for each file
+    figure.set_dpi(shown_at)
     for kind in ("png", "svg"):
-        figure.savefig(target / f"{name}.{kind}", dpi=200, bbox_inches=cut)
+        figure.savefig(target / f"{name}.{kind}", dpi=DPI, bbox_inches=cut)
 
 
 def lay_out(figure: Figure) -> None:
