@@ -59,6 +59,18 @@ def choose(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
     return best[["model", "rotation", "learning_rate"]].reset_index(drop=True)
 
 
+def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
+    """A sentence for each rate of `choose` that is the lowest or highest that was tried."""
+    told = []
+    for row in chosen.itertuples():
+        rates = sorted(set(scores.learning_rate[scores.model == row.model]))
+        for end, rate in (("lowest", rates[0]), ("highest", rates[-1])) if len(rates) > 1 else ():
+            if row.learning_rate == rate:
+                where = "" if row.rotation < 0 else f", rotation {row.rotation}"
+                told.append(f"{row.model}{where}: {rate:g} is the {end} of {len(rates)} rates that were tried")
+    return told
+
+
 def learning_rate_of(study, model: str, rotation: int) -> float:
     """Learning rate of a run: the one in the study file, or the one chosen from the model's own part of the grid."""
     if study.learning_rates is None or model not in study.learning_rates.grid:

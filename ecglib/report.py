@@ -63,14 +63,32 @@ def model_card(study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFr
     return template.from_string(CARD.read_text()).render(told)
 
 
-def limits(cohort_info: dict, chosen: pd.DataFrame, optimism: dict, by_group: pd.DataFrame, points: dict) -> list[str]:
-    """Say what this study's own figures leave open; `chosen` are the selected run's predictions."""
+def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
+    """Say what besides the model made its rotation the best: a test fold on which the other models do well, too.
+
+    `performance` is that of all models (`ecglib.statistics.per_rotation`); the lead of a rotation is its test score
+    (Equation 1) minus the mean over rotations of the same model.
+    """
+    scores = performance.pivot_table("score", "rotation", ["split", "model"])
+    lead, validation = scores["test"].loc[rotation] - scores["test"].mean(), scores["validation"][model]
+    place = int((validation > validation[rotation]).sum()) + 1
+    told = f"Rotation {rotation} has the highest test score, {lead[model]:+.3f} from the mean over rotations"
+    told += f", and by validation score it is number {place} of {len(validation)}."
+    others = lead.drop(model).dropna()
+    if len(others):
+        told += f" On the same test fold {len(others)} other models lie {others.mean():+.3f} from their means."
+    return told
+
+
+def limits(cohort_info, chosen: pd.DataFrame, optimism: dict, by_group: pd.DataFrame, points: dict, ease: str) -> list:
+    """Say what this study's own figures leave open; `chosen` are the selected run's predictions, `ease` see there."""
     test = chosen[chosen["split"] == "test"]
     told = [KINDS[cohort_info["label_kind"]]] if cohort_info["label_kind"] != "angiographic" else []
     told.append(
         f"Selected by its test score, as in the paper: of {optimism['apparent']:.3f}, about "
         f"{optimism['optimism']:.3f} is estimated to be luck."
     )
+    told.append(ease)
     told.append(f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
     told += [f"{name}: not attainable on validation." for name, point in points.items() if point is None]
     few = by_group[by_group["estimate"].isna()]

@@ -134,6 +134,7 @@ def results(study: Path) -> tuple[str, pd.DataFrame]:
     frame = read(front)[["AUC", "AP"]]
     best = frame.AUC.str.split().str[0].astype(float).idxmax()
     words = f"The highest AUC on the test folds is that of {best}: {frame.AUC[best]}."
+    untested = " Differences weren't tested."
     frame = frame.rename(columns={"AUC": "Test AUC [95 %]", "AP": "Test AP [95 %]"})
     if (front.parent / "paired_tests.csv").is_file():
         tests, first = read(front.parent / "paired_tests.csv"), frame.index[0]
@@ -143,9 +144,9 @@ def results(study: Path) -> tuple[str, pd.DataFrame]:
         told = {"is higher than that of": differs & ~less, "is lower than that of": differs & less}
         told["can't be told from that of"] = ~differs & p.notna()
         found = [f"{verb} {', '.join(frame.index[there])}" for verb, there in told.items() if there.any()]
-        words += f" By the paired test over patients, the AUC of {first} {'; it '.join(found)}."
+        untested = f" By the paired test over patients, the AUC of {first} {'; it '.join(found)}."
         frame["p (Holm)"] = p
-    return words, frame.fillna("–")
+    return words + untested, frame.fillna("–")
 
 
 def summary(studies: list[Path]) -> str:
@@ -158,9 +159,10 @@ def summary(studies: list[Path]) -> str:
         parts.append(f"## {title}\n\n{KINDS[kind]} A label of 1 means: {meaning}.\n\n{words}\n")
         parts.append(table(frame, f"Test folds, 95 % intervals over patients. {title} [{kind} label]."))
         for file in sorted(study.glob("*/tables/table_4*.csv")):
-            parts.append(
-                table(read(file), f"Table 4, {title} [{kind} label]; beside it the paper's figures, on other data.")
-            )
+            frame, rotations, told = read(file), ("This study", "Rotations"), title
+            if rotations in frame and len(set(frame[rotations])) == 1:
+                told += f", {frame.pop(rotations).iloc[0]} rotations"
+            parts.append(table(frame, f"Table 4, {told} [{kind} label]; beside it the paper's figures, on other data."))
         for step, name, number, words in KEY_FIGURES:
             picture = study / step / "figures" / f"{name}.png"
             if picture.is_file():

@@ -86,6 +86,7 @@ def ship(study) -> str:
     facts = json.loads((goal / "run.json").read_text())
     facts["files"][WEIGHTS] = sha256(goal / WEIGHTS)
     write_json(goal / "run.json", facts | {"weights": "float16"})
+    card = paths.REFERENCE / study.name / "08_selected_model" / "model_card.md"
     network, cohort = load_model(goal), cohort_of(study)
     scores = pd.read_parquet(run / "predictions.parquet").query("split == 'test'").set_index("record_id").probability
     at = np.flatnonzero(cohort.records.record_id.isin(scores.index))
@@ -96,6 +97,11 @@ def ship(study) -> str:
     if not moved <= MOST:
         (goal / WEIGHTS).unlink()
         raise StudyError(f"Half precision changes a score of {run.name} by {moved:.3g}, more than {MOST}: not kept")
+    told = (
+        f"in half precision, which changes no test score by more than {moved:.2g}: SHA-256 `{facts['files'][WEIGHTS]}`"
+    )
+    text = re.sub(r"^(- Weights: .*)$", rf"\1 as trained; shipped {told}", card.read_text(), count=1, flags=re.M)
+    card.write_text(text)
     size = (goal / WEIGHTS).stat().st_size / 1e6
     return f"{(goal / WEIGHTS).relative_to(paths.ROOT)}: {size:.1f} MB, changes no test score by more than {moved:.2g}"
 

@@ -9,7 +9,7 @@ from test_trainer import made_up_cohort
 
 from ecglib import trainer
 from ecglib.folds import build_folds, rotate
-from ecglib.learning_rates import choose
+from ecglib.learning_rates import at_edge, choose
 from ecglib.params import load_study
 
 RATES = (1e-3, 1e-2)
@@ -68,3 +68,11 @@ def test_rules():
     assert each["a", 0] == 1e-3 and each["a", 1] == 1e-4
     equal = scores.assign(val_score=0.5)
     assert choose(equal, "mean").set_index("model").learning_rate["a"] == 1e-4, "of equal scores the lower rate wins"
+
+
+def test_a_choice_at_the_edge_of_its_grid_is_named():
+    rows = [("a", 1e-4, 0.5), ("a", 1e-3, 0.6), ("a", 1e-2, 0.7), ("b", 1e-4, 0.5), ("b", 1e-3, 0.6), ("b", 1e-2, 0.5)]
+    scores = pd.DataFrame([*rows, ("c", 1e-3, 0.5)], columns=["model", "learning_rate", "val_score"]).assign(rotation=0)
+    assert at_edge(scores, choose(scores, "mean")) == ["a: 0.01 is the highest of 3 rates that were tried"]
+    told = at_edge(scores[scores.learning_rate < 2e-3], choose(scores[scores.learning_rate < 2e-3], "per_rotation"))
+    assert told[1] == "b, rotation 0: 0.001 is the highest of 2 rates that were tried"

@@ -115,6 +115,7 @@ def trained(tmp_path, monkeypatch):
     run.mkdir(parents=True), step.mkdir()
     finished(run, told, trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run))
     write_json(step / "run.json", {"model": "mayo_alvd", "rotation": 0})
+    (step / "model_card.md").write_text("# Card\n\n- Weights: `weights.safetensors`, SHA-256 `ab12`\n- More\n")
     reference.keep("smoke")
     return paths.REFERENCE / "smoke" / "runs" / "mayo_alvd" / "rotation_0"
 
@@ -128,7 +129,11 @@ def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
     assert not (trained / runs.WEIGHTS).exists()
     assert "changes no test score" in reference.ship(load_study("smoke"))
     assert (trained / runs.WEIGHTS).stat().st_size < 0.6 * (own / runs.WEIGHTS).stat().st_size
-    assert runs.read_run(trained)["weights"] == "float16", "its hash is the shipped file's"
+    facts = runs.read_run(trained)
+    assert facts["weights"] == "float16", "its hash is the shipped file's"
+    card = (paths.REFERENCE / "smoke" / "08_selected_model" / "model_card.md").read_text().splitlines()
+    assert card[2].startswith("- Weights: `weights.safetensors`, SHA-256 `ab12` as trained; shipped in half precision")
+    assert card[2].endswith(f"`{facts['files'][runs.WEIGHTS]}`") and card[3] == "- More"
     load_model(trained)
 
 
@@ -149,7 +154,8 @@ def test_the_first_page_says_what_came_out(tmp_path):
         "Better": "0.95 [0.9, 1.0]",
     }
     pd.DataFrame({"AUC": aucs, "AP": "0.5 [0.4, 0.6]", "Brier": "0.1"}).to_csv(tables / "extended.csv")
-    assert collect.results(tmp_path)[0] == "The highest AUC on the test folds is that of Better: 0.95 [0.9, 1.0]."
+    said = "The highest AUC on the test folds is that of Better: 0.95 [0.9, 1.0]. Differences weren't tested."
+    assert collect.results(tmp_path)[0] == said
 
     gaps = [("Worse", "0.10 [0.05, 0.15]", "< 0.001"), ("Alike", "0.01 [−0.02, 0.04]", "0.050")]
     gaps += [("Better", "−0.10 [−0.15, −0.05]", "0.021")]

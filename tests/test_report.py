@@ -39,7 +39,7 @@ def card(kind="synthetic", normalisation="lead_zscore", points=None):
     groups = pd.DataFrame({"group": ["Sex", "Sex", "Site"], "level": ["female", "male", "Hill"]})
     groups["estimate"] = [np.nan, 0.8, np.nan]
     optimism = {"apparent": 0.8, "optimism": 0.0312}
-    limits = report.limits(info, chosen, optimism, groups, points or {"Rule-in": None})
+    limits = report.limits(info, chosen, optimism, groups, points or {"Rule-in": None}, "Easy.")
     tables = {"Performance": pd.DataFrame({"AUC": [0.5, np.nan], "note": ["a|b", "–"]}, index=["one", "two"])}
     return report.model_card(study, runs, info, pd.Series(run), counts, tables, limits)
 
@@ -52,6 +52,7 @@ def test_the_card_names_label_use_and_limits(kind):
     assert ("nothing here is a clinical risk" in told) == (kind != "angiographic")
     for line in (
         "- Rule-in: not attainable on validation.",
+        "- Easy.",
         "- Too few to say how it does by Sex (female); Site (Hill).",
         "- Its test fold has 1 positives among 2 ECGs.",
         "- 2 of 5 rotations were run.",
@@ -59,6 +60,18 @@ def test_the_card_names_label_use_and_limits(kind):
     ):
         assert line in told
     assert "about 0.031 is estimated to be luck" in told and "6,991,682 parameters" in told
+
+
+def test_an_easy_fold_is_told():
+    scores = {"test": {"net": (0.9, 0.7, 0.8), "forest": (0.8, 0.7, 0.6), "tree": (0.75, 0.7, 0.65)}}
+    scores["validation"] = {"net": (0.6, 0.8, 0.7), "forest": (0.5, 0.5, 0.5), "tree": (0.5, 0.5, 0.5)}
+    rows = [(s, m, r, x) for s, models in scores.items() for m, xs in models.items() for r, x in enumerate(xs)]
+    table = pd.DataFrame(rows, columns=["split", "model", "rotation", "score"])
+    assert report.ease(table, "net", 0) == (
+        "Rotation 0 has the highest test score, +0.100 from the mean over rotations, and by validation score it is "
+        "number 3 of 3. On the same test fold 2 other models lie +0.075 from their means."
+    )
+    assert "other models" not in report.ease(table[table.model == "net"], "net", 0)
 
 
 def test_the_card_follows_the_input():
