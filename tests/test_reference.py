@@ -13,6 +13,7 @@ from ecglib import load_model, paths, runs, trainer
 from ecglib.execute import write_json
 from ecglib.folds import build_folds
 from ecglib.params import StudyError, load_study
+from ecglib.plots.tables import PAPER_TABLE_4
 
 README = paths.ROOT / "README.md"
 
@@ -177,3 +178,34 @@ def test_the_first_page_agrees_with_the_tables_that_are_kept():
     )
     lower = words.partition("is lower than that of ")[2].partition(";")[0].split(", ")
     assert len(lower) == ((kept.p_holm < 0.05) & (kept.estimate < 0)).sum()
+
+
+def test_the_figures_in_the_sentences_of_the_readme_are_those_that_are_kept():
+    told, kept = " ".join(README.read_text().split()), paths.REFERENCE / "ptbxl"
+    table = pd.read_csv(kept / "07_comparison/tables/sensitivity.csv", index_col=0)
+    stated = table[table.analysis.str.startswith("Positive by the stated stage")].set_index(["model", "metric"])
+    whole = table[table.analysis.str.startswith("All test ECGs")].iloc[0]
+    first = stated.iloc[0]
+    said = [f"of the {whole.positives} positives {first.positives} have a stated acute stage"]
+    said += [
+        f"{whole.positives - first.positives} only a statement",
+        f"at {100 * first.positives / first.records:.1f} %",
+    ]
+    said.append(f"drawn to {100 * whole.positives / whole.records:.1f} % positives")
+    for model in ("ecg_smart_net", "gradient_boosting"):
+        auc, ap = (stated.loc[(model, metric)] for metric in ("auc", "average_precision"))
+        said += [f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in (auc, ap)]
+    waves = pd.read_csv(kept / "09_saliency/tables/segment_contributions.csv", index_col=0).loc[["ST", "T"]].sum()
+    said.append(f"hold {100 * waves['mean']:.0f} % of the saliency and an even map would give them")
+    said.append(f"give them {100 * waves['even map']:.0f} %")
+    alike = pd.read_csv(kept / "09_saliency/tables/agreement_of_rotations.csv", index_col=0)["rotation 0"].iloc[1:]
+    said.append(f"(rank correlation {alike.min():.2f} to {alike.max():.2f})")
+    said.append("none of four methods passes all three checks")
+    assert [words for words in said if words not in told] == []
+    checks = pd.read_csv(kept / "09_saliency/tables/checks.csv")[["randomisation", "deletion", "localisation"]]
+    assert len(checks) == 4 and not (checks == "yes").all(axis=1).any()
+    rates = json.loads((kept / "04_learning_rate/run.json").read_text())["at_edge"]
+    assert len(rates) == 4 and all("is the highest of 3" in rate for rate in rates)
+    for model in ("ecg_smart_net", "random_forest"):
+        row = PAPER_TABLE_4.loc[model]
+        assert f"{row['Test AUC']}, " in told and row["Test AP"] in told
