@@ -60,7 +60,10 @@ def choose(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
 
 
 def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
-    """A sentence for each rate of `choose` that is the lowest or highest that was tried."""
+    """A sentence for each chosen rate that is the lowest or highest of those tried: better ones may lie beyond.
+
+    `scores` is the table of `read_grid`, `chosen` that of `choose`; a model with one rate has no edge.
+    """
     told = []
     for row in chosen.itertuples():
         rates = sorted(set(scores.learning_rate[scores.model == row.model]))

@@ -66,8 +66,9 @@ def model_card(study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFr
 def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
     """Say what besides the model made its rotation the best: a test fold on which the other models do well, too.
 
-    `performance` is that of all models (`ecglib.statistics.per_rotation`); the lead of a rotation is its test score
-    (Equation 1) minus the mean over rotations of the same model.
+    `performance` has a row for each model, rotation and split (`ecglib.statistics.per_rotation`); `rotation` is the one
+    with the highest test score of `model` (paper, section II.C). The lead of a rotation is its test score (Equation 1)
+    minus the mean over rotations of the same model.
     """
     scores = performance.pivot_table("score", "rotation", ["split", "model"])
     lead, validation = scores["test"].loc[rotation] - scores["test"].mean(), scores["validation"][model]
