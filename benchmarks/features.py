@@ -2,8 +2,9 @@
 
 python -m benchmarks.features [--cohort FOLDER] [--beats 1000]
 
-Without --cohort it runs on simulated beats. Both rows compute the same features, which is checked; the baseline is the
-loop over records that somebody would write first. Times are of the process (other programs may run beside it).
+Without --cohort it runs on simulated beats. Both rows compute the same features, which is checked;
+the baseline is the loop over records that somebody would write first. Times are of the process
+(other programs may run beside it).
 """
 
 import argparse
@@ -28,10 +29,16 @@ def beats_of(folder: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
     if folder:
         cohort = load_cohort(Path(folder))
         return np.asarray(cohort.beats[:count]), cohort.records.rr_ms.to_numpy()[:count]
-    source = synthetic.open_source(SyntheticCohort(source="synthetic", records=max(60, min(count, 300))), seed=42)
-    beats = np.stack([synthetic.true_beat(row, seed=42) for row in source.records.itertuples(index=False)])
+    source = synthetic.open_source(
+        SyntheticCohort(source="synthetic", records=max(60, min(count, 300))), seed=42
+    )
+    beats = np.stack(
+        [synthetic.true_beat(row, seed=42) for row in source.records.itertuples(index=False)]
+    )
     repeat = np.arange(count) % len(beats)
-    return beats[repeat].round().astype(np.int16), 60_000 / source.records.heart_rate.to_numpy()[repeat]
+    return beats[repeat].round().astype(np.int16), 60_000 / source.records.heart_rate.to_numpy()[
+        repeat
+    ]
 
 
 def timed(task) -> tuple[float, object]:
@@ -53,7 +60,9 @@ def main():
         points, _ = timed(lambda: fiducials.overall(beats.astype(np.float32)))
         alone, parts = timed(lambda: [features(beats[[k]], rr[[k]]) for k in range(few)])
     np.testing.assert_allclose(pd.concat(parts), table[:few], rtol=1e-3, atol=1e-2)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, one used; {len(beats)} beats, {len(NAMES)} features")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, one used; {len(beats)} beats, {len(NAMES)} features"
+    )
     print(
         f"all at once:             {len(beats) / together:8.0f} beats/s  ({points / together:.0%} in fiducial points)"
     )

@@ -3,10 +3,11 @@
     python -m benchmarks.memory                      # everything, about 15 minutes on 2 cores
     python -m benchmarks.memory --only build train   # some
 
-build: 10 s recordings to beats, at two sizes; ready: 100,000 median beats into a cohort; train: one epoch of
-ECG-SMART-NET on a cohort of the paper's size; stream: one epoch of the Mayo Clinic ALVD model on 200,000 ECGs read from
-the memory map. Anonymous memory (RssAnon of the process and its workers) is what a machine must have; pages of a memory
-map can be dropped at any time and don't count.
+build: 10 s recordings to beats, at two sizes; ready: 100,000 median beats into a cohort; train: one
+epoch of ECG-SMART-NET on a cohort of the paper's size; stream: one epoch of the Mayo Clinic ALVD
+model on 200,000 ECGs read from the memory map. Anonymous memory (RssAnon of the process and its
+workers) is what a machine must have; pages of a memory map can be dropped at any time and don't
+count.
 """
 
 import argparse
@@ -29,7 +30,11 @@ from ecglib.folds import build_folds
 from ecglib.params import Signal, SyntheticCohort, load_study
 from ecglib.sources import Source, open_source
 
-KIND = {"version": "1", "label_kind": "synthetic", "label_meaning": "noise, for a measurement of memory only"}
+KIND = {
+    "version": "1",
+    "label_kind": "synthetic",
+    "label_meaning": "noise, for a measurement of memory only",
+}
 
 
 def anonymous() -> float:
@@ -37,7 +42,10 @@ def anonymous() -> float:
     parents, memory = {}, {}
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            told = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+            told = dict(
+                line.split(":", 1)
+                for line in Path(f"/proc/{process}/status").read_text().splitlines()
+            )
         except (FileNotFoundError, ProcessLookupError):
             continue
         parents[int(process)] = int(told["PPid"])
@@ -113,7 +121,9 @@ def part(name: str) -> None:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parts = ("build", "ready", "train", "stream")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     given = parser.parse_args()

@@ -1,9 +1,11 @@
-"""Leakage check: with labels permuted between patients, the same pipeline must do no better than chance.
+"""Leakage check: with labels permuted between patients, the same pipeline must do no better than
+chance.
 
     python -m benchmarks.permuted_labels --study params/demo.yaml --permutations 5
 
-Needs the study's cohort and folds (notebooks 00 and 02). Patients swap their labels as a whole, so the number of
-positive ECGs may change a little; folds stay as they are. Each permutation is trained and tested on one rotation.
+Needs the study's cohort and folds (notebooks 00 and 02). Patients swap their labels as a whole, so
+the number of positive ECGs may change a little; folds stay as they are. Each permutation is trained
+and tested on one rotation.
 """
 
 import argparse
@@ -22,10 +24,16 @@ from ecglib.params import load_study
 
 
 def permuted(cohort, seed):
-    """Return the cohort with each patient's labels replaced by "any of the ECGs positive" of another patient."""
+    """Return the cohort with each patient's labels replaced by "any of the ECGs positive" of
+    another patient.
+    """
     patients = cohort.records.groupby("patient_id").label.max()
-    shuffled = pd.Series(np.random.default_rng(seed).permutation(patients.to_numpy()), index=patients.index)
-    return dataclasses.replace(cohort, records=cohort.records.assign(label=cohort.records.patient_id.map(shuffled)))
+    shuffled = pd.Series(
+        np.random.default_rng(seed).permutation(patients.to_numpy()), index=patients.index
+    )
+    return dataclasses.replace(
+        cohort, records=cohort.records.assign(label=cohort.records.patient_id.map(shuffled))
+    )
 
 
 def auc_of(study, model, seed):
@@ -33,7 +41,9 @@ def auc_of(study, model, seed):
     cohort = permuted(cohort_of(study), seed)
     folds = build_folds(cohort.records, study.folds.count, study.seed)
     assert folds.fold.value_counts().sum() == len(folds_of(study))
-    identity = trainer.run_identity(study, model, study.rotations[seed % len(study.rotations)], cohort)
+    identity = trainer.run_identity(
+        study, model, study.rotations[seed % len(study.rotations)], cohort
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(identity, cohort, folds, Path(folder))
         predictions = pd.read_parquet(Path(folder) / "predictions.parquet")
@@ -42,14 +52,21 @@ def auc_of(study, model, seed):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--study", default="params/demo.yaml")
     parser.add_argument("--model", default="ecg_smart_net")
     parser.add_argument("--permutations", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    work = (delayed(auc_of)(load_study(given.study), given.model, seed) for seed in range(given.permutations))
+    work = (
+        delayed(auc_of)(load_study(given.study), given.model, seed)
+        for seed in range(given.permutations)
+    )
     found = Parallel(n_jobs=given.jobs)(work)
     for seed, (auc, positives, ecgs) in enumerate(found):
         print(f"permutation {seed}: test AUC {auc:.3f} ({positives} positives of {ecgs} ECGs)")
-    print(f"mean {np.mean([auc for auc, *_ in found]):.3f} over {len(found)} permutations (chance: 0.5)")
+    print(
+        f"mean {np.mean([auc for auc, *_ in found]):.3f} over {len(found)} permutations (chance: 0.5)"
+    )

@@ -1,9 +1,11 @@
-"""Recordings a second from 10 s to the median beat: ecglib beside neurokit2, and over 1 and 2 processes.
+"""Recordings a second from 10 s to the median beat: ecglib beside neurokit2, and over 1 and 2
+processes.
 
 python -m benchmarks.preprocessing [--data FOLDER_OF_PTB_XL] [--records 300]
 
-Without --data it runs on simulated recordings. All runs use one thread a process; PTB-XL is read before the clock
-starts, from the 500 Hz files where they are, else from those at 100 Hz (upsampled before the clock starts, too).
+Without --data it runs on simulated recordings. All runs use one thread a process; PTB-XL is read
+before the clock starts, from the 500 Hz files where they are, else from those at 100 Hz (upsampled
+before the clock starts, too).
 """
 
 import argparse
@@ -35,8 +37,13 @@ def recordings(data: str | None, count: int) -> list[np.ndarray]:
     files = sorted(Path(data).glob("records500/*/*.dat"))
     if len(files) < count:
         files = sorted(Path(data).glob("records100/*/*.dat"))
-    raw = [np.fromfile(file, dtype="<i2").reshape(-1, 12).T.astype(np.float32) for file in files[:count]]
-    return [x if x.shape[1] == 5000 else resample_poly(x, 5, 1, axis=1, padtype="line") for x in raw]
+    raw = [
+        np.fromfile(file, dtype="<i2").reshape(-1, 12).T.astype(np.float32)
+        for file in files[:count]
+    ]
+    return [
+        x if x.shape[1] == 5000 else resample_poly(x, 5, 1, axis=1, padtype="line") for x in raw
+    ]
 
 
 def with_ecglib(signal: np.ndarray) -> np.ndarray | None:
@@ -47,7 +54,9 @@ def with_ecglib(signal: np.ndarray) -> np.ndarray | None:
 
 
 def with_neurokit2(signal: np.ndarray) -> np.ndarray | None:
-    """The nearest neurokit2 offers: every lead cleaned, R peaks on II, beats of ±300 samples, their median."""
+    """The nearest neurokit2 offers: every lead cleaned, R peaks on II, beats of ±300 samples, their
+    median.
+    """
     import neurokit2
 
     clean = np.stack([neurokit2.ecg_clean(lead, sampling_rate=RATE_HZ) for lead in signal])
@@ -66,7 +75,11 @@ def timed(job, signals: list[np.ndarray], processes: int = 0) -> tuple[float, fl
             list(pool.map(job, signals[: 4 * processes]))  # imports don't count
             start = time.perf_counter()
             done = list(pool.map(job, signals, chunksize=16))
-            return len(signals) / (time.perf_counter() - start), np.nan, sum(d is not None for d in done)
+            return (
+                len(signals) / (time.perf_counter() - start),
+                np.nan,
+                sum(d is not None for d in done),
+            )
     job(signals[0])
     wall, cpu = time.perf_counter(), time.process_time()
     done = [job(signal) for signal in signals]
@@ -83,7 +96,9 @@ def main():
     threadpool_limits(1)
     signals = recordings(arguments.data, arguments.records)
     load = os.getloadavg()[0]  # other work makes every figure smaller
-    print(f"{len(signals)} recordings of 10 s from {arguments.data or 'the simulator'} on {platform.machine()}")
+    print(
+        f"{len(signals)} recordings of 10 s from {arguments.data or 'the simulator'} on {platform.machine()}"
+    )
     print(f"{os.cpu_count()} cores, {load:.1f} of them busy when it began; one thread a process\n")
     print("| job | processes | recordings/s | recordings/s of processor time | with a beat |")
     print("|---|---:|---:|---:|---:|")
@@ -98,10 +113,20 @@ def main():
         wall, cpu, beats = timed(job, given, processes)
         rates[name, processes] = wall
         told = "" if np.isnan(cpu) else f"{cpu:.0f}"
-        print(f"| {name} | {processes or 1} | {wall:.0f} | {told} | {beats} of {len(given)} |", flush=True)
-    print(f"\necglib is {rates['ecglib', 0] / rates['neurokit2', 0]:.1f} times as fast as neurokit2;", end=" ")
-    print(f"two processes do {rates['ecglib, pool', 2] / rates['ecglib, pool', 1]:.2f} times the work of one.")
-    print(f"Peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        print(
+            f"| {name} | {processes or 1} | {wall:.0f} | {told} | {beats} of {len(given)} |",
+            flush=True,
+        )
+    print(
+        f"\necglib is {rates['ecglib', 0] / rates['neurokit2', 0]:.1f} times as fast as neurokit2;",
+        end=" ",
+    )
+    print(
+        f"two processes do {rates['ecglib, pool', 2] / rates['ecglib, pool', 1]:.2f} times the work of one."
+    )
+    print(
+        f"Peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Time and memory of attribution maps; and how far z-scored leads keep a gradient map from a known place.
+"""Time and memory of attribution maps; and how far z-scored leads keep a gradient map from a known
+place.
 
 python -m benchmarks.saliency [--ecgs 83] [--threads 2]
 python -m benchmarks.saliency --train 1600 [--epochs 5]
 
-Without --train: ECG-SMART-NET (random weights, which cost the same) on as many ECGs as the paper's test fold has
-positives, in batches as notebook 09 takes them, beside the baseline, one ECG at a time through plain autograd. Must
-reach: gradient under 20 s, Integrated Gradients with 50 steps under 5 minutes on 2 cores, memory under 2 GB.
+Without --train: ECG-SMART-NET (random weights, which cost the same) on as many ECGs as the paper's
+test fold has positives, in batches as notebook 09 takes them, beside the baseline, one ECG at a
+time through plain autograd. Must reach: gradient under 20 s, Integrated Gradients with 50 steps
+under 5 minutes on 2 cores, memory under 2 GB.
 
-With --train: simulates that many ECGs, trains the network twice, on z-scored leads as in the paper and on leads in mV,
-and prints for both the share of maps inside the simulated injury's leads and time over an even map's share.
+With --train: simulates that many ECGs, trains the network twice, on z-scored leads as in the paper
+and on leads in mV, and prints for both the share of maps inside the simulated injury's leads and
+time over an even map's share.
 """
 
 import argparse
@@ -48,7 +51,9 @@ def speed(ecgs: int, threads: int):
     ways = {
         "gradient, one ECG at a time (baseline)": lambda: one_at_a_time(model, inputs),
         "gradient": lambda: saliency.attribute(model, inputs),
-        "Integrated Gradients, 50 steps": lambda: saliency.attribute(model, inputs, "integrated_gradients"),
+        "Integrated Gradients, 50 steps": lambda: saliency.attribute(
+            model, inputs, "integrated_gradients"
+        ),
         "occlusion by lead": lambda: saliency.attribute(model, inputs, "occlude_leads"),
     }
     maps = {}
@@ -83,9 +88,14 @@ def places(records: int, epochs: int):
             facts = train(identity, built, folds, folder / key)
             (folder / key / "run.json").write_text(json.dumps(facts))
             model = load_model(folder / key)
-            place = saliency_checks.known_place(built, test, identity, study.seed, int(test.label.sum()))
+            place = saliency_checks.known_place(
+                built, test, identity, study.seed, int(test.label.sum())
+            )
             table, words = saliency_checks.limits(model, place)
-            print(f"\n{key}, {len(place.inputs)} positives\n{words}\n{table.round(2).to_string()}", flush=True)
+            print(
+                f"\n{key}, {len(place.inputs)} positives\n{words}\n{table.round(2).to_string()}",
+                flush=True,
+            )
 
 
 def main():

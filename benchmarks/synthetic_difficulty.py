@@ -1,9 +1,11 @@
-"""How hard the simulated cohort is: ST elevation by the Fourth Universal Definition, and simple models on its beats.
+"""How hard the simulated cohort is: ST elevation by the Fourth Universal Definition, and simple
+models on its beats.
 
     python -m benchmarks.synthetic_difficulty --records 10893
     python -m benchmarks.synthetic_difficulty --records 1500 --subtle 0.2 --prevalence 0.2
 
-J and T are taken where the simulation put them. The models are cross-validated with patients kept together.
+J and T are taken where the simulation put them. The models are cross-validated with patients kept
+together.
 """
 
 import argparse
@@ -34,7 +36,9 @@ def beats_of(records, seed, processed):
     beats = np.full((len(records), len(LEADS), BEAT_SAMPLES), np.nan, np.float32)
     for i, row in enumerate(records.itertuples(index=False)):
         with suppress(SignalError):
-            beats[i] = process(*read(row, seed), Signal()).beat if processed else true_beat(row, seed)
+            beats[i] = (
+                process(*read(row, seed), Signal()).beat if processed else true_beat(row, seed)
+            )
     return beats
 
 
@@ -45,46 +49,74 @@ def level(beats, ms):
 
 
 def meets_st_elevation(st, age, sex):
-    """Fourth Universal Definition of MI: ST elevation at J in two contiguous leads (Thygesen et al. 2018), in µV."""
+    """Fourth Universal Definition of MI: ST elevation at J in two contiguous leads (Thygesen et al.
+    2018), in µV.
+    """
     limit = np.full(st.shape, 100.0)
     male = np.asarray(sex == "male")
-    limit[:, [LEADS.index("V2"), LEADS.index("V3")]] = np.where(male, np.where(age >= 40, 200, 250), 150)[:, None]
+    limit[:, [LEADS.index("V2"), LEADS.index("V3")]] = np.where(
+        male, np.where(age >= 40, 200, 250), 150
+    )[:, None]
     high = st >= limit
-    return np.any([high[:, LEADS.index(a)] & high[:, LEADS.index(b)] for a, b in CONTIGUOUS], axis=0)
+    return np.any(
+        [high[:, LEADS.index(a)] & high[:, LEADS.index(b)] for a, b in CONTIGUOUS], axis=0
+    )
 
 
 def report(name, model, x, records):
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    p = cross_val_predict(model, x, records.label, groups=records.patient_id, cv=folds, method="predict_proba")[:, 1]
-    print(f"{name:58s} AUC {roc_auc_score(records.label, p):.3f}  AP {average_precision_score(records.label, p):.3f}")
+    p = cross_val_predict(
+        model, x, records.label, groups=records.patient_id, cv=folds, method="predict_proba"
+    )[:, 1]
+    print(
+        f"{name:58s} AUC {roc_auc_score(records.label, p):.3f}  AP {average_precision_score(records.label, p):.3f}"
+    )
     return p
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--records", type=int, default=10893)
-    parser.add_argument("--subtle", type=float, default=SyntheticCohort.model_fields["subtle"].default)
+    parser.add_argument(
+        "--subtle", type=float, default=SyntheticCohort.model_fields["subtle"].default
+    )
     parser.add_argument("--prevalence", type=float)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--true", action="store_true", help="beats without noise instead of processed recordings")
+    parser.add_argument(
+        "--true", action="store_true", help="beats without noise instead of processed recordings"
+    )
     parser.add_argument("--workers", type=int, default=2)
     a = parser.parse_args()
-    settings = SyntheticCohort(source="synthetic", records=a.records, subtle=a.subtle, prevalence=a.prevalence)
+    settings = SyntheticCohort(
+        source="synthetic", records=a.records, subtle=a.subtle, prevalence=a.prevalence
+    )
     records = open_source(settings, a.seed).records
     with get_context("fork").Pool(a.workers) as pool:
         parts = [records[i : i + 200] for i in range(0, len(records), 200)]
-        beats = np.concatenate(pool.map(partial(beats_of, seed=a.seed, processed=not a.true), parts, chunksize=1))
+        beats = np.concatenate(
+            pool.map(partial(beats_of, seed=a.seed, processed=not a.true), parts, chunksize=1)
+        )
     usable = ~np.isnan(beats[:, 0, 0])
     beats, records = beats[usable], records[usable].reset_index(drop=True)
     ill = records.label == 1
-    print(f"{'beats without noise' if a.true else 'processed recordings'}, {(~usable).sum()} not usable")
+    print(
+        f"{'beats without noise' if a.true else 'processed recordings'}, {(~usable).sum()} not usable"
+    )
     for name, part in (("all", records), ("OMI", records[ill])):
         print(f"{name}: {len(part)} ECGs of {part.patient_id.nunique()} patients")
 
     st = level(beats, records.qrs_off) - level(beats, records.qrs_on)
     meets = meets_st_elevation(st, records.age, records.sex)
-    told = ~(records.mimic.isin(["LVH with strain", "LBBB", "RBBB"]) | (records.rhythm == "ventricular pacing"))
-    for name, positive in (("all ECGs", meets), ("never with LVH, bundle-branch block or pacing", meets & told)):
+    told = ~(
+        records.mimic.isin(["LVH with strain", "LBBB", "RBBB"])
+        | (records.rhythm == "ventricular pacing")
+    )
+    for name, positive in (
+        ("all ECGs", meets),
+        ("never with LVH, bundle-branch block or pacing", meets & told),
+    ):
         print(
             f"ST elevation, {name}: sensitivity {positive[ill].mean():.1%}, specificity {1 - positive[~ill].mean():.1%}"
         )

@@ -1,10 +1,12 @@
-"""Speed of training: the trainer's loop against a plain one, in the same process, medians over repeats.
+"""Speed of training: the trainer's loop against a plain one, in the same process, medians over
+repeats.
 
     python -m benchmarks.training            # both networks' loops at the protocol's effective batch
     python -m benchmarks.training --sides 2  # two one-thread runs side by side, in sum
 
-The plain loop: PyTorch's default layout, a `DataLoader` over a data set that crops and normalises ECG by ECG. Both see
-the same ECGs in the same batches. GFLOP/s count three passes of the forward's operations (forward, and two backward).
+The plain loop: PyTorch's default layout, a `DataLoader` over a data set that crops and normalises
+ECG by ECG. Both see the same ECGs in the same batches. GFLOP/s count three passes of the forward's
+operations (forward, and two backward).
 """
 
 import argparse
@@ -36,7 +38,9 @@ class Plain(Dataset):
         return len(self.labels)
 
     def __getitem__(self, i):
-        return normalise(torch.from_numpy(self.beats[i][:, CROP].copy())).unsqueeze(0), self.labels[i]
+        return normalise(torch.from_numpy(self.beats[i][:, CROP].copy())).unsqueeze(0), self.labels[
+            i
+        ]
 
 
 def sides(name, device, beats, labels, batches):
@@ -62,7 +66,11 @@ def sides(name, device, beats, labels, batches):
     def train_ours():
         ours.train()
         for at in batches:
-            step(ours, bank.batch(at).contiguous(memory_format=torch.channels_last), bank.labels[at.to(device)])
+            step(
+                ours,
+                bank.batch(at).contiguous(memory_format=torch.channels_last),
+                bank.labels[at.to(device)],
+            )
 
     def validate_plain():
         plain.eval()
@@ -94,7 +102,9 @@ def matrix_product_rate(size=1536):
 
 
 def measure(name, threads, ecgs, repeats, quiet=False):
-    """Return ECGs a second of the plain loop and of ours, alternating, for training and validation."""
+    """Return ECGs a second of the plain loop and of ours, alternating, for training and
+    validation.
+    """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rng = np.random.default_rng(0)
@@ -105,7 +115,8 @@ def measure(name, threads, ecgs, repeats, quiet=False):
     batches = undersampled_batches(labels, BATCH, torch.Generator().manual_seed(0))
     rates, seen = {}, {"train": sum(map(len, batches)), "validate": ecgs}
     for kind, both in sides(name, device, beats, labels, batches).items():
-        took = [[seconds(work) for work in both] for _ in range(repeats + 1)][1:]  # the first one warms up
+        # the first one warms up
+        took = [[seconds(work) for work in both] for _ in range(repeats + 1)][1:]
         rates[kind] = [seen[kind] / np.median(column) for column in zip(*took, strict=True)]
         if not quiet:
             plain, ours = rates[kind]
@@ -119,14 +130,17 @@ def measure(name, threads, ecgs, repeats, quiet=False):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["ecg_smart_net", "mayo_alvd"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--ecgs", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sides", type=int, default=1, help="2: two one-thread runs side by side")
     given = parser.parse_args()
-    if not os.environ.keys() >= MEMORY.keys():  # they count only where a process starts; both sides have them
+    # they count only where a process starts; both sides have them
+    if not os.environ.keys() >= MEMORY.keys():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MEMORY)
     torch.set_num_threads(given.threads)
     print(f"matrix product: {matrix_product_rate():.0f} GFLOP/s with {given.threads} threads")

@@ -1,9 +1,11 @@
-"""What the engine costs and gains: papermill by hand, the engine on one core, and on two; and how long it plans.
+"""What the engine costs and gains: papermill by hand, the engine on one core, and on two; and how
+long it plans.
 
     python -m benchmarks.workflow --runs 6 --epochs 12
 
-The same runs of one network three times, each in a fresh folder, on a cohort that is there already. The first row of a
-table of results says what stands beside: other work on the machine spoils all of them.
+The same runs of one network three times, each in a fresh folder, on a cohort that is there already.
+The first row of a table of results says what stands beside: other work on the machine spoils all of
+them.
 """
 
 import argparse
@@ -39,7 +41,17 @@ def fresh(folder: Path, name: str, study: dict, ready: Home | None) -> Home:
 def by_hand(home: Home, runs: int) -> None:
     """Call papermill run after run, as without an engine."""
     for rotation in range(runs):
-        words = ["-p", "study", "tiny", "-p", "model", "ecg_smart_net", "-p", "rotation", str(rotation)]
+        words = [
+            "-p",
+            "study",
+            "tiny",
+            "-p",
+            "model",
+            "ecg_smart_net",
+            "-p",
+            "rotation",
+            str(rotation),
+        ]
         command = [
             sys.executable,
             "-m",
@@ -48,7 +60,9 @@ def by_hand(home: Home, runs: int) -> None:
             f"out_{rotation}.ipynb",
             *words,
         ]
-        subprocess.run(command, cwd=home.folder, env=home.environment, check=True, capture_output=True)
+        subprocess.run(
+            command, cwd=home.folder, env=home.environment, check=True, capture_output=True
+        )
 
 
 def by_engine(home: Home, runs: int, cores: int) -> None:
@@ -63,23 +77,41 @@ def plan(home: Home) -> None:
     keys = ["ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd", "a", "b"]
     models = {key: {"network": "mayo_alvd"} if len(key) == 1 else {} for key in keys}
     grid = {key: [1.0e-5, 3.0e-5, 1.0e-4, 3.0e-4, 1.0e-3] for key in keys}
-    home.write(TINY | {"folds": {"count": 10}, "models": models, "learning_rates": {"grid": grid}, "name": "large"})
+    home.write(
+        TINY
+        | {
+            "folds": {"count": 10},
+            "models": models,
+            "learning_rates": {"grid": grid},
+            "name": "large",
+        }
+    )
     done = home.run("plan")
     assert "grid/mayo_alvd: 50 runs" in done.stdout, done.stderr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=12)
     given = parser.parse_args()
-    study = TINY | {"folds": {"count": max(3, given.runs)}, "models": {"ecg_smart_net": {"learning_rate": 3.0e-4}}}
-    study |= {"selected_model": "ecg_smart_net", "training": {"epochs": given.epochs, "batch_size": 64}}
+    study = TINY | {
+        "folds": {"count": max(3, given.runs)},
+        "models": {"ecg_smart_net": {"learning_rate": 3.0e-4}},
+    }
+    study |= {
+        "selected_model": "ecg_smart_net",
+        "training": {"epochs": given.epochs, "batch_size": 64},
+    }
     study["cohort"] = TINY["cohort"] | {"records": 100 * given.runs}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ready = fresh(folder, "ready", study, None)
-        print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; one thread a run")
+        print(
+            f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; one thread a run"
+        )
         times, homes = {}, {}
         for label, work, more in (
             ("papermill by hand", by_hand, ()),
@@ -92,9 +124,13 @@ def main() -> None:
         hand, one, two = times.values()
         start = seconds(by_engine, homes["engine, 1 core"], given.runs, 1)
         print(f"a call of the engine with nothing to do {start:.1f} s")
-        print(f"overhead of the engine {(one - start - hand) / given.runs:.2f} s a run beyond that (aim: under 2)")
+        print(
+            f"overhead of the engine {(one - start - hand) / given.runs:.2f} s a run beyond that (aim: under 2)"
+        )
         print(f"two cores are {one / two:.2f} times as fast as one (aim: at least 1.6)")
-        print(f"planning 10 rotations × 6 models × 5 learning rates: {seconds(plan, ready):.1f} s (aim: under 20)")
+        print(
+            f"planning 10 rotations × 6 models × 5 learning rates: {seconds(plan, ready):.1f} s (aim: under 20)"
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Build a cohort from a source: read each recording, find its median beat, write both as they come.
 
-A large cohort is cut into shards that processes, or jobs on several machines, make side by side, each with::
+A large cohort is cut into shards that processes, or jobs on several machines, make side by side,
+each with::
 
     python -m ecglib.building --study params/ptbxl.yaml --shard 3
 
-`open_or_build` joins what is there and makes the rest; the result is the same, bit for bit, as without shards.
+`open_or_build` joins what is there and makes the rest; the result is the same, bit for bit, as
+without shards.
 """
 
 import argparse
@@ -38,8 +40,12 @@ def workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_or_build(source: Source, signal, folder: Path, workers: int = 1, shards: int = 1) -> Cohort:
-    """Open the cohort in `folder` if it was built from the same records, settings and code; else build it."""
+def open_or_build(
+    source: Source, signal, folder: Path, workers: int = 1, shards: int = 1
+) -> Cohort:
+    """Open the cohort in `folder` if it was built from the same records, settings and code; else
+    build it.
+    """
     folder = Path(folder)
     with closing(hold(folder)):  # two studies may ask for the same cohort at the same time
         if not is_built(folder, made_from(source, signal)):
@@ -56,7 +62,8 @@ def is_built(folder: Path, made: dict) -> bool:
 def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards: int = 1) -> Cohort:
     """Turn a source into a cohort, taking over the shards that were built of it before.
 
-    Memory does not grow with the number of recordings; the result depends on neither `workers` nor `shards`.
+    Memory does not grow with the number of recordings; the result depends on neither `workers` nor
+    `shards`.
 
     Parameters
     ----------
@@ -75,7 +82,11 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
     with open(aside / "beats.npy", "wb") as file:
         _write_header(file, len(source.records))
         for i, shard in enumerate(found):
-            parts = _read_shard(shard) if is_built(shard, made) else _median_beats(source, signal, i, shards, workers)
+            parts = (
+                _read_shard(shard)
+                if is_built(shard, made)
+                else _median_beats(source, signal, i, shards, workers)
+            )
             for beats, positions, qualities, rejects in parts:
                 file.write(beats.tobytes())
                 kept += positions
@@ -83,14 +94,18 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
                 rejected += rejects
         file.seek(0)
         _write_header(file, len(kept))
-    get_reusable_executor().shutdown()  # its processes would outlive the kernel's end as warnings in the log
+    # its processes would outlive the kernel's end as warnings in the log
+    get_reusable_executor().shutdown()
     if not kept:
         first = rejected[0]["reason"] if rejected else "the source lists none"
         raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")
     records = source.records.loc[kept].reset_index(drop=True)
     records = pd.concat([records, pd.DataFrame(columns)], axis=1)
     records.to_parquet(aside / "records.parquet", index=False)
-    rejected = pd.concat([source.rejected, pd.DataFrame(rejected, columns=["record_id", "reason"])], ignore_index=True)
+    rejected = pd.concat(
+        [source.rejected, pd.DataFrame(rejected, columns=["record_id", "reason"])],
+        ignore_index=True,
+    )
     rejected.to_csv(aside / "rejected.csv", index=False)
     write_json(aside / "cohort.json", describe_build(source, aside, records, rejected, made))
     check(records, np.load(aside / "beats.npy", mmap_mode="r"), aside)
@@ -100,7 +115,9 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
 
 
 def build_shard(source: Source, signal, folder: Path, number: int, shards: int) -> None:
-    """Make one shard of the cohort in `folder`, unless the shard or the whole cohort is there already."""
+    """Make one shard of the cohort in `folder`, unless the shard or the whole cohort is there
+    already.
+    """
     shard, made = _shard_folder(folder, number, shards), made_from(source, signal)
     if is_built(Path(folder), made):
         return
@@ -123,7 +140,9 @@ def _write_shard(source: Source, signal, shard: Path, made: dict, number: int, s
 
 
 def made_from(source: Source, signal) -> dict:
-    """Hashes of what a cohort is made from: the listed records, the settings, and the code that reads and filters."""
+    """Hashes of what a cohort is made from: the listed records, the settings, and the code that
+    reads and filters.
+    """
     return {
         "records": hashlib.sha256(source.records.to_csv(index=False).encode()).hexdigest(),
         "signal": signal.model_dump(),
@@ -144,7 +163,9 @@ def _shard_folder(folder: Path, number: int, shards: int) -> Path:
 
 
 def _read_shard(shard: Path):
-    """Yield what `_median_beats` yielded when the shard was made, in pieces that fit into memory."""
+    """Yield what `_median_beats` yielded when the shard was made, in pieces that fit into
+    memory.
+    """
     told = json.loads((shard / "cohort.json").read_text())
     yield np.empty(0, np.int16), told["positions"], told["qualities"], told["rejects"]
     with open(shard / "beats.int16", "rb") as file:
@@ -161,45 +182,76 @@ def _median_beats(source: Source, signal, number: int, shards: int, workers: int
     few = -(-len(rows) // FEW)  # processes take seconds to start
     results = Parallel(n_jobs=max(1, min(workers, few)), return_as="generator", batch_size=1)(jobs)
     name = "median beats" if shards == 1 else f"median beats, shard {number} of {shards}"
-    return tqdm(results, total=len(chunks), desc=name, unit="chunk", mininterval=2, ncols=100, file=sys.stdout)
+    return tqdm(
+        results,
+        total=len(chunks),
+        desc=name,
+        unit="chunk",
+        mininterval=2,
+        ncols=100,
+        file=sys.stdout,
+    )
 
 
 def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list, list, list]:
-    """Median beats, positions and quality of some records, and the reasons of those that can't be used."""
-    from ecglib.signal import SignalError, process  # seconds to import, needed by whoever builds only
+    """Median beats, positions and quality of some records, and the reasons of those that can't be
+    used.
+    """
+    # seconds to import, needed by whoever builds only
+    from ecglib.signal import SignalError, process
 
     beats, positions, qualities, rejects = [], [], [], []
     for row in rows:
         try:
             recording, rate = read(row)
             if is_beat:
-                beat, quality = recording, {"n_beats": 0, "n_used": 0, "rr_ms": np.nan, "noise_uv": np.nan}
+                beat, quality = (
+                    recording,
+                    {"n_beats": 0, "n_used": 0, "rr_ms": np.nan, "noise_uv": np.nan},
+                )
                 quality |= {"poor_quality": False, "quality_reasons": ""}
             else:
                 result = process(recording, rate, signal)
                 beat, quality = result.beat, result.columns()
-                if signal.on_poor_quality == "keep":  # the reasons stay, but nothing sets the ECG apart
+                # the reasons stay, but nothing sets the ECG apart
+                if signal.on_poor_quality == "keep":
                     quality["poor_quality"] = False
         except (ReadError, SignalError) as error:
             rejects.append({"record_id": row.record_id, "reason": str(error)})
             continue
         if quality["poor_quality"] and signal.on_poor_quality == "drop":
-            rejects.append({"record_id": row.record_id, "reason": f"poor quality: {quality['quality_reasons']}"})
+            rejects.append(
+                {
+                    "record_id": row.record_id,
+                    "reason": f"poor quality: {quality['quality_reasons']}",
+                }
+            )
             continue
         beats.append(np.clip(np.rint(beat), -32767, 32767).astype(np.int16))
         positions.append(row.Index)
         qualities.append(quality)
-    return np.array(beats, dtype=np.int16).reshape(-1, len(LEADS), BEAT_SAMPLES), positions, qualities, rejects
+    return (
+        np.array(beats, dtype=np.int16).reshape(-1, len(LEADS), BEAT_SAMPLES),
+        positions,
+        qualities,
+        rejects,
+    )
 
 
 def _write_header(file, count: int) -> None:
-    """Write the header of an int16 ``.npy`` with `count` beats; numpy pads it, so its length doesn't change."""
+    """Write the header of an int16 ``.npy`` with `count` beats; numpy pads it, so its length
+    doesn't change.
+    """
     shape = (count, len(LEADS), BEAT_SAMPLES)
-    np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<i2", "fortran_order": False, "shape": shape}
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: make one shard of a study's cohort; returns 0, or 1 with one sentence on what is wrong."""
+    """Command line: make one shard of a study's cohort; returns 0, or 1 with one sentence on what
+    is wrong.
+    """
     parser = argparse.ArgumentParser(prog="python -m ecglib.building", description=main.__doc__)
     parser.add_argument("--study", required=True)
     parser.add_argument("--shard", type=int, required=True)
@@ -207,7 +259,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         study = load_study(given.study)
-        with closing(hold(paths.DATA / "source")):  # what has to be downloaded is downloaded by one of the shards
+        # what has to be downloaded is downloaded by one of the shards
+        with closing(hold(paths.DATA / "source")):
             source = open_source(study.cohort, study.seed, given.data_dir or None)
         folder = paths.cohort_folder(study.cohort_key)
         build_shard(source, study.signal, folder, given.shard, shard_count(study.cohort))

@@ -1,7 +1,7 @@
 """The cohort contract: median beats, one table of records, and what the labels mean.
 
-A cohort is a folder: ``beats.npy`` int16 µV ``(n, 12, 600)`` at 500 Hz with the R peak at sample 300,
-``records.parquet`` with one row per ECG in the same order, and ``cohort.json``.
+A cohort is a folder: ``beats.npy`` int16 µV ``(n, 12, 600)`` at 500 Hz with the R peak at sample
+300, ``records.parquet`` with one row per ECG in the same order, and ``cohort.json``.
 """
 
 import json
@@ -46,7 +46,8 @@ class Cohort:
     records : pandas.DataFrame
         One row per ECG, in the order of `beats`.
     info : dict
-        ``cohort.json``: source, version, label_kind, label_meaning, lead_order, units, counts, flow, hashes.
+        ``cohort.json``: source, version, label_kind, label_meaning, lead_order, units, counts,
+        flow, hashes.
     """
 
     folder: Path
@@ -69,7 +70,9 @@ def cohort_of(study) -> Cohort:
     """Open the cohort that notebook 00 made, or opened, for a study."""
     told = paths.step_folder(study.name, "00_cohort") / "run.json"
     if not told.is_file():
-        raise CohortError(f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first")
+        raise CohortError(
+            f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first"
+        )
     return load_cohort(paths.ROOT / json.loads(told.read_text())["cohort"])
 
 
@@ -77,12 +80,16 @@ def folds_of(study) -> pd.DataFrame:
     """Folds that notebook 02 dealt for a study: ``record_id, fold``."""
     file = paths.step_folder(study.name, "02_folds") / "folds.parquet"
     if not file.is_file():
-        raise CohortError(f"Study {study.name} has no folds yet: run notebook 02_folds with it first")
+        raise CohortError(
+            f"Study {study.name} has no folds yet: run notebook 02_folds with it first"
+        )
     return pd.read_parquet(file)
 
 
 def flow_table(cohort: Cohort) -> pd.DataFrame:
-    """What became of each recording: ECGs (and patients, of the kept) read, rejected by reason, flagged, kept."""
+    """What became of each recording: ECGs (and patients, of the kept) read, rejected by reason,
+    flagged, kept.
+    """
     counts, rejected = cohort.info["counts"], pd.read_csv(cohort.folder / "rejected.csv")
     rows = [("listed", counts["ecgs"] + counts["rejected"], None)]
     kinds = rejected.reason.astype(str).str.replace(r"^.*?: ", "", regex=True)
@@ -94,13 +101,17 @@ def flow_table(cohort: Cohort) -> pd.DataFrame:
     reasons["reason"] = reasons.reason.astype(str).str.split(":").str[0]
     for kind, part in reasons.drop_duplicates(["record_id", "reason"]).groupby("reason"):
         rows.append((f"… {kind}", len(part), part.patient_id.nunique()))
-    return pd.DataFrame(rows, columns=["step", "ECGs", "patients"]).set_index("step").astype("Int64")
+    return (
+        pd.DataFrame(rows, columns=["step", "ECGs", "patients"]).set_index("step").astype("Int64")
+    )
 
 
 def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Describe a cohort as the paper's Table 3 does, patients and ECGs counted apart, with what is missing.
+    """Describe a cohort as the paper's Table 3 does, patients and ECGs counted apart, with what is
+    missing.
 
-    A patient counts as positive if any of their ECGs is; age and sex are those of a patient's first ECG.
+    A patient counts as positive if any of their ECGs is; age and sex are those of a patient's first
+    ECG.
 
     Parameters
     ----------
@@ -126,14 +137,24 @@ def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(by)
 
 
-def describe_build(source: Source, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame, made_from) -> dict:
+def describe_build(
+    source: Source, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame, made_from
+) -> dict:
     """Contents of ``cohort.json`` for the beats and records in `folder`."""
     told = {"source": source.name}
-    told |= {name: getattr(source, name) for name in ("version", "label_kind", "label_meaning", "attribution")}
+    told |= {
+        name: getattr(source, name)
+        for name in ("version", "label_kind", "label_meaning", "attribution")
+    }
     told |= {"lead_order": list(LEADS), "units": "uV", "rate_hz": RATE_HZ, "r_sample": R_SAMPLE}
-    told["counts"] = count(records) | {"poor_quality": int(records.poor_quality.sum()), "rejected": len(rejected)}
+    told["counts"] = count(records) | {
+        "poor_quality": int(records.poor_quality.sum()),
+        "rejected": len(rejected),
+    }
     told |= {"selection": source.counts, "made_from": made_from}
-    return told | {"hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")}}
+    return told | {
+        "hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")}
+    }
 
 
 def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
@@ -148,8 +169,8 @@ def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
     Raises
     ------
     CohortError
-        For a missing file, wrong shape, unknown leads, NaN, duplicate record ids, labels other than 0 and 1, a
-        patient with two sexes, or a file that isn't the one that was written.
+        For a missing file, wrong shape, unknown leads, NaN, duplicate record ids, labels other than
+        0 and 1, a patient with two sexes, or a file that isn't the one that was written.
     """
     folder = Path(folder)
     for name in ("cohort.json", "beats.npy", "records.parquet"):
@@ -159,16 +180,22 @@ def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
     try:
         beats = np.load(folder / "beats.npy", mmap_mode="r")
     except ValueError as error:
-        raise CohortError(f"{folder / 'beats.npy'} is damaged ({error}); build the cohort again") from None
+        raise CohortError(
+            f"{folder / 'beats.npy'} is damaged ({error}); build the cohort again"
+        ) from None
     records = pd.read_parquet(folder / "records.parquet")
     if info.get("lead_order") != list(LEADS):
-        raise CohortError(f"Cohort {folder} has leads {info.get('lead_order')}; they must be {', '.join(LEADS)}")
+        raise CohortError(
+            f"Cohort {folder} has leads {info.get('lead_order')}; they must be {', '.join(LEADS)}"
+        )
     if info.get("units") != "uV":
         raise CohortError(f"Cohort {folder} has units {info.get('units')}; beats must be in uV")
     check(records, beats, folder)
     for name, expected in info["hashes"].items() if check_hashes else ():
         if sha256(folder / name) != expected:
-            raise CohortError(f"{folder / name} is not the file that was built (SHA-256 differs); build it again")
+            raise CohortError(
+                f"{folder / name} is not the file that was built (SHA-256 differs); build it again"
+            )
     return Cohort(folder, beats, records, info)
 
 
@@ -176,7 +203,9 @@ def check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
     """Check records and beats against the contract; `CohortError` says where they break it."""
     expected = (len(records), len(LEADS), BEAT_SAMPLES)
     if beats.shape != expected or beats.dtype != np.int16:
-        raise CohortError(f"Cohort {folder}: beats are {beats.dtype} {beats.shape}, must be int16 {expected}")
+        raise CohortError(
+            f"Cohort {folder}: beats are {beats.dtype} {beats.shape}, must be int16 {expected}"
+        )
     try:
         RECORDS.validate(records, lazy=False)
     except (pa.errors.SchemaError, pa.errors.SchemaErrors) as error:
@@ -184,4 +213,6 @@ def check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
         raise CohortError(f"Cohort {folder}: the records break the contract: {told}") from None
     sexes = records.dropna(subset="sex").groupby("patient_id").sex.nunique()
     if (sexes > 1).any():
-        raise CohortError(f"Cohort {folder}: patient {sexes.index[sexes > 1][0]} has two sexes; correct the table")
+        raise CohortError(
+            f"Cohort {folder}: patient {sexes.index[sexes > 1][0]} has two sexes; correct the table"
+        )

@@ -1,4 +1,6 @@
-"""Weight gradients of convolutions as one matrix product: on a CPU about twice as fast as PyTorch's own."""
+"""Weight gradients of convolutions as one matrix product: on a CPU about twice as fast as PyTorch's
+own.
+"""
 
 from functools import partial
 
@@ -7,7 +9,9 @@ from torch.nn.functional import conv2d, pad
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution without bias, groups or dilation, whose weight gradient is a product of patches and outputs."""
+    """A convolution without bias, groups or dilation, whose weight gradient is a product of patches
+    and outputs.
+    """
 
     @staticmethod
     def forward(ctx, x, weight, stride, padding):
@@ -26,13 +30,19 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             patches = _patches(x, weight.shape[2:], ctx.stride, ctx.padding, gradient.shape[2:])
             product = gradient.permute(0, 2, 3, 1).reshape(-1, weight.shape[0]).t() @ patches
-            to_weight = product.view(weight.shape[0], *weight.shape[2:], weight.shape[1]).permute(0, 3, 1, 2)
+            to_weight = product.view(weight.shape[0], *weight.shape[2:], weight.shape[1]).permute(
+                0, 3, 1, 2
+            )
         return to_input, to_weight, None, None
 
 
 def _patches(x, kernel, stride, padding, outputs) -> torch.Tensor:
-    """What the kernel sees: a row per ECG and output position, a column per kernel position and channel."""
-    padded = pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
+    """What the kernel sees: a row per ECG and output position, a column per kernel position and
+    channel.
+    """
+    padded = pad(
+        x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])
+    ).contiguous()
     batch, row, column, channel = padded.stride()
     shape = (len(x), *outputs, *kernel, x.shape[1])
     strides = (batch, row * stride[0], column * stride[1], row, column, channel)
@@ -42,14 +52,14 @@ def _patches(x, kernel, stride, padding, outputs) -> torch.Tensor:
 def quicken(network: torch.nn.Module) -> torch.nn.Module:
     """Let a network's convolutions compute their weight gradients as matrix products.
 
-    For training in float32 on a CPU with channels-last tensors, where ``benchmarks/training.py`` measures what it
-    gains. The gradients differ from PyTorch's by rounding only.
+    For training in float32 on a CPU with channels-last tensors, where ``benchmarks/training.py``
+    measures what it gains. The gradients differ from PyTorch's by rounding only.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Changed in place: its two-dimensional convolutions with zero padding and without bias, groups or dilation.
-        Weights, names and outputs stay as they are.
+        Changed in place: its two-dimensional convolutions with zero padding and without bias,
+        groups or dilation. Weights, names and outputs stay as they are.
 
     Returns
     -------
@@ -57,7 +67,11 @@ def quicken(network: torch.nn.Module) -> torch.nn.Module:
         The same network.
     """
     for layer in network.modules():
-        plain = isinstance(layer, torch.nn.Conv2d) and layer.bias is None and isinstance(layer.padding, tuple)
+        plain = (
+            isinstance(layer, torch.nn.Conv2d)
+            and layer.bias is None
+            and isinstance(layer.padding, tuple)
+        )
         if plain and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros"):
             layer.forward = partial(_forward, layer)
     return network

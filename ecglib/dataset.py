@@ -1,10 +1,14 @@
-"""Beats as the networks see them: crop, normalise, and batches undersampled as in the paper (section II.B, II.D)."""
+"""Beats as the networks see them: crop, normalise, and batches undersampled as in the paper
+(section II.B, II.D).
+"""
 
 import numpy as np
 import torch
 
 CROP = slice(150, 550)
-"""Samples kept of the 600: the first 150 and the last 50 are dropped (paper, section II.D); R is at 150 then."""
+"""Samples kept of the 600: the first 150 and the last 50 are dropped (paper, section II.D); R is at
+150 then.
+"""
 
 
 def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
@@ -15,8 +19,8 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
     beats : torch.Tensor
         ``(..., samples)`` in µV, any type.
     how : {'lead_zscore', 'millivolt'}
-        Z-score of each lead of each record (paper, section II.D) with the population SD, where an SD of 0 counts
-        as 1; or plain mV, which keeps absolute amplitudes.
+        Z-score of each lead of each record (paper, section II.D) with the population SD, where an
+        SD of 0 counts as 1; or plain mV, which keeps absolute amplitudes.
 
     Returns
     -------
@@ -28,15 +32,17 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
         return millivolt
     centred = millivolt - millivolt.mean(dim=-1, keepdim=True)
     spread = centred.square().mean(dim=-1, keepdim=True).sqrt()
-    # A flat lead's mean is rounded, so its SD may be some 1e-8 mV; one step of 1 µV in 400 samples gives 5e-5 mV.
+    # A flat lead's mean is rounded, so its SD may be some 1e-8 mV; one step of 1 µV in 400 samples
+    # gives 5e-5 mV.
     return centred / torch.where(spread < 1e-5, 1.0, spread)
 
 
 class BeatBank:
     """Median beats of a cohort, served to a network by index.
 
-    All beats sit on the device once, cropped, as int16; a batch is an index lookup followed by `normalise` there. With
-    `stream` they stay in the memory map and each batch is read from it: same batches, bit for bit.
+    All beats sit on the device once, cropped, as int16; a batch is an index lookup followed by
+    `normalise` there. With `stream` they stay in the memory map and each batch is read from it:
+    same batches, bit for bit.
 
     Parameters
     ----------
@@ -65,17 +71,21 @@ class BeatBank:
         if isinstance(self.beats, torch.Tensor):
             chosen = self.beats[positions.to(self.device)]
         else:
-            chosen = torch.from_numpy(self.beats[positions.cpu().numpy()][:, :, CROP]).to(self.device)
+            chosen = torch.from_numpy(self.beats[positions.cpu().numpy()][:, :, CROP]).to(
+                self.device
+            )
         return normalise(chosen, self.normalisation).unsqueeze(1)
 
 
-def undersampled_batches(labels: np.ndarray, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
+def undersampled_batches(
+    labels: np.ndarray, batch_size: int, generator: torch.Generator
+) -> list[torch.Tensor]:
     """Batches of one epoch, the majority undersampled within each batch (paper, section II.B).
 
-    All training ECGs are shuffled and cut into batches; of each, every positive is kept, as many negatives are drawn
-    without replacement, and the result is shuffled. A batch without positives is skipped; the last, short one is kept,
-    unless it holds a single ECG, which batch norm can't take.
-    So each epoch sees new negatives, and a batch of 128 at 9 % positives holds about 23 ECGs.
+    All training ECGs are shuffled and cut into batches; of each, every positive is kept, as many
+    negatives are drawn without replacement, and the result is shuffled. A batch without positives
+    is skipped; the last, short one is kept, unless it holds a single ECG, which batch norm can't
+    take. So each epoch sees new negatives, and a batch of 128 at 9 % positives holds about 23 ECGs.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""Run one notebook through papermill, strictly and atomically; and what a notebook writes, with its provenance.
+"""Run one notebook through papermill, strictly and atomically; and what a notebook writes, with its
+provenance.
 
-A step writes into ``<folder>.partial``. Only when everything is there does the folder get its name, so a half-written
-result never looks finished. From the command line, as the Snakefile does::
+A step writes into ``<folder>.partial``. Only when everything is there does the folder get its name,
+so a half-written result never looks finished. From the command line, as the Snakefile does::
 
     python -m ecglib.execute 05_train_network --study params/demo.yaml --set model=mayo_alvd --set rotation=3
 """
@@ -28,13 +29,23 @@ from ecglib import paths
 from ecglib.params import StudyError, find_study, load_study, nearest
 from ecglib.strict import check_values, defaults_of, typed
 
-# A batch's buffers are kept for the next one, in one arena: a quarter more ECGs a second than new ones.
+# A batch's buffers are kept for the next one, in one arena: a quarter more ECGs a second than new
+# ones.
 MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "200000000",
     "MALLOC_ARENA_MAX": "1",
 }
-PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy", "scikit-learn", "captum")
+PACKAGES = (
+    "ecg-smart-net-reproduction",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "captum",
+)
 
 
 @dataclass
@@ -50,7 +61,8 @@ class Step:
     facts : dict
         What ``run.json`` will say besides the environment.
     moves : bool
-        False if whoever started the notebook renames the folder, after adding the executed notebook to it.
+        False if whoever started the notebook renames the folder, after adding the executed notebook
+        to it.
     lock : file
         Keeps other processes from writing this folder, until it is complete.
     """
@@ -69,7 +81,8 @@ class Step:
 
     def finish(self, **facts) -> Path:
         """Write ``run.json`` and give the folder its name; returns where the results lie now."""
-        told = {"peak_memory_mb": peak_memory_mb(), **self.facts, **facts}  # a run that was taken over keeps its own
+        # a run that was taken over keeps its own
+        told = {"peak_memory_mb": peak_memory_mb(), **self.facts, **facts}
         told |= {"environment": environment(), "seconds": time.perf_counter() - self.started}
         told["files"] = {str(f.relative_to(self.folder)): sha256(f) for f in _results(self.folder)}
         write_json(self.folder / "run.json", told)
@@ -79,7 +92,9 @@ class Step:
         return self.final if self.moves else self.folder
 
 
-def open_step(study, name: str, output_dir: str = "", final: Path | None = None, clean: bool = True, **facts) -> Step:
+def open_step(
+    study, name: str, output_dir: str = "", final: Path | None = None, clean: bool = True, **facts
+) -> Step:
     """Open the folder in which a notebook writes its results.
 
     Parameters
@@ -88,7 +103,8 @@ def open_step(study, name: str, output_dir: str = "", final: Path | None = None,
     name : str
         The notebook's name without ending, for example ``07_comparison``.
     output_dir : str
-        A folder given by whoever started the notebook, who then also completes it; empty: the step's own place.
+        A folder given by whoever started the notebook, who then also completes it; empty: the
+        step's own place.
     final : Path, optional
         The finished folder, where it isn't ``outputs/<study>/<name>``.
     clean : bool
@@ -107,10 +123,12 @@ def open_step(study, name: str, output_dir: str = "", final: Path | None = None,
 
 
 def hold(folder: Path, wait: bool = True):
-    """Wait until no other process holds `folder`; hold it until the returned file is closed or this process ends.
+    """Wait until no other process holds `folder`; hold it until the returned file is closed or this
+    process ends.
 
-    What a killed engine left running ends in peace that way, before the same step is started again. The lock is a
-    hidden file beside the folder. With `wait` false None is returned if another process holds it.
+    What a killed engine left running ends in peace that way, before the same step is started again.
+    The lock is a hidden file beside the folder. With `wait` false None is returned if another
+    process holds it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = open(folder.with_name(f".{folder.name}.lock"), "a")  # noqa: SIM115  whoever asked for it closes it
@@ -121,7 +139,8 @@ def hold(folder: Path, wait: bool = True):
             return file.close()
         print(f"Waiting for another process that is writing {folder}", flush=True)
         fcntl.lockf(file, fcntl.LOCK_EX)
-    except OSError:  # some shared file systems know no locks: there, whoever starts two engines must know
+    except OSError:
+        # some shared file systems know no locks: there, whoever starts two engines must know
         pass
     return file
 
@@ -132,7 +151,8 @@ def partial(final: Path) -> Path:
 
 
 def replace(folder: Path, final: Path) -> None:
-    """Rename a complete folder to its final name; an older one of that name goes only after the new one is there.
+    """Rename a complete folder to its final name; an older one of that name goes only after the new
+    one is there.
 
     A checkpoint is kept until then, so that a run killed just before goes on from it.
     """
@@ -159,7 +179,9 @@ def sha256(file: Path) -> str:
 
 
 def _results(folder: Path) -> list[Path]:
-    """Files of a step that its hashes cover: tables and predictions, not pictures, checkpoints or the notebook."""
+    """Files of a step that its hashes cover: tables and predictions, not pictures, checkpoints or
+    the notebook.
+    """
     kinds = {".parquet", ".csv", ".safetensors", ".skops", ".npy", ".md"}
     return sorted(f for f in folder.rglob("*") if f.suffix in kinds)
 
@@ -174,7 +196,9 @@ def environment() -> dict:
     """Commit, versions, platform and time: what a number needs to be traced back."""
 
     def git(*words):
-        done = subprocess.run(["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else None
 
     versions = {}
@@ -183,7 +207,9 @@ def environment() -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "ecglib", "notebooks", "params")
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "ecglib", "notebooks", "params"
+    )
     return {
         "commit": git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changed is None else bool(changed),
@@ -196,12 +222,16 @@ def environment() -> dict:
 
 
 def gpu(count: int):
-    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives back its lock."""
+    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives
+    back its lock.
+    """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = [name for name in listed if name] or [str(i) for i in range(count)]
     while True:
         for name in names[:count]:
-            if lock := hold(Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False):
+            if lock := hold(
+                Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False
+            ):
                 os.environ["CUDA_VISIBLE_DEVICES"] = name
                 return lock
         time.sleep(0.5)
@@ -224,7 +254,8 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     Raises
     ------
     StudyError
-        If the notebook or a parameter is unknown, or a cell failed; the failed notebook stays in ``<final>.partial``.
+        If the notebook or a parameter is unknown, or a cell failed; the failed notebook stays in
+        ``<final>.partial``.
     """
     notebook = paths.NOTEBOOKS / f"{name}.ipynb"
     if not notebook.is_file():
@@ -251,13 +282,17 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
 
 
 def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
-    """Run the notebook with papermill; `StudyError` if a cell failed or the notebook didn't finish its step."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without, and its grammar takes a second to build
+    """Run the notebook with papermill; `StudyError` if a cell failed or the notebook didn't finish
+    its step.
+    """
+    # jsonschema can do without, and its grammar takes a second to build
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from traitlets.config import Config
 
     executed = folder / "notebook.ipynb"
-    with tempfile.TemporaryDirectory(prefix="nb") as runtime:  # short: a socket's path has at most 107 characters
+    # short: a socket's path has at most 107 characters
+    with tempfile.TemporaryDirectory(prefix="nb") as runtime:
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
         os.environ.update({name: os.environ.get(name, value) for name, value in MEMORY.items()})
         try:
@@ -281,17 +316,27 @@ def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
         finally:
             os.environ.pop("JUPYTER_RUNTIME_DIR", None)
     if not (folder / "run.json").is_file():
-        raise StudyError(f"{notebook.stem} ended without finishing its step: its last cell must call step.finish()")
+        raise StudyError(
+            f"{notebook.stem} ended without finishing its step: its last cell must call step.finish()"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: run one notebook of a study; returns 0, or 1 with one sentence on what is wrong."""
+    """Command line: run one notebook of a study; returns 0, or 1 with one sentence on what is
+    wrong.
+    """
     parser = argparse.ArgumentParser(prog="python -m ecglib.execute", description=main.__doc__)
     parser.add_argument("notebook", help="a notebook of notebooks/, without ending")
     parser.add_argument("--study", required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter")
-    parser.add_argument("--folder", type=Path, help="where the results go; default: the step's own place")
-    parser.add_argument("--gpu", action="store_true", help="take one of the ECGLIB_GPUS that are shared out, if set")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the results go; default: the step's own place"
+    )
+    parser.add_argument(
+        "--gpu", action="store_true", help="take one of the ECGLIB_GPUS that are shared out, if set"
+    )
     given = parser.parse_args(arguments)
     try:
         study = load_study(given.study)

@@ -1,8 +1,10 @@
-"""One ECG explained: from any readable file to the score of trained networks, its reasons, and a page to print.
+"""One ECG explained: from any readable file to the score of trained networks, its reasons, and a
+page to print.
 
-What may be said is decided by the label that the networks learned, as their ``run.json`` names it: calibrated risk and
-a decision only if it was angiographic. For any other label, or none, there is an uncalibrated score, and every page and
-picture (`ecglib.plots.explanation`) carries a watermark that says so.
+What may be said is decided by the label that the networks learned, as their ``run.json`` names it:
+calibrated risk and a decision only if it was angiographic. For any other label, or none, there is
+an uncalibrated score, and every page and picture (`ecglib.plots.explanation`) carries a watermark
+that says so.
 
     python -m ecglib.explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
@@ -23,7 +25,8 @@ from ecglib.execute import partial, run_notebook, sha256
 from ecglib.params import LabelKind, Signal, Study, StudyError, load_study
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
-"""A simulated recording that ships with the package (`ecglib.sources.synthetic`): 8 leads, 10 s, the LAD occluded.
+"""A simulated recording that ships with the package (`ecglib.sources.synthetic`): 8 leads, 10 s,
+the LAD occluded.
 
 :meta hide-value:
 """
@@ -35,7 +38,9 @@ DEFAULTS = ("ptbxl", "smoke")
 
 
 class ExplainError(ValueError):
-    """An ECG or a run that can't be used; one sentence, which is all that a notebook shows of it."""
+    """An ECG or a run that can't be used; one sentence, which is all that a notebook shows of
+    it.
+    """
 
     def _render_traceback_(self):
         return [str(self)]
@@ -52,7 +57,8 @@ class Networks:
     signal : ecglib.params.Signal
         How their median beats were made.
     kind, meaning : str
-        Of the label they learned; kind is 'unknown' unless all of them, and their study, name the same known one.
+        Of the label they learned; kind is 'unknown' unless all of them, and their study, name the
+        same known one.
     """
 
     runs: list
@@ -63,7 +69,9 @@ class Networks:
     name = property(lambda self: self.runs[0].get("study") or "unknown")
     seed = property(lambda self: self.runs[0].get("seed"))
     label = property(lambda self: self.runs[0].get("label") or self.runs[0]["identity"]["network"])
-    clinical = property(lambda self: self.kind == "angiographic", doc="Whether risk and decision may be told.")
+    clinical = property(
+        lambda self: self.kind == "angiographic", doc="Whether risk and decision may be told."
+    )
     caption = property(lambda self: f"{self.meaning} [{self.kind} label]")
 
 
@@ -73,8 +81,9 @@ def open_networks(run: str = "") -> Networks:
     Parameters
     ----------
     run : str
-        The folder of one run, or a study (file or name) for the rotations of its selected model, as they lie under
-        ``outputs/<study>`` or else ``outputs/reference/<study>``. Empty: the first of `DEFAULTS` that has any.
+        The folder of one run, or a study (file or name) for the rotations of its selected model, as
+        they lie under ``outputs/<study>`` or else ``outputs/reference/<study>``. Empty: the first
+        of `DEFAULTS` that has any.
 
     Raises
     ------
@@ -83,7 +92,9 @@ def open_networks(run: str = "") -> Networks:
     """
     run = run or next((name for name in DEFAULTS if _rotations(_study(name))), "")
     if not run:
-        raise ExplainError("No trained network is here yet; run `make reproduce STUDY=params/smoke.yaml`, or name one")
+        raise ExplainError(
+            "No trained network is here yet; run `make reproduce STUDY=params/smoke.yaml`, or name one"
+        )
     if paths.find(run).is_dir():
         runs = [_read(paths.find(run))]
         study = _study(runs[0].get("study"))
@@ -91,7 +102,9 @@ def open_networks(run: str = "") -> Networks:
         try:
             study = load_study(run)
         except StudyError as error:
-            raise ExplainError(f"{run} is neither the folder of a run nor a study ({error})") from None
+            raise ExplainError(
+                f"{run} is neither the folder of a run nor a study ({error})"
+            ) from None
         runs = [_read(folder) for folder in _rotations(study)]
         if not runs:
             raise ExplainError(
@@ -102,7 +115,9 @@ def open_networks(run: str = "") -> Networks:
         cohort = study.cohort
         kinds.add(cohort.label_kind if cohort.source == "files" else COHORTS[cohort.source])
     known = len(kinds) == 1 and kinds <= set(KINDS)
-    meaning = " / ".join(dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs))
+    meaning = " / ".join(
+        dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs)
+    )
     signal = study.signal if isinstance(study, Study) else Signal()
     return Networks(runs, signal, kinds.pop() if known else "unknown", meaning)
 
@@ -121,13 +136,17 @@ def _rotations(study) -> list[Path]:
         return []
     own = [paths.run_folder(study.name, study.selected_model, k) for k in study.rotations]
     places = [(folder, paths.REFERENCE / folder.relative_to(paths.OUTPUTS)) for folder in own]
-    there = [[f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()] for pair in places]
+    there = [
+        [f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()]
+        for pair in places
+    ]
     return [pair[0] for pair in there if pair]
 
 
 def _read(folder: Path) -> dict:
     """Read a run, and refuse one whose network takes another input before its weights are read."""
-    from ecglib.runs import RunError, read_run  # a second to import, which the command line needn't wait for
+    # a second to import, which the command line needn't wait for
+    from ecglib.runs import RunError, read_run
 
     try:
         told = read_run(folder)
@@ -137,7 +156,9 @@ def _read(folder: Path) -> dict:
     except RunError as error:
         raise ExplainError(str(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ExplainError(f"{folder / 'run.json'} doesn't describe a trained network; name another run") from None
+        raise ExplainError(
+            f"{folder / 'run.json'} doesn't describe a trained network; name another run"
+        ) from None
     if shape != (12, 400):
         raise ExplainError(
             f"{folder} was trained on {shape[0]} leads of {shape[1]} samples, but a median beat gives 12 of 400; "
@@ -160,12 +181,13 @@ class Explanation:
     points : dict
         Fiducial points over all leads, name → sample of the beat.
     scores : pandas.DataFrame
-        One row per network: ``score``; of an angiographic label also ``risk``, ``operating_point`` and ``positive``.
+        One row per network: ``score``; of an angiographic label also ``risk``, ``operating_point``
+        and ``positive``.
     saliency : numpy.ndarray
         ``(12, 20)``: the paper's map (section II.C), scaled over the whole map, mean over networks.
     leads : pandas.DataFrame
-        One row per lead: ``saliency``, share of the absolute gradient, and ``occlusion``, the fall of the logit when
-        the lead is made flat; means over networks.
+        One row per lead: ``saliency``, share of the absolute gradient, and ``occlusion``, the fall
+        of the logit when the lead is made flat; means over networks.
     segments : pandas.DataFrame
         One row per segment: ``saliency``, and ``time``, an even map's share.
     agreement : float
@@ -185,10 +207,16 @@ class Explanation:
     @property
     def verdict(self) -> list[str]:
         """What may be said: two short lines."""
-        table, many = self.scores, f" of {len(self.scores)} networks" if len(self.scores) > 1 else ""
+        table, many = (
+            self.scores,
+            f" of {len(self.scores)} networks" if len(self.scores) > 1 else "",
+        )
         if not self.networks.clinical:
             first = f"Score {_spread(table.score, '.2f', many)}"
-            return [first, f"Uncalibrated, learned from a label of kind '{self.networks.kind}': not a clinical risk"]
+            return [
+                first,
+                f"Uncalibrated, learned from a label of kind '{self.networks.kind}': not a clinical risk",
+            ]
         first = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
         called = int(table.positive.sum())
         decision = "positive" if 2 * called >= len(table) else "negative"
@@ -198,22 +226,37 @@ class Explanation:
     @property
     def warning(self) -> str:
         """What is wrong with the recording; empty if nothing is."""
-        return f"POOR QUALITY: {self.beat.quality_reasons.replace(';', ', ')}" if self.beat.poor_quality else ""
+        return (
+            f"POOR QUALITY: {self.beat.quality_reasons.replace(';', ', ')}"
+            if self.beat.poor_quality
+            else ""
+        )
 
     @property
     def quality(self) -> pd.Series:
         """What the recording and its median beat are like."""
         beat = self.beat
-        told = {"duration (s)": f"{beat.filtered.shape[1] / RATE_HZ:.1f}", "beats found": beat.n_beats}
-        told |= {"beats in the median": beat.n_used, "heart rate (/min)": f"{60_000 / beat.rr_ms:.0f}"}
-        told |= {"noise (µV)": f"{beat.noise_uv:.0f}", "remarks": beat.quality_reasons.replace(";", ", ") or "none"}
+        told = {
+            "duration (s)": f"{beat.filtered.shape[1] / RATE_HZ:.1f}",
+            "beats found": beat.n_beats,
+        }
+        told |= {
+            "beats in the median": beat.n_used,
+            "heart rate (/min)": f"{60_000 / beat.rr_ms:.0f}",
+        }
+        told |= {
+            "noise (µV)": f"{beat.noise_uv:.0f}",
+            "remarks": beat.quality_reasons.replace(";", ", ") or "none",
+        }
         return pd.Series(told, name=self.file)
 
 
 def _spread(values: pd.Series, digits: str, many: str, unit: str = "") -> str:
     """Mean of the networks, and their range."""
     told = f"{values.mean():{digits}}{unit}"
-    return told + (f" ({values.min():{digits}}–{values.max():{digits}}{unit}{many})" if many else "")
+    return told + (
+        f" ({values.min():{digits}}–{values.max():{digits}}{unit}{many})" if many else ""
+    )
 
 
 def explain(ecg_path: str = "", run: str = "") -> Explanation:
@@ -229,7 +272,8 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     Raises
     ------
     ExplainError
-        If the file can't be read, no median beat can be made of it, or the run can't be used: then there is no score.
+        If the file can't be read, no median beat can be made of it, or the run can't be used: then
+        there is no score.
     """
     import torch
     from scipy.special import softmax
@@ -245,19 +289,24 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
         raise ExplainError(str(error)) from None
-    cropped = torch.from_numpy(np.rint(beat.beat[None, :, CROP]))  # whole µV, as a cohort keeps them
+    # whole µV, as a cohort keeps them
+    cropped = torch.from_numpy(np.rint(beat.beat[None, :, CROP]))
     scores, maps, falls = [], [], []
     for told, model in zip(networks.runs, models, strict=True):
         x = normalise(cropped, told["identity"]["training"]["normalisation"]).numpy()
         with torch.inference_mode():
-            score = float(softmax(model(torch.from_numpy(x[:, None])).double().numpy(), axis=1)[0, 1])
+            score = float(
+                softmax(model(torch.from_numpy(x[:, None])).double().numpy(), axis=1)[0, 1]
+            )
         scores.append({"score": score} | (_clinical(told, score) if networks.clinical else {}))
         maps.append(saliency.attribute(model, x)[0])
         falls.append(saliency.attribute(model, x, "occlude_leads")[0].sum(1))
     maps, found = np.stack(maps), fiducials.find(beat.beat[None]).points
     segments = saliency.segments_of(np.repeat(found, len(maps), axis=0))
     shares = {"saliency": maps, "time": np.ones_like(maps)}
-    pairs = [saliency.agreement(maps[[a]], maps[[b]])[0] for a, b in combinations(range(len(maps)), 2)]
+    pairs = [
+        saliency.agreement(maps[[a]], maps[[b]])[0] for a, b in combinations(range(len(maps)), 2)
+    ]
     return Explanation(
         file=paths.find(ecg_path or EXAMPLE).name,
         networks=networks,
@@ -266,15 +315,20 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         scores=pd.DataFrame(scores, index=[Path(told["folder"]).name for told in networks.runs]),
         saliency=saliency.paper_map(maps, per="map"),
         leads=pd.DataFrame(
-            {"saliency": saliency.lead_contributions(maps).mean(), "occlusion": np.mean(falls, 0)}, index=LEADS
+            {"saliency": saliency.lead_contributions(maps).mean(), "occlusion": np.mean(falls, 0)},
+            index=LEADS,
         ),
-        segments=pd.DataFrame({k: saliency.segment_contributions(m, segments).mean() for k, m in shares.items()}),
+        segments=pd.DataFrame(
+            {k: saliency.segment_contributions(m, segments).mean() for k, m in shares.items()}
+        ),
         agreement=float(np.mean(pairs)) if pairs else np.nan,
     )
 
 
 def read_beat(ecg_path: str, settings: Signal):
-    """Read a recording and make its median beat, an `ecglib.signal.Beat`; `ExplainError` if either can't be done."""
+    """Read a recording and make its median beat, an `ecglib.signal.Beat`; `ExplainError` if either
+    can't be done.
+    """
     from ecglib.signal import SignalError, process
     from ecglib.sources import ReadError
     from ecglib.sources.reading import read_recording
@@ -289,7 +343,9 @@ def read_beat(ecg_path: str, settings: Signal):
 
 
 def _clinical(told: dict, score: float) -> dict:
-    """Calibrated risk and decision at the operating point, both fitted on the run's own validation predictions."""
+    """Calibrated risk and decision at the operating point, both fitted on the run's own validation
+    predictions.
+    """
     from ecglib.metrics import operating_point
     from ecglib.statistics import recalibrate
 
@@ -298,7 +354,9 @@ def _clinical(told: dict, score: float) -> dict:
         risk = float(recalibrate(table.label, table.probability, [score])[0])
         point = operating_point(table.label, table.probability)
     except ValueError as error:
-        raise ExplainError(f"{told['folder']} can't be calibrated on its validation predictions: {error}") from None
+        raise ExplainError(
+            f"{told['folder']} can't be calibrated on its validation predictions: {error}"
+        ) from None
     return {"risk": risk, "operating_point": point, "positive": score >= point}
 
 
@@ -311,9 +369,15 @@ def folder_of(ecg_path: str = "") -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: run notebook 10 on one ECG; returns 0, or 1 with one sentence on what is wrong."""
+    """Command line: run notebook 10 on one ECG; returns 0, or 1 with one sentence on what is
+    wrong.
+    """
     parser = argparse.ArgumentParser(prog="python -m ecglib.explain", description=main.__doc__)
-    parser.add_argument("--ecg", default="", help="a recording; default: a simulated one that ships with the package")
+    parser.add_argument(
+        "--ecg",
+        default="",
+        help="a recording; default: a simulated one that ships with the package",
+    )
     parser.add_argument("--run", default="", help="the folder of a trained network, or a study")
     given = parser.parse_args(arguments)
     run = str(paths.find(given.run)) if given.run and paths.find(given.run).is_dir() else given.run
@@ -332,7 +396,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(cell.evalue if expected else error, file=sys.stderr)
         return 1
     told = json.loads((folder / "run.json").read_text())
-    print("\n".join([*told["verdict"], *filter(None, [told["warning"]]), f"{folder}/page.pdf, page.png"]))
+    print(
+        "\n".join(
+            [*told["verdict"], *filter(None, [told["warning"]]), f"{folder}/page.pdf, page.png"]
+        )
+    )
     return 0
 
 

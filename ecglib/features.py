@@ -1,9 +1,10 @@
 """Engineered features of median beats: the families of the 74 published with the random forest.
 
-Every feature is described in ``features.csv`` beside this module: name (that of the published tables), family, unit,
-definition, source, and where it differs from the published column. Voltages are measured from the level of the 20 ms
-before QRS; the vectorcardiogram is that of Kors et al. 1990. What can't be computed for a beat is missing (NaN): PR
-without a P wave, whatever needs a T wave without one, whatever needs a lead that is flat.
+Every feature is described in ``features.csv`` beside this module: name (that of the published
+tables), family, unit, definition, source, and where it differs from the published column. Voltages
+are measured from the level of the 20 ms before QRS; the vectorcardiogram is that of Kors et al.
+1990. What can't be computed for a beat is missing (NaN): PR without a P wave, whatever needs a T
+wave without one, whatever needs a lead that is flat.
 """
 
 from itertools import combinations
@@ -16,7 +17,9 @@ from scipy.ndimage import gaussian_filter1d
 from ecglib import BEAT_SAMPLES, LEADS, RATE_HZ
 from ecglib.signal import fiducials
 
-DEFINITIONS = pd.read_csv(Path(__file__).with_name("features.csv"), index_col="name", keep_default_na=False)
+DEFINITIONS = pd.read_csv(
+    Path(__file__).with_name("features.csv"), index_col="name", keep_default_na=False
+)
 NAMES = tuple(DEFINITIONS.index[DEFINITIONS.family != "patient"])
 
 MS = 1000 / RATE_HZ
@@ -32,14 +35,18 @@ KORS = np.array([
 """Regression matrix of Kors et al. 1990: X (left), Y (down), Z (back) from the leads of `EIGHT`."""
 
 T_REFERENCE = np.array([[0.30, 0.10, -0.95]])
-"""Direction of spatialTaxisDev in (X, Y, Z): what fits the published tables best, which don't tell theirs."""
+"""Direction of spatialTaxisDev in (X, Y, Z): what fits the published tables best, which don't tell
+theirs.
+"""
 
 WITHOUT_T = (
     "HR", "PR", "QRSd", "QRS_", "mfp", "txz", "RN", "JN", "pctR", "pctJ", "J_", "MI", "qdur", "ramp", "vat", "st80",
 )  # fmt: skip
 """How the names of features begin that need no T wave."""
 
-WAVE_UV = 20  # a smaller deflection is neither a Q nor an R wave; with no larger one in any lead there is no T wave
+# a smaller deflection is neither a Q nor an R wave; with no larger one in any lead there is no T
+# wave
+WAVE_UV = 20
 
 SELVESTER = (  # lead, measure, {at least: points}; of a measure's steps the highest counts
     ("I", "q", {30: 1}), ("I", "q/r", {1: 1}), ("II", "q", {40: 2, 30: 1}), ("aVL", "q", {30: 1}),
@@ -49,7 +56,9 @@ SELVESTER = (  # lead, measure, {at least: points}; of a measure's steps the hig
     ("V3", "q or r to 20", {1: 1}), ("V4", "q", {20: 1}), ("V4", "qs/r", {2: 2, 1: 1}),
     ("V5", "q", {30: 1}), ("V5", "qs/r", {1: 2, 1 / 2: 1}), ("V6", "q", {30: 1}), ("V6", "qs/r", {1: 2, 1 / 3: 1}),
 )  # fmt: skip
-"""Simplified QRS score of Wagner et al. 1982, 29 points: q, r durations in ms, quotients of amplitudes."""
+"""Simplified QRS score of Wagner et al. 1982, 29 points: q, r durations in ms, quotients of
+amplitudes.
+"""
 
 
 def features(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
@@ -68,16 +77,24 @@ def features(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
         float64 ``(n, 73)``, columns `NAMES`, in the order of `beats`.
     """
     rr_ms = np.asarray(rr_ms, dtype=np.float64)
-    if np.ndim(beats) != 3 or beats.shape[1:] != (len(LEADS), BEAT_SAMPLES) or rr_ms.shape != (len(beats),):
+    if (
+        np.ndim(beats) != 3
+        or beats.shape[1:] != (len(LEADS), BEAT_SAMPLES)
+        or rr_ms.shape != (len(beats),)
+    ):
         raise ValueError(
             f"Features need beats (n, 12, 600) and n RR intervals, not {np.shape(beats)} and {rr_ms.shape}"
         )
-    parts = [_chunk(beats[i : i + CHUNK], rr_ms[i : i + CHUNK]) for i in range(0, len(beats), CHUNK)]
+    parts = [
+        _chunk(beats[i : i + CHUNK], rr_ms[i : i + CHUNK]) for i in range(0, len(beats), CHUNK)
+    ]
     return pd.concat(parts or [pd.DataFrame(columns=NAMES, dtype=np.float64)], ignore_index=True)
 
 
 def vectorcardiogram(beats: np.ndarray) -> np.ndarray:
-    """Vectorcardiogram ``(n, 3, samples)`` in µV, X (left), Y (down), Z (back), from ``(n, 12, samples)``."""
+    """Vectorcardiogram ``(n, 3, samples)`` in µV, X (left), Y (down), Z (back), from ``(n, 12,
+    samples)``.
+    """
     return KORS @ np.asarray(beats, dtype=np.float32)[:, EIGHT]
 
 
@@ -95,11 +112,19 @@ def _chunk(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
     }
     whole = ~np.isnan(q) & ~np.isnan(j)
     q, j = (np.rint(np.nan_to_num(p, nan=n)).astype(int)[:, None] for p, n in ((q, 275), (j, 330)))
-    t_peak, t_end = (np.rint(np.nan_to_num(p, nan=n)).astype(int)[:, None] for p, n in ((t_peak, 430), (t_end, 480)))
-    # The onset of T isn't marked: it is put 1.5 times as far before its peak as its end lies behind it.
+    t_peak, t_end = (
+        np.rint(np.nan_to_num(p, nan=n)).astype(int)[:, None]
+        for p, n in ((t_peak, 430), (t_end, 480))
+    )
+    # The onset of T isn't marked: it is put 1.5 times as far before its peak as its end lies behind
+    # it.
     t_on = np.maximum(j + 10, t_peak - (3 * (t_end - t_peak)) // 2)
     qrs, late = (q <= T) & (j >= T), (j - 20 < T) & (j >= T)
-    after_j, st_t, t_wave = (j <= T) & (j + 30 > T), (j <= T) & (t_end >= T), (t_on <= T) & (t_end >= T)
+    after_j, st_t, t_wave = (
+        (j <= T) & (j + 30 > T),
+        (j <= T) & (t_end >= T),
+        (t_on <= T) & (t_end >= T),
+    )
 
     level = np.take_along_axis(x, np.maximum(q - np.arange(1, 11), 0)[:, None], axis=2)
     x = x - np.median(level, axis=2, keepdims=True)
@@ -122,7 +147,10 @@ def _chunk(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
 
 def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Mean over the samples of `mask`: ``(n, k, 600)`` to ``(n, k)``."""
-    return np.einsum("nkt,nt->nk", values, mask.astype(values.dtype)) / np.maximum(mask.sum(axis=1), 1)[:, None]
+    return (
+        np.einsum("nkt,nt->nk", values, mask.astype(values.dtype))
+        / np.maximum(mask.sum(axis=1), 1)[:, None]
+    )
 
 
 def _at(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -133,7 +161,11 @@ def _at(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 def _angle(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the angle between vectors ``(n, k)`` in degrees."""
     length = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return np.degrees(np.arccos(np.clip(np.sum(one * other, axis=1) / np.where(length > 0, length, np.nan), -1, 1)))
+    return np.degrees(
+        np.arccos(
+            np.clip(np.sum(one * other, axis=1) / np.where(length > 0, length, np.nan), -1, 1)
+        )
+    )
 
 
 def _frontal(x: np.ndarray) -> np.ndarray:
@@ -153,7 +185,12 @@ def _vectors(x, qrs, late, t_wave, t_on, t_peak) -> dict:
     rising = np.gradient(gaussian_filter1d(length, 4, axis=1), axis=1)
     first = np.where((t_on <= T) & (t_peak > T), rising, -np.inf).argmax(axis=1)
     r, t = np.where(qrs, length, -1).argmax(axis=1), np.where(t_wave, length, -1).argmax(axis=1)
-    largest_r, largest_t, mean_r, mean_t = _at(vcg, r), _at(vcg, t), _mean(vcg, qrs), _mean(vcg, t_wave)
+    largest_r, largest_t, mean_r, mean_t = (
+        _at(vcg, r),
+        _at(vcg, t),
+        _mean(vcg, qrs),
+        _mean(vcg, t_wave),
+    )
     frontal = _frontal(_at(x, first))
     return {
         "mfpQRSaxis": _axis(_frontal(_mean(x, qrs))),
@@ -164,14 +201,17 @@ def _vectors(x, qrs, late, t_wave, t_on, t_peak) -> dict:
         "spatialTaxisDev": _angle(mean_t, T_REFERENCE),
         "TampInfl1": np.take_along_axis(length, first[:, None], axis=1)[:, 0],
         "Tamp": length.max(axis=1, where=t_wave, initial=0),
-        "TrelAmp": length.max(axis=1, where=t_wave, initial=0) / length.max(axis=1, where=qrs, initial=1e-6),
+        "TrelAmp": length.max(axis=1, where=t_wave, initial=0)
+        / length.max(axis=1, where=qrs, initial=1e-6),
         "fpTinfl1Axis": _axis(frontal),
         "fpTinfl1Mag": np.linalg.norm(frontal, axis=1),
     }
 
 
 def _components(x, windows: dict, t_peak) -> dict:
-    """Principal components of the eight independent leads: ratios, what is not dipolar, shape of T."""
+    """Principal components of the eight independent leads: ratios, what is not dipolar, shape of
+    T.
+    """
     x, out = x[:, EIGHT], {}
     for name, mask in windows.items():
         values, _ = _singular(x - _mean(x, mask)[..., None], mask)
@@ -181,13 +221,20 @@ def _components(x, windows: dict, t_peak) -> dict:
         out[f"{short}NDPV"] = np.sqrt(power[:, 3:].sum(axis=1) / samples)
         out[f"pct{short}NDPV"] = 100 * np.sqrt(power[:, 3:].sum(axis=1) / power.sum(axis=1))
     for k in range(3):  # the last window is T
-        out[f"PCA{k + 1}"] = values[:, k] / np.linalg.norm(np.delete(values[:, :3], k, axis=1), axis=1)
+        out[f"PCA{k + 1}"] = values[:, k] / np.linalg.norm(
+            np.delete(values[:, :3], k, axis=1), axis=1
+        )
     first = np.einsum("nl,nlt->nt", _singular(x, windows["T"])[1][:, :, 0], x)
     out["pcaTamp"] = np.abs(first).max(axis=1, where=windows["T"], initial=0)
     peak = np.where(windows["T"], np.abs(first), -1).argmax(axis=1)[:, None]
     away = np.arange(1, 51)
-    before, after = (np.take_along_axis(first, np.clip(peak + d, 0, BEAT_SAMPLES - 1), axis=1) for d in (-away, away))
-    out["Tasym"] = 100 * np.sqrt(np.mean((before - after) ** 2, axis=1)) / np.maximum(out["pcaTamp"], 1e-6)
+    before, after = (
+        np.take_along_axis(first, np.clip(peak + d, 0, BEAT_SAMPLES - 1), axis=1)
+        for d in (-away, away)
+    )
+    out["Tasym"] = (
+        100 * np.sqrt(np.mean((before - after) ** 2, axis=1)) / np.maximum(out["pcaTamp"], 1e-6)
+    )
     space = _singular(x, windows["QRS"] | windows["STT"])[1][:, :, :3]
     loop = np.einsum("nlk,nlt->nkt", space, x)
     energy = np.linalg.norm(loop, axis=1)
@@ -195,9 +242,15 @@ def _components(x, windows: dict, t_peak) -> dict:
     strong = windows["QRS"] & (energy > 0.7 * largest)
     t = _at(loop, np.where(windows["T"], energy, -1).argmax(axis=1))
     direction = loop / np.maximum(energy, 1e-6)[:, None]
-    out["TCRT"] = np.sum(_mean(direction, strong) * t, axis=1) / np.maximum(np.linalg.norm(t, axis=1), 1e-6)
+    out["TCRT"] = np.sum(_mean(direction, strong) * t, axis=1) / np.maximum(
+        np.linalg.norm(t, axis=1), 1e-6
+    )
     out["TCRTangle"] = np.degrees(np.arccos(np.clip(out["TCRT"], -1, 1)))
-    parts = {"TMD": windows["T"], "TMDpre": windows["T"] & (t_peak >= T), "TMDpost": windows["T"] & (t_peak <= T)}
+    parts = {
+        "TMD": windows["T"],
+        "TMDpre": windows["T"] & (t_peak >= T),
+        "TMDpost": windows["T"] & (t_peak <= T),
+    }
     seven = [k for k, lead in enumerate(EIGHT) if LEADS[lead] != "V1"]
     for name, mask in parts.items():
         values, vectors = _singular(x, mask)
@@ -207,7 +260,9 @@ def _components(x, windows: dict, t_peak) -> dict:
 
 
 def _singular(x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values ``(n, 8)``, largest first, and left vectors ``(n, 8, 8)`` of the samples of `mask`."""
+    """Singular values ``(n, 8)``, largest first, and left vectors ``(n, 8, 8)`` of the samples of
+    `mask`.
+    """
     part = np.where(mask[:, None], x, 0).astype(np.float64)
     values, vectors = np.linalg.eigh(part @ part.swapaxes(1, 2))
     return np.sqrt(np.maximum(values[:, ::-1], 1e-9)), vectors[:, :, ::-1]
@@ -230,7 +285,9 @@ def _deflections(x, q, j, qrs) -> dict:
 
     q_ms = np.where(has_q, run(start, x >= 0), 0)
     r_ms = np.where(r_amp > 0, run(r, x <= 0), 0)
-    q_amp = np.where(has_q, -np.where(inside & ((r >= T) | (r_amp[..., None] == 0)), x, 0).min(axis=2), 0)
+    q_amp = np.where(
+        has_q, -np.where(inside & ((r >= T) | (r_amp[..., None] == 0)), x, 0).min(axis=2), 0
+    )
     s_amp = np.where(r_amp > 0, -np.where(inside & (r <= T), x, 0).min(axis=2), 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         measures = {"q": q_ms, "r": r_ms, "q/r": q_amp / r_amp, "r/s": r_amp / s_amp}
@@ -243,7 +300,9 @@ def _deflections(x, q, j, qrs) -> dict:
     activation = np.where(r_amp > 0, MS * (r[..., 0] - q), 0)
     out = {"MIsz": 3 * score, "qdur_aVF": q_ms[:, LEADS.index("aVF")]}
     out |= {f"ramp_{lead}": r_amp[:, LEADS.index(lead)] for lead in ("III", "aVL", "V4")}
-    return out | {f"vat_{lead}": activation[:, LEADS.index(lead)] for lead in ("II", "III", "V2", "V4")}
+    return out | {
+        f"vat_{lead}": activation[:, LEADS.index(lead)] for lead in ("II", "III", "V2", "V4")
+    }
 
 
 def _repolarisation(x, j, qrs, st_t, t_wave) -> dict:
@@ -260,8 +319,12 @@ def _repolarisation(x, j, qrs, st_t, t_wave) -> dict:
     out = {
         "rmsMin": rms.min(axis=1, where=qrs | st_t, initial=np.inf),
         "rmsVar": np.sqrt(_mean(((rms - mean[:, None]) ** 2)[:, None], st_t)[:, 0]),
-        "latConcaveAmp": sag[:, [LEADS.index(lead) for lead in ("I", "aVL", "V5", "V6")]].mean(axis=1),
-        "antConcaveAmp": sag[:, [LEADS.index(lead) for lead in ("V1", "V2", "V3", "V4")]].mean(axis=1),
+        "latConcaveAmp": sag[:, [LEADS.index(lead) for lead in ("I", "aVL", "V5", "V6")]].mean(
+            axis=1
+        ),
+        "antConcaveAmp": sag[:, [LEADS.index(lead) for lead in ("V1", "V2", "V3", "V4")]].mean(
+            axis=1
+        ),
     }
     out |= {f"st80_{lead}": st80[:, k] for k, lead in enumerate(LEADS)}
     return out | {f"tamp_{lead}": t_amp[:, k, 0] for k, lead in enumerate(LEADS)}

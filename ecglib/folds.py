@@ -19,15 +19,15 @@ def build_folds(records: pd.DataFrame, count: int | str, seed: int) -> pd.DataFr
     records : pandas.DataFrame
         ``record_id, patient_id, label``, and ``site`` if sites are to be left out.
     count : int or 'site'
-        Number of folds, at least 3; or 'site' to leave one site out at a time: the folds are `PARTS` to validate on,
-        and a patient belongs to the site of their first ECG.
+        Number of folds, at least 3; or 'site' to leave one site out at a time: the folds are
+        `PARTS` to validate on, and a patient belongs to the site of their first ECG.
     seed : int
 
     Returns
     -------
     pandas.DataFrame
-        ``record_id, fold``, in the order of `records`; with sites also ``site``, from 0 for the one with the most
-        patients, −1 where it is unknown.
+        ``record_id, fold``, in the order of `records`; with sites also ``site``, from 0 for the one
+        with the most patients, −1 where it is unknown.
 
     Raises
     ------
@@ -38,22 +38,30 @@ def build_folds(records: pd.DataFrame, count: int | str, seed: int) -> pd.DataFr
         home = records.groupby("patient_id").site.first()
         known = home[home != "unknown"].value_counts(sort=False).sort_index()
         known = known.sort_values(ascending=False, kind="stable")
-        site = records.patient_id.map(home).map(dict(zip(known.index, range(len(known)), strict=True)))
+        site = records.patient_id.map(home).map(
+            dict(zip(known.index, range(len(known)), strict=True))
+        )
         return build_folds(records, PARTS, seed).assign(site=site.fillna(-1).astype(int).array)
     patients = records.groupby("patient_id", sort=True).label.max()
     fewest = patients.value_counts().reindex([0, 1], fill_value=0)
     if fewest.min() < count:
         kind = "positive" if fewest.idxmin() == 1 else "negative"
-        raise ValueError(f"{count} folds need {count} {kind} patients, but there are {fewest.min()}: use fewer folds")
+        raise ValueError(
+            f"{count} folds need {count} {kind} patients, but there are {fewest.min()}: use fewer folds"
+        )
     fold = pd.Series(-1, index=patients.index)
     dealer = StratifiedKFold(count, shuffle=True, random_state=seed)
     for number, (_, held) in enumerate(dealer.split(np.zeros(len(patients)), patients)):
         fold.iloc[held] = number
-    return pd.DataFrame({"record_id": records.record_id.array, "fold": records.patient_id.map(fold).array})
+    return pd.DataFrame(
+        {"record_id": records.record_id.array, "fold": records.patient_id.map(fold).array}
+    )
 
 
 def rotate(folds: pd.DataFrame, rotation: int) -> dict[str, np.ndarray]:
-    """Positions of the records in each split: validate on fold k, test on fold k+1 (or site k), train on the rest."""
+    """Positions of the records in each split: validate on fold k, test on fold k+1 (or site k),
+    train on the rest.
+    """
     count = int(folds.fold.max()) + 1
     validation = (folds.fold == rotation).to_numpy()
     test = (folds.fold == (rotation + 1) % count).to_numpy()
@@ -61,8 +69,12 @@ def rotate(folds: pd.DataFrame, rotation: int) -> dict[str, np.ndarray]:
         test = (folds.site == rotation).to_numpy()
         validation &= ~test
         if not test.any():
-            raise ValueError(f"Rotation {rotation} leaves out a site, but there are {folds.site.max() + 1} sites")
-    return dict(zip(SPLITS, map(np.flatnonzero, (~(validation | test), validation, test)), strict=True))
+            raise ValueError(
+                f"Rotation {rotation} leaves out a site, but there are {folds.site.max() + 1} sites"
+            )
+    return dict(
+        zip(SPLITS, map(np.flatnonzero, (~(validation | test), validation, test)), strict=True)
+    )
 
 
 def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFrame:
@@ -71,7 +83,8 @@ def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFra
     Returns
     -------
     pandas.DataFrame
-        One row per rotation and split: ECGs, patients, positives, and patients shared with each other split.
+        One row per rotation and split: ECGs, patients, positives, and patients shared with each
+        other split.
 
     Raises
     ------
@@ -85,12 +98,21 @@ def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFra
         tested[splits["test"]] += 1
         for name, at in splits.items():
             part = records.iloc[at]
-            row = {"rotation": rotation, "split": name, "ECGs": len(part), "patients": len(patients[name])}
+            row = {
+                "rotation": rotation,
+                "split": name,
+                "ECGs": len(part),
+                "patients": len(patients[name]),
+            }
             row["positive ECGs"] = int(part.label.sum())
             row["positive patients"] = part.patient_id[part.label == 1].nunique()
             for other in SPLITS:
-                row[f"shared with {other}"] = len(patients[name] & patients[other]) if other != name else 0
-                assert row[f"shared with {other}"] == 0, f"rotation {rotation}: {name} and {other} share patients"
+                row[f"shared with {other}"] = (
+                    len(patients[name] & patients[other]) if other != name else 0
+                )
+                assert row[f"shared with {other}"] == 0, (
+                    f"rotation {rotation}: {name} and {other} share patients"
+                )
             rows.append(row)
     assert tested.max() <= 1, "a record is in the test fold of two rotations"
     return pd.DataFrame(rows)

@@ -9,7 +9,8 @@ from ecglib.workflow import grid_runs
 
 
 def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """Best validation score of every run of the grid, or of that of one model; and a sentence for each missing one.
+    """Best validation score of every run of the grid, or of that of one model; and a sentence for
+    each missing one.
 
     Returns
     -------
@@ -27,10 +28,24 @@ def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
             problems.append(str(error))
             continue
         history = pd.read_csv(facts["folder"] / "history.csv")
-        row = {"model": model, "learning_rate": rate, "rotation": rotation, "val_score": history.val_score.max()}
-        rows.append(row | {"label": facts["label"], "best_epoch": facts["best_epoch"], "epochs": facts["epochs"]})
+        row = {
+            "model": model,
+            "learning_rate": rate,
+            "rotation": rotation,
+            "val_score": history.val_score.max(),
+        }
+        rows.append(
+            row
+            | {
+                "label": facts["label"],
+                "best_epoch": facts["best_epoch"],
+                "epochs": facts["epochs"],
+            }
+        )
     if not rows:
-        raise StudyError(f"Study {study.name} has no finished run of its grid: run notebook 05_train_network for it")
+        raise StudyError(
+            f"Study {study.name} has no finished run of its grid: run notebook 05_train_network for it"
+        )
     return pd.DataFrame(rows), problems
 
 
@@ -42,27 +57,33 @@ def choose(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
     scores : pandas.DataFrame
         ``model, learning_rate, rotation, val_score``.
     rule : {'mean', 'per_rotation'}
-        'mean' is the paper's: the rate with the highest mean validation score over the rotations, for all of them.
-        It is mildly optimistic, since every validation fold is the test fold of another rotation. 'per_rotation'
-        chooses from a rotation's own validation fold alone, so its test fold has no part in the choice.
+        'mean' is the paper's: the rate with the highest mean validation score over the rotations,
+        for all of them. It is mildly optimistic, since every validation fold is the test fold of
+        another rotation. 'per_rotation' chooses from a rotation's own validation fold alone, so its
+        test fold has no part in the choice.
 
     Returns
     -------
     pandas.DataFrame
-        ``model, rotation, learning_rate``; with 'mean' rotation is −1, for all. Of equal scores the lower rate wins.
+        ``model, rotation, learning_rate``; with 'mean' rotation is −1, for all. Of equal scores the
+        lower rate wins.
     """
     scores = scores.sort_values("learning_rate")
     if rule == "mean":
-        scores = scores.groupby(["model", "learning_rate"], sort=False).val_score.mean().reset_index()
+        scores = (
+            scores.groupby(["model", "learning_rate"], sort=False).val_score.mean().reset_index()
+        )
         scores["rotation"] = -1
     best = scores.loc[scores.groupby(["model", "rotation"], sort=False).val_score.idxmax()]
     return best[["model", "rotation", "learning_rate"]].reset_index(drop=True)
 
 
 def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
-    """A sentence for each chosen rate that is the lowest or highest of those tried: better ones may lie beyond.
+    """A sentence for each chosen rate that is the lowest or highest of those tried: better ones may
+    lie beyond.
 
-    `scores` is the table of `read_grid`, `chosen` that of `choose`; a model with one rate has no edge.
+    `scores` is the table of `read_grid`, `chosen` that of `choose`; a model with one rate has no
+    edge.
     """
     told = []
     for row in chosen.itertuples():
@@ -70,16 +91,22 @@ def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
         for end, rate in (("lowest", rates[0]), ("highest", rates[-1])) if len(rates) > 1 else ():
             if row.learning_rate == rate:
                 where = "" if row.rotation < 0 else f", rotation {row.rotation}"
-                told.append(f"{row.model}{where}: {rate:g} is the {end} of {len(rates)} rates that were tried")
+                told.append(
+                    f"{row.model}{where}: {rate:g} is the {end} of {len(rates)} rates that were tried"
+                )
     return told
 
 
 def learning_rate_of(study, model: str, rotation: int) -> float:
-    """Learning rate of a run: the one in the study file, or the one chosen from the model's own part of the grid."""
+    """Learning rate of a run: the one in the study file, or the one chosen from the model's own
+    part of the grid.
+    """
     if study.learning_rates is None or model not in study.learning_rates.grid:
         return study.models[model].learning_rate
     scores, problems = read_grid(study, model)
     if problems:
-        raise StudyError(f"The grid of {model} isn't complete, so no learning rate can be chosen: {problems[0]}")
+        raise StudyError(
+            f"The grid of {model} isn't complete, so no learning rate can be chosen: {problems[0]}"
+        )
     chosen = choose(scores, study.learning_rates.rule).set_index("rotation").learning_rate
     return float(chosen[rotation if rotation in chosen else -1])

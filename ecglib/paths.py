@@ -23,13 +23,17 @@ LOCK = ROOT / "requirements.lock"
 
 
 def find(path: str | Path) -> Path:
-    """Resolve a path given by a user: as it stands from the current folder, else from the project root."""
+    """Resolve a path given by a user: as it stands from the current folder, else from the project
+    root.
+    """
     path = Path(path).expanduser()
     return path.resolve() if path.is_absolute() or path.exists() else (ROOT / path).resolve()
 
 
 def cohort_folder(key: str) -> Path:
-    """Folder of a built cohort; `key` is `Study.cohort_key`, so studies with equal settings share one cohort."""
+    """Folder of a built cohort; `key` is `Study.cohort_key`, so studies with equal settings share
+    one cohort.
+    """
     return DATA / "cohorts" / key
 
 
@@ -49,12 +53,21 @@ def run_folder(study: str, model: str, rotation: int) -> Path:
 
 
 def grid_folder(study: str, model: str, learning_rate: float, rotation: int) -> Path:
-    """Folder of one run of the learning-rate grid, for example ``outputs/x/grid/mayo_alvd/0.001/rotation_0``."""
+    """Folder of one run of the learning-rate grid, for example
+    ``outputs/x/grid/mayo_alvd/0.001/rotation_0``.
+    """
     return OUTPUTS / study / "grid" / model / f"{learning_rate:g}" / f"rotation_{rotation}"
 
 
-def run_folders(study: str, model: str, rotation: int, learning_rate: float, of_grid: bool) -> tuple[Path, list[Path]]:
-    """Return where a run belongs, and where else the same run may lie finished: the grid, the reference results."""
-    run, grid = run_folder(study, model, rotation), grid_folder(study, model, learning_rate, rotation)
+def run_folders(
+    study: str, model: str, rotation: int, learning_rate: float, of_grid: bool
+) -> tuple[Path, list[Path]]:
+    """Return where a run belongs, and where else the same run may lie finished: the grid, the
+    reference results.
+    """
+    run, grid = (
+        run_folder(study, model, rotation),
+        grid_folder(study, model, learning_rate, rotation),
+    )
     places = [REFERENCE / place.relative_to(OUTPUTS) for place in (run, grid)]
     return (grid, [run, *places]) if of_grid else (run, [grid, *places])

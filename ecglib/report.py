@@ -1,7 +1,7 @@
 """Model card and reporting checklist of the selected model, as Markdown.
 
-The card follows Mitchell et al., "Model cards for model reporting", FAT* 2019; the checklist is TRIPOD+AI (Collins et
-al., BMJ 2024;385:e078378), its items named in our own words.
+The card follows Mitchell et al., "Model cards for model reporting", FAT* 2019; the checklist is
+TRIPOD+AI (Collins et al., BMJ 2024;385:e078378), its items named in our own words.
 """
 
 from pathlib import Path
@@ -26,14 +26,26 @@ def markdown(table: pd.DataFrame) -> str:
 
     def cell(value) -> str:
         missing = not isinstance(value, str) and pd.isna(value)
-        return "–" if missing else f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        return (
+            "–"
+            if missing
+            else f"{value:.3f}"
+            if isinstance(value, float)
+            else str(value).replace("|", "\\|")
+        )
 
     table = table.reset_index()
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.itertuples(index=False, name=None)]
+    rows = [
+        list(table.columns),
+        ["---"] * table.shape[1],
+        *table.itertuples(index=False, name=None),
+    ]
     return "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
 
 
-def model_card(study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFrame, tables: dict, limits: list) -> str:
+def model_card(
+    study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFrame, tables: dict, limits: list
+) -> str:
     """Write the model card of one trained model.
 
     Parameters
@@ -52,11 +64,19 @@ def model_card(study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFr
         Limits found in this study, besides those that hold for each.
     """
     identity = run["identity"]
-    told = {"study": study, "runs": runs, "run": run.to_dict(), "identity": identity, "cohort": cohort_info}
+    told = {
+        "study": study,
+        "runs": runs,
+        "run": run.to_dict(),
+        "identity": identity,
+        "cohort": cohort_info,
+    }
     told |= {"counts": counts, "tables": tables, "limits": limits, "kind": KINDS[runs.label_kind]}
     told["network"] = REGISTRY[identity["network"]].kind == "network"
     told["z_scored"] = (identity.get("training") or {}).get("normalisation") == "lead_zscore"
-    told["weights"] = next((name for name in run["files"] if name.endswith((".safetensors", ".skops"))), None)
+    told["weights"] = next(
+        (name for name in run["files"] if name.endswith((".safetensors", ".skops"))), None
+    )
     told["folds"] = study.folds.count if isinstance(study.folds.count, int) else 0
     template = Environment(trim_blocks=True, keep_trailing_newline=True)
     template.filters["markdown"] = markdown
@@ -64,14 +84,18 @@ def model_card(study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFr
 
 
 def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
-    """Say what besides the model made its rotation the best: a test fold on which the other models do well, too.
+    """Say what besides the model made its rotation the best: a test fold on which the other models
+    do well, too.
 
-    `performance` has a row for each model, rotation and split (`ecglib.statistics.per_rotation`); `rotation` is the one
-    with the highest test score of `model` (paper, section II.C). The lead of a rotation is its test score (Equation 1)
-    minus the mean over rotations of the same model.
+    `performance` has a row for each model, rotation and split (`ecglib.statistics.per_rotation`);
+    `rotation` is the one with the highest test score of `model` (paper, section II.C). The lead of
+    a rotation is its test score (Equation 1) minus the mean over rotations of the same model.
     """
     scores = performance.pivot_table("score", "rotation", ["split", "model"])
-    lead, validation = scores["test"].loc[rotation] - scores["test"].mean(), scores["validation"][model]
+    lead, validation = (
+        scores["test"].loc[rotation] - scores["test"].mean(),
+        scores["validation"][model],
+    )
     place = int((validation > validation[rotation]).sum()) + 1
     told = f"Rotation {rotation} has the highest test score, {lead[model]:+.3f} from the mean over rotations"
     told += f", and by validation score it is number {place} of {len(validation)}."
@@ -81,8 +105,17 @@ def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
     return told
 
 
-def limits(cohort_info, chosen: pd.DataFrame, optimism: dict, by_group: pd.DataFrame, points: dict, ease: str) -> list:
-    """Say what this study's own figures leave open; `chosen` are the selected run's predictions, `ease` see there."""
+def limits(
+    cohort_info,
+    chosen: pd.DataFrame,
+    optimism: dict,
+    by_group: pd.DataFrame,
+    points: dict,
+    ease: str,
+) -> list:
+    """Say what this study's own figures leave open; `chosen` are the selected run's predictions,
+    `ease` see there.
+    """
     test = chosen[chosen["split"] == "test"]
     told = [KINDS[cohort_info["label_kind"]]] if cohort_info["label_kind"] != "angiographic" else []
     told.append(
@@ -91,10 +124,15 @@ def limits(cohort_info, chosen: pd.DataFrame, optimism: dict, by_group: pd.DataF
     )
     told.append(ease)
     told.append(f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
-    told += [f"{name}: not attainable on validation." for name, point in points.items() if point is None]
+    told += [
+        f"{name}: not attainable on validation." for name, point in points.items() if point is None
+    ]
     few = by_group[by_group["estimate"].isna()]
     if len(few):
-        levels = [f"{group} ({', '.join(map(str, part['level']))})" for group, part in few.groupby("group", sort=False)]
+        levels = [
+            f"{group} ({', '.join(map(str, part['level']))})"
+            for group, part in few.groupby("group", sort=False)
+        ]
         told.append(f"Too few to say how it does by {'; '.join(levels)}.")
     return told
 
@@ -110,7 +148,9 @@ def describe(record: pd.Series) -> str:
 
 
 def tripod_ai(study, model: str, rotation: int) -> pd.DataFrame:
-    """Answer each item of TRIPOD+AI with a link to the notebook that does, from the step's folder, or say "no"."""
+    """Answer each item of TRIPOD+AI with a link to the notebook that does, from the step's folder,
+    or say "no".
+    """
     table = pd.read_csv(Path(__file__).with_name("tripod_ai.csv"), dtype=str).fillna("")
     run = f"../runs/{model}/rotation_{rotation}/notebook.ipynb"
     if REGISTRY[study.models[model].network or model].kind == "tabular":
@@ -120,5 +160,11 @@ def tripod_ai(study, model: str, rotation: int) -> pd.DataFrame:
     links = {"": "no", "08_selected_model": "[08_selected_model](notebook.ipynb)"}
     links |= {name: f"[{name}]({run})" for name in ("05_train_network", "06_random_forest")}
     links["params"] = f"`params/{study.name}.yaml`"
-    found = table["notebook"].map(lambda name: links.get(name, f"[{name}](../{name}/notebook.ipynb)"))
-    return table.assign(notebook=found).set_axis(["Item", "Topic", "Answered in", "How"], axis=1).set_index("Item")
+    found = table["notebook"].map(
+        lambda name: links.get(name, f"[{name}](../{name}/notebook.ipynb)")
+    )
+    return (
+        table.assign(notebook=found)
+        .set_axis(["Item", "Topic", "Answered in", "How"], axis=1)
+        .set_index("Item")
+    )

@@ -71,19 +71,24 @@ def read_run(folder: Path) -> dict:
             continue
         if not there.is_file() or sha256(there) != expected:
             name = os.path.relpath(there, paths.ROOT)
-            raise RunError(f"{name} is missing or not the file that the run wrote (SHA-256 differs)")
+            raise RunError(
+                f"{name} is missing or not the file that the run wrote (SHA-256 differs)"
+            )
     return facts | {"folder": folder}
 
 
 def differences(then: dict, now: dict) -> list[str]:
-    """What makes another run of it, in words; a run that doesn't say which code made it is judged by the rest."""
+    """What makes another run of it, in words; a run that doesn't say which code made it is judged
+    by the rest.
+    """
     now = json.loads(json.dumps(now))
     keys = [key for key in now if key != "code" or "code" in then]
     return [f"{key}: {then.get(key)!r} → {now[key]!r}" for key in keys if then.get(key) != now[key]]
 
 
 def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]]:
-    """Take over a finished run that has the same identity, from another place or machine, instead of doing it again.
+    """Take over a finished run that has the same identity, from another place or machine, instead
+    of doing it again.
 
     Parameters
     ----------
@@ -102,7 +107,8 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
         A sentence for each source that is there but doesn't fit.
     """
     refused = []
-    for source in () if os.environ.get("ECGLIB_FRESH") else sources:  # set where results are to be made anew
+    # set where results are to be made anew
+    for source in () if os.environ.get("ECGLIB_FRESH") else sources:
         if not (source / "run.json").is_file():
             continue
         try:
@@ -125,10 +131,12 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
 
 
 def network_of(folder: Path, cohort, folds: pd.DataFrame):
-    """Return the trained network of a finished run; trained again where its weights were left behind.
+    """Return the trained network of a finished run; trained again where its weights were left
+    behind.
 
-    Training repeats itself to the bit on the same platform; then the run gets its weights back. Elsewhere they may
-    differ a little: how much the scores do is printed, and the weights are kept beside the run, as `AGAIN`.
+    Training repeats itself to the bit on the same platform; then the run gets its weights back.
+    Elsewhere they may differ a little: how much the scores do is printed, and the weights are kept
+    beside the run, as `AGAIN`.
 
     Parameters
     ----------
@@ -153,7 +161,9 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
     if (folder / WEIGHTS).is_file():
         return trainer.load_model(folder)
     if not (again / "run.json").is_file():
-        print(f"{os.path.relpath(folder, paths.ROOT)} came without its weights: it is trained again")
+        print(
+            f"{os.path.relpath(folder, paths.ROOT)} came without its weights: it is trained again"
+        )
         again.mkdir(exist_ok=True)
         trainer.train(facts["identity"], cohort, folds, again)
         if sha256(again / WEIGHTS) == facts["files"].get(WEIGHTS):
@@ -162,8 +172,12 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
             return trainer.load_model(folder)
         (again / "checkpoint.pt").unlink()
         shutil.copy2(folder / "run.json", again)
-    kept, fresh = (pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again))
-    print(f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} from those kept")
+    kept, fresh = (
+        pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again)
+    )
+    print(
+        f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} from those kept"
+    )
     return trainer.load_model(again)
 
 
@@ -199,38 +213,53 @@ def load_runs(study) -> Runs:
 
 
 def _labels(study, facts: pd.DataFrame) -> dict[str, str]:
-    """Name of each model: that of its network and options; what its input is, if not z-scored; its key, if shared."""
-    names = {model: label(entry.network or model, entry.options) for model, entry in study.models.items()}
+    """Name of each model: that of its network and options; what its input is, if not z-scored; its
+    key, if shared.
+    """
+    names = {
+        model: label(entry.network or model, entry.options) for model, entry in study.models.items()
+    }
     for run in facts.itertuples():
         millivolt = run.identity.get("training", {}).get("normalisation") == "millivolt"
         names[run.model] = run.label + (" (mV)" if millivolt else "")
     alike = Counter(names.values())
-    return {model: name if alike[name] == 1 else f"{name} [{model}]" for model, name in names.items()}
+    return {
+        model: name if alike[name] == 1 else f"{name} [{model}]" for model, name in names.items()
+    }
 
 
 def cost(facts: pd.DataFrame) -> pd.DataFrame:
-    """What each model costs: size and operations of a network, time and memory of its runs, means over rotations.
+    """What each model costs: size and operations of a network, time and memory of its runs, means
+    over rotations.
 
     Returns
     -------
     pandas.DataFrame
-        By label: ``Parameters, MFLOPs`` (one ECG's forward pass, a multiply-add counting as two), ``Epochs, Seconds per
-        epoch, Seconds per run, Peak memory (MB)`` (as the runs noted it), ``Threads, Device``; NaN where unknown.
+        By label: ``Parameters, MFLOPs`` (one ECG's forward pass, a multiply-add counting as two),
+        ``Epochs, Seconds per epoch, Seconds per run, Peak memory (MB)`` (as the runs noted it),
+        ``Threads, Device``; NaN where unknown.
     """
     rows = {}
     for name, runs in facts.groupby("label", sort=False):
         first, seconds = runs.iloc[0], runs["train_seconds"].mean()
         row = {"Parameters": first.get("parameters"), "MFLOPs": first.get("mflops")}
         row |= {"Epochs": runs["epochs"].mean() if "epochs" in runs else None}
-        row |= {"Seconds per epoch": seconds / row["Epochs"] if row["Epochs"] else None, "Seconds per run": seconds}
-        row |= {"Peak memory (MB)": runs["peak_memory_mb"].mean() if "peak_memory_mb" in runs else None}
+        row |= {
+            "Seconds per epoch": seconds / row["Epochs"] if row["Epochs"] else None,
+            "Seconds per run": seconds,
+        }
+        row |= {
+            "Peak memory (MB)": runs["peak_memory_mb"].mean() if "peak_memory_mb" in runs else None
+        }
         rows[name] = row | {"Threads": first["identity"]["threads"], "Device": first["device"]}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
     return table.astype({"Parameters": "Int64"} | dict.fromkeys(table.columns[1:6], float))
 
 
 def mflops(identity: dict) -> float:
-    """Million operations of one ECG's forward pass through the network of a run (`ecglib.trainer.run_identity`)."""
+    """Million operations of one ECG's forward pass through the network of a run
+    (`ecglib.trainer.run_identity`).
+    """
     options = dict(identity["options"])
     if "pretrained" in REGISTRY[identity["network"]].options:
         options = {"pretrained": False}  # the same operations, and nothing to download
@@ -238,7 +267,8 @@ def mflops(identity: dict) -> float:
 
 
 def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
-    """Score (Equation 1) of each rotation of a model on one split; the paper selects the highest *test* score.
+    """Score (Equation 1) of each rotation of a model on one split; the paper selects the highest
+    *test* score.
 
     Returns
     -------
@@ -252,6 +282,15 @@ def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
     """
     part = predictions[(predictions.model == model) & (predictions.split == split)]
     if part.empty:
-        raise RunError(f"There are no {split} predictions of '{model}'; train it, or change the study's selected_model")
-    scores = {rotation: metrics.score(run.label, run.probability) for rotation, run in part.groupby("rotation")}
-    return pd.Series(scores, name=f"{split} score").rename_axis("rotation").sort_values(ascending=False)
+        raise RunError(
+            f"There are no {split} predictions of '{model}'; train it, or change the study's selected_model"
+        )
+    scores = {
+        rotation: metrics.score(run.label, run.probability)
+        for rotation, run in part.groupby("rotation")
+    }
+    return (
+        pd.Series(scores, name=f"{split} score")
+        .rename_axis("rotation")
+        .sort_values(ascending=False)
+    )

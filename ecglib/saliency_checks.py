@@ -1,9 +1,11 @@
-"""Can a saliency map be believed? The three checks of `ecglib.saliency` on every method, and what limits them.
+"""Can a saliency map be believed? The three checks of `ecglib.saliency` on every method, and what
+limits them.
 
-A method passes *randomisation* if its maps correlate by less than `CORRELATION` with those of the same network without
-its training; *deletion* if erasing what it ranks first lowers the logit more than erasing at random and by QRS energy
-(95 % of the mean difference below 0); *localisation* if it puts at least `RATIO` times an even map's share into the
-known place, and the randomised network doesn't.
+A method passes *randomisation* if its maps correlate by less than `CORRELATION` with those of the
+same network without its training; *deletion* if erasing what it ranks first lowers the logit more
+than erasing at random and by QRS energy (95 % of the mean difference below 0); *localisation* if it
+puts at least `RATIO` times an even map's share into the known place, and the randomised network
+doesn't.
 """
 
 from dataclasses import dataclass
@@ -19,13 +21,16 @@ from ecglib.dataset import CROP, normalise
 from ecglib.signal import fiducials
 
 CORRELATION, RATIO = 0.5, 2.0
-WAVES = ("P", "QRS", "ST", "T")  # what occlusion by wave replaces; the rest is near the level it is replaced by
+# what occlusion by wave replaces; the rest is near the level it is replaced by
+WAVES = ("P", "QRS", "ST", "T")
 ANTERIOR = {"V2": 200, "V3": 200, "V4": 200}
-INFERIOR = {"II": 200, "III": 200, "aVF": 200, "aVR": -100, "aVL": -100}  # µV, as Einthoven and Goldberger have it
+# µV, as Einthoven and Goldberger have it
+INFERIOR = {"II": 200, "III": 200, "aVF": 200, "aVR": -100, "aVL": -100}
 
 
 def inputs_of(cohort, rows: pd.DataFrame, identity: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Beats, int16 µV ``(n, 12, 600)``, and network inputs, float32 ``(n, 12, 400)``, of the records in `rows`.
+    """Beats, int16 µV ``(n, 12, 600)``, and network inputs, float32 ``(n, 12, 400)``, of the
+    records in `rows`.
 
     Raises
     ------
@@ -33,7 +38,9 @@ def inputs_of(cohort, rows: pd.DataFrame, identity: dict) -> tuple[np.ndarray, n
         If the run of that `identity` was trained on another cohort.
     """
     if identity.get("cohort", cohort.key) != cohort.key:
-        raise ValueError(f"The run was trained on another cohort than {cohort.folder.name}; train it again")
+        raise ValueError(
+            f"The run was trained on another cohort than {cohort.folder.name}; train it again"
+        )
     at = cohort.records.reset_index().set_index("record_id")["index"].loc[rows.record_id].to_numpy()
     beats = np.asarray(cohort.beats[at])
     return beats, _inputs(beats, identity)
@@ -45,20 +52,28 @@ def _inputs(beats, identity) -> np.ndarray:
 
 
 def cases(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Return the surest true positive, false positive and false negative of a test fold, in a column ``case``."""
+    """Return the surest true positive, false positive and false negative of a test fold, in a
+    column ``case``.
+    """
     test = predictions[predictions.split == "test"].sort_values("probability", ascending=False)
     called = test.probability >= threshold
-    kinds = {"true positive": called & (test.label == 1), "false positive": called & (test.label == 0)}
+    kinds = {
+        "true positive": called & (test.label == 1),
+        "false positive": called & (test.label == 0),
+    }
     chosen = [test[at].head(1).assign(case=kind) for kind, at in kinds.items()]
-    return pd.concat([*chosen, test[~called & (test.label == 1)].tail(1).assign(case="false negative")])
+    return pd.concat(
+        [*chosen, test[~called & (test.label == 1)].tail(1).assign(case="false negative")]
+    )
 
 
 @dataclass(frozen=True)
 class Place:
     """ECGs with a change of known place and size.
 
-    ``inputs`` and ``without`` are what a network sees with and without it, ``(n, 12, 400)``; ``truth`` is where it
-    acts, boolean; ``change`` is the change in µV; ``beats`` are those of `inputs`; ``told`` says what it is.
+    ``inputs`` and ``without`` are what a network sees with and without it, ``(n, 12, 400)``;
+    ``truth`` is where it acts, boolean; ``change`` is the change in µV; ``beats`` are those of
+    `inputs`; ``told`` says what it is.
     """
 
     beats: np.ndarray
@@ -79,20 +94,25 @@ def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int
     seed : int
         The study's, from which a simulated cohort was drawn.
     most : int
-        ECGs at most. Without a simulation's truth, half of them get 0.2 mV of ST elevation in V2–V4, the others in II,
-        III and aVF with half as much reciprocal depression, from the J point to the end of T.
+        ECGs at most. Without a simulation's truth, half of them get 0.2 mV of ST elevation in
+        V2–V4, the others in II, III and aVF with half as much reciprocal depression, from the J
+        point to the end of T.
     """
     records = cohort.records.set_index("record_id", drop=False).loc[rows.record_id]
     if "affected_leads" in records:
         from ecglib.sources.synthetic import heart_of
 
-        shown = (records.affected_leads != "") & ~records.disturbance.str.contains("swapped|missing")
+        shown = (records.affected_leads != "") & ~records.disturbance.str.contains(
+            "swapped|missing"
+        )
         records = records[shown].head(most)
         injuries = [heart_of(row, seed).leads("injury") for row in records.itertuples(index=False)]
         beats, inputs = inputs_of(cohort, records, identity)
         change, told = np.array(injuries), "the simulated injury"
         truth = saliency.true_region(records)
-        return Place(beats, inputs, _inputs(beats - change, identity), truth, change[..., CROP], told)
+        return Place(
+            beats, inputs, _inputs(beats - change, identity), truth, change[..., CROP], told
+        )
     records = records[(records.label == 0) & ~records.poor_quality].head(4 * most)
     beats, inputs = inputs_of(cohort, records, identity)
     points = fiducials.find(beats)
@@ -110,7 +130,8 @@ def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int
 
 @dataclass(frozen=True)
 class Checks:
-    """What `check` found: ``table`` has a row per method, ``layers`` and ``deletion`` are the curves behind it.
+    """What `check` found: ``table`` has a row per method, ``layers`` and ``deletion`` are the
+    curves behind it.
 
     ``maps`` holds each method's maps of the ECGs that were checked.
     """
@@ -125,7 +146,10 @@ class Checks:
         """Say which maps deserve trust, by these checks."""
         passed = self.table[["randomisation", "deletion", "localisation"]] == "yes"
         failed = {name: ", ".join(row.index[~row]) for name, row in passed.iterrows()}
-        lines = [f"{name}: {'fails ' + checks if checks else 'passes all three'}." for name, checks in failed.items()]
+        lines = [
+            f"{name}: {'fails ' + checks if checks else 'passes all three'}."
+            for name, checks in failed.items()
+        ]
         trusted = ", ".join(name for name, checks in failed.items() if not checks)
         end = "no map deserves trust: none may be read as the place of a disease."
         if trusted:
@@ -133,23 +157,29 @@ class Checks:
         return "\n".join([*lines, f"By these checks, {end}"])
 
 
-def check(model, beats, inputs, place: Place, seed: int = 42, steps: int = 16, stages: int = 3) -> Checks:
+def check(
+    model, beats, inputs, place: Place, seed: int = 42, steps: int = 16, stages: int = 3
+) -> Checks:
     """Run the three checks on every method.
 
     Parameters
     ----------
     model, beats, inputs : torch.nn.Module, array, array
-        A trained network in eval mode, and positives: a few, since most methods take hundreds of passes an ECG.
+        A trained network in eval mode, and positives: a few, since most methods take hundreds of
+        passes an ECG.
     place : Place
         For the localisation; its ECGs may be the same ones.
     steps, stages : int
-        Steps of Integrated Gradients, here fewer than usual; at how many layers of the randomisation maps are taken,
-        but for the gradient, which is taken at each.
+        Steps of Integrated Gradients, here fewer than usual; at how many layers of the
+        randomisation maps are taken, but for the gradient, which is taken at each.
     """
     rows, layers, maps, same = {}, [], {}, place.inputs is inputs
     waves, there = _waves(beats), _waves(place.beats)
     for method, label in saliency.METHODS.items():
-        options = {"integrated_gradients": {"steps": steps}, "occlude_waves": {"segments": waves}}.get(method, {})
+        options = {
+            "integrated_gradients": {"steps": steps},
+            "occlude_waves": {"segments": waves},
+        }.get(method, {})
         trained = maps[label] = saliency.attribute(model, inputs, method, **options)
         at = None if method == "gradient" else stages
         cascade, forgotten = saliency.cascade(model, inputs, method, seed, trained, at, **options)
@@ -158,13 +188,26 @@ def check(model, beats, inputs, place: Place, seed: int = 42, steps: int = 16, s
         if not same:
             options |= {"segments": there} if method == "occlude_waves" else {}
             networks = {"trained": model, "randomised": [*saliency.forget(model, seed)][-1][1]}
-            found = {k: saliency.attribute(net, place.inputs, method, **options) for k, net in networks.items()}
+            found = {
+                k: saliency.attribute(net, place.inputs, method, **options)
+                for k, net in networks.items()
+            }
         last = cascade[cascade.layer == cascade.layer.iloc[-1]].rank_correlation
-        share = {k: saliency.localisation(values, place.truth).mean() for k, values in found.items()}
+        share = {
+            k: saliency.localisation(values, place.truth).mean() for k, values in found.items()
+        }
         rows[label] = {"ECGs": len(inputs), "correlation with randomised": last.mean()}
-        rows[label] |= {f"share / chance, {k}": told["share"] / told["chance"] for k, told in share.items()}
-        rows[label] |= {"hits": share["trained"]["hit"], "hits by chance": share["trained"]["hit_chance"]}
-    table, deletion = pd.DataFrame.from_dict(rows, orient="index"), saliency.deletion(model, inputs, maps, seed=seed)
+        rows[label] |= {
+            f"share / chance, {k}": told["share"] / told["chance"] for k, told in share.items()
+        }
+        rows[label] |= {
+            "hits": share["trained"]["hit"],
+            "hits by chance": share["trained"]["hit_chance"],
+        }
+    table, deletion = (
+        pd.DataFrame.from_dict(rows, orient="index"),
+        saliency.deletion(model, inputs, maps, seed=seed),
+    )
     inner = deletion[(deletion.fraction > 0) & (deletion.fraction < 1)]
     area, below = inner.pivot_table("logit", "ecg", "map"), {}
     for other in ("random", "QRS energy"):
@@ -185,7 +228,9 @@ def _waves(beats) -> dict[str, np.ndarray]:
 
 
 def compare(maps: dict) -> pd.DataFrame:
-    """Mean rank correlation over ECGs of every two entries of `maps` (name → maps of the same ECGs)."""
+    """Mean rank correlation over ECGs of every two entries of `maps` (name → maps of the same
+    ECGs).
+    """
     table = pd.DataFrame(np.eye(len(maps)), index=list(maps), columns=list(maps))
     for a, b in combinations(maps, 2):
         table.loc[a, b] = table.loc[b, a] = saliency.agreement(maps[a], maps[b]).mean()
@@ -198,8 +243,9 @@ def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
     Returns
     -------
     table : pandas.DataFrame
-        For several maps the share inside the place over an even map's: ``region``, and for its ``leads`` (at any time)
-        and ``time`` (in any lead) alone. Among them is the change itself, in µV and as the network's input has it.
+        For several maps the share inside the place over an even map's: ``region``, and for its
+        ``leads`` (at any time) and ``time`` (in any lead) alone. Among them is the change itself,
+        in µV and as the network's input has it.
     told : str
         The same in words, with what the change does to the logit.
     """

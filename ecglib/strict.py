@@ -1,4 +1,5 @@
-"""Strict parameters of notebooks: papermill only warns at a name that a notebook doesn't have; here it is an error.
+"""Strict parameters of notebooks: papermill only warns at a name that a notebook doesn't have; here
+it is an error.
 
 It is looked for before a notebook starts, and inside it for those who call papermill by hand.
 """
@@ -17,12 +18,14 @@ KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 
 def check_parameters(namespace: dict) -> None:
-    """Refuse what papermill only warns at: a parameter that the notebook doesn't have, or a value that can't be.
+    """Refuse what papermill only warns at: a parameter that the notebook doesn't have, or a value
+    that can't be.
 
     Parameters
     ----------
     namespace : dict
-        The notebook's ``globals()``. Papermill's injected cell is compared with the one before it, the defaults.
+        The notebook's ``globals()``. Papermill's injected cell is compared with the one before it,
+        the defaults.
 
     Raises
     ------
@@ -30,7 +33,9 @@ def check_parameters(namespace: dict) -> None:
         Naming the parameter and the nearest valid one.
     """
     cells = namespace.get("In", [])
-    injected = max((i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), default=None)
+    injected = max(
+        (i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), default=None
+    )
     defaults = _assigned(cells[injected - 1]) if injected else {}
     typed(_assigned(cells[injected]) if injected else {}, defaults, "This notebook")
     check_values(namespace, defaults)
@@ -49,14 +54,20 @@ def _assigned(source: str) -> dict:
 
 
 def typed(given: dict, defaults: dict, notebook: str) -> dict:
-    """Check names and types of the given parameters; text from the command line becomes a number where one is due."""
+    """Check names and types of the given parameters; text from the command line becomes a number
+    where one is due.
+    """
     typed = {}
     for name, value in given.items():
         if name not in defaults:
             raise StudyError(f"{notebook} has no parameter '{name}'{nearest(name, defaults)}")
         kind = type(value if defaults[name] is None else defaults[name])
         try:
-            typed[name] = kind(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
+            typed[name] = (
+                kind(value)
+                if isinstance(value, str | int) and not isinstance(value, bool)
+                else value
+            )
         except ValueError:
             typed[name] = value
         if not isinstance(typed[name], kind):
@@ -72,14 +83,22 @@ def check_values(values: dict, defaults: dict) -> None:
         return
     study = load_study(values["study"])
     kind = REGISTRY[defaults["model"]].kind if defaults.get("model") in REGISTRY else None
-    known = [key for key, model in study.models.items() if kind in (None, REGISTRY[model.network or key].kind)]
+    known = [
+        key
+        for key, model in study.models.items()
+        if kind in (None, REGISTRY[model.network or key].kind)
+    ]
     if "model" in values and values["model"] not in known:
-        raise StudyError(f"Study {study.name} has no model '{values['model']}'{nearest(values['model'], known)}")
+        raise StudyError(
+            f"Study {study.name} has no model '{values['model']}'{nearest(values['model'], known)}"
+        )
     if "rotation" in values:
         rotations = study.rotations if study.folds.count == "site" else range(study.folds.count)
         if values["rotation"] not in rotations:
             told = f"{rotations[0]} to {rotations[-1]}"
-            raise StudyError(f"rotation is {values['rotation']}, but {study.name} has the rotations {told}")
+            raise StudyError(
+                f"rotation is {values['rotation']}, but {study.name} has the rotations {told}"
+            )
 
 
 def check_path(name: str, path: str | Path) -> Path:
@@ -90,7 +109,9 @@ def check_path(name: str, path: str | Path) -> Path:
     parent = next(folder for folder in found.parents if folder.is_dir())
     part = found.relative_to(parent).parts[0]
     close = difflib.get_close_matches(part, [file.name for file in parent.iterdir()], n=1)
-    raise StudyError(f"{name}: {parent} has no '{part}'" + (f"; did you mean '{close[0]}'?" if close else ""))
+    raise StudyError(
+        f"{name}: {parent} has no '{part}'" + (f"; did you mean '{close[0]}'?" if close else "")
+    )
 
 
 def defaults_of(notebook: Path) -> dict:

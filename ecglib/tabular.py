@@ -1,8 +1,9 @@
-"""Tabular models on engineered features: the random forest that the paper measures itself against, and boosting.
+"""Tabular models on engineered features: the random forest that the paper measures itself against,
+and boosting.
 
-A fitted model is a scikit-learn pipeline in which imputation, scaling and calibration have seen nothing but the rows
-given to `fit`. Features are a data frame, one row per ECG, NaN where a feature couldn't be computed; columns are taken
-by name.
+A fitted model is a scikit-learn pipeline in which imputation, scaling and calibration have seen
+nothing but the rows given to `fit`. Features are a data frame, one row per ECG, NaN where a feature
+couldn't be computed; columns are taken by name.
 """
 
 import hashlib
@@ -23,7 +24,13 @@ from ecglib.metrics import average_precision
 from ecglib.models import REGISTRY, build_model
 from ecglib.params import nearest
 
-PRUNING = ("n_estimators", "min_samples_split", "min_samples_leaf", "ccp_alpha", "min_impurity_decrease")
+PRUNING = (
+    "n_estimators",
+    "min_samples_split",
+    "min_samples_leaf",
+    "ccp_alpha",
+    "min_impurity_decrease",
+)
 FOREST_SETTINGS = {
     "nature_medicine_2023": dict(zip(PRUNING, (20, 0.01, 0.005, 0.01, 0.01), strict=True)),
     "ecg_smart_2024": dict(zip(PRUNING, (50, 0.001, 0.001, 0.001, 0.0), strict=True)),
@@ -43,23 +50,27 @@ TRUSTED = [  # what a saved model consists of besides the types that skops trust
 def random_forest(setting: str = "nature_medicine_2023", seed: int = 42) -> Pipeline:
     """Build the random forest of Al-Zaiti et al., in one of the settings that the group published.
 
-    Both: entropy, log2 of the features a split, 75 % of the rows a tree, weights balanced in each tree's sample,
-    missing values filled with the training mode (of equally frequent values the smallest), z-score.
+    Both: entropy, log2 of the features a split, 75 % of the rows a tree, weights balanced in each
+    tree's sample, missing values filled with the training mode (of equally frequent values the
+    smallest), z-score.
 
     Parameters
     ----------
     setting : {'nature_medicine_2023', 'ecg_smart_2024'}
-        The first has 20 trees, heavily pruned, and isotonic calibration with 5 folds; the second 50 deeper trees and
-        no calibration, so that its probabilities are too high (classes are weighted).
+        The first has 20 trees, heavily pruned, and isotonic calibration with 5 folds; the second 50
+        deeper trees and no calibration, so that its probabilities are too high (classes are
+        weighted).
     seed : int
 
     References
     ----------
-    Al-Zaiti SS et al. Machine learning for ECG diagnosis and risk stratification of occlusion myocardial infarction.
-    Nat Med 2023;29:1804-1813.
+    Al-Zaiti SS et al. Machine learning for ECG diagnosis and risk stratification of occlusion
+    myocardial infarction. Nat Med 2023;29:1804-1813.
     """
     if setting not in FOREST_SETTINGS:
-        raise ValueError(f"The random forest has no setting '{setting}'{nearest(setting, FOREST_SETTINGS)}")
+        raise ValueError(
+            f"The random forest has no setting '{setting}'{nearest(setting, FOREST_SETTINGS)}"
+        )
     forest = RandomForestClassifier(
         criterion="entropy", max_features="log2", max_samples=0.75, class_weight="balanced_subsample",
         random_state=seed, **FOREST_SETTINGS[setting],
@@ -71,10 +82,12 @@ def random_forest(setting: str = "nature_medicine_2023", seed: int = 42) -> Pipe
 
 
 def gradient_boosting(seed: int = 42) -> Pipeline:
-    """Build histogram gradient boosting, a stronger tabular reference; a missing value is a branch of its own.
+    """Build histogram gradient boosting, a stronger tabular reference; a missing value is a branch
+    of its own.
 
-    Its values were chosen among six by AP on validation folds of the published OMI feature tables; it isn't a model of
-    the paper. Early stopping is off: scikit-learn would draw its validation rows without regard to patients.
+    Its values were chosen among six by AP on validation folds of the published OMI feature tables;
+    it isn't a model of the paper. Early stopping is off: scikit-learn would draw its validation
+    rows without regard to patients.
     """
     trees = HistGradientBoostingClassifier(
         learning_rate=0.05, max_iter=200, max_leaf_nodes=15, min_samples_leaf=10, max_features=0.15,
@@ -84,18 +97,40 @@ def gradient_boosting(seed: int = 42) -> Pipeline:
 
 
 def run_identity(study, model: str, rotation: int, cohort) -> dict:
-    """Everything that decides what a tabular model of a study predicts; a run with another identity is another run."""
-    tabular = [key for key, entry in study.models.items() if REGISTRY[entry.network or key].kind == "tabular"]
+    """Everything that decides what a tabular model of a study predicts; a run with another identity
+    is another run.
+    """
+    tabular = [
+        key
+        for key, entry in study.models.items()
+        if REGISTRY[entry.network or key].kind == "tabular"
+    ]
     if model not in tabular:
-        raise ValueError(f"Study {study.name} has no tabular model '{model}'{nearest(model, tabular)}")
+        raise ValueError(
+            f"Study {study.name} has no tabular model '{model}'{nearest(model, tabular)}"
+        )
     entry, here = study.models[model], Path(__file__).parent
-    code = b"".join((here / file).read_bytes() for file in ("features.py", "signal/fiducials.py", "tabular.py"))
-    told = {"model": model, "network": entry.network or model, "options": entry.options, "rotation": rotation}
-    told |= {"folds": study.folds.count, "seed": study.seed, "threads": study.threads_per_run, "cohort": cohort.key}
+    code = b"".join(
+        (here / file).read_bytes() for file in ("features.py", "signal/fiducials.py", "tabular.py")
+    )
+    told = {
+        "model": model,
+        "network": entry.network or model,
+        "options": entry.options,
+        "rotation": rotation,
+    }
+    told |= {
+        "folds": study.folds.count,
+        "seed": study.seed,
+        "threads": study.threads_per_run,
+        "cohort": cohort.key,
+    }
     return told | {"code": hashlib.sha256(code).hexdigest()[:16]}
 
 
-def fit(name, features, label, options=None, seed: int = 42, patients=None, threads: int = 1) -> Pipeline:
+def fit(
+    name, features, label, options=None, seed: int = 42, patients=None, threads: int = 1
+) -> Pipeline:
     """Build a registered tabular model and fit it on training rows.
 
     Parameters
@@ -106,7 +141,8 @@ def fit(name, features, label, options=None, seed: int = 42, patients=None, thre
         Training rows only.
     seed : int
     patients : array_like, optional
-        Whose ECG a row is: calibration then never splits a patient. Not needed with one ECG per patient.
+        Whose ECG a row is: calibration then never splits a patient. Not needed with one ECG per
+        patient.
     threads : int
         Doesn't change a forest; boosting is reproducible for equal `threads`.
 
@@ -118,13 +154,19 @@ def fit(name, features, label, options=None, seed: int = 42, patients=None, thre
     label = np.asarray(label)
     text = [str(c) for c in features if not pd.api.types.is_numeric_dtype(features[c])]
     if text:
-        raise ValueError(f"Feature column '{text[0]}' is not numeric; give numbers, NaN where a value is missing")
+        raise ValueError(
+            f"Feature column '{text[0]}' is not numeric; give numbers, NaN where a value is missing"
+        )
     if len(label) != len(features) or set(np.unique(label)) != {0, 1}:
-        raise ValueError(f"Training needs one label, 0 or 1, for each of {len(features)} rows, and both among them")
+        raise ValueError(
+            f"Training needs one label, 0 or 1, for each of {len(features)} rows, and both among them"
+        )
     model = build_model(name, **(options or {}), seed=seed)
     calibrated = isinstance(model[-1], CalibratedClassifierCV)
     if calibrated and patients is not None:
-        model[-1].cv = list(StratifiedGroupKFold(CALIBRATION_FOLDS).split(features, label, np.asarray(patients)))
+        model[-1].cv = list(
+            StratifiedGroupKFold(CALIBRATION_FOLDS).split(features, label, np.asarray(patients))
+        )
     with threadpool_limits(threads), joblib.parallel_config("threading", n_jobs=threads):
         model.fit(features.astype(np.float64), label)
     if calibrated:
@@ -133,10 +175,14 @@ def fit(name, features, label, options=None, seed: int = 42, patients=None, thre
 
 
 def predict(model: Pipeline, features: pd.DataFrame) -> np.ndarray:
-    """Return the probability of label 1, float64 ``(rows,)``; a column that training had must be there."""
+    """Return the probability of label 1, float64 ``(rows,)``; a column that training had must be
+    there.
+    """
     missing = [c for c in model.feature_names_in_ if c not in features]
     if missing:
-        raise ValueError(f"Features lack '{missing[0]}' and {len(missing) - 1} others that the model was fitted on")
+        raise ValueError(
+            f"Features lack '{missing[0]}' and {len(missing) - 1} others that the model was fitted on"
+        )
     return model.predict_proba(features[list(model.feature_names_in_)].astype(np.float64))[:, 1]
 
 
@@ -153,28 +199,38 @@ def load(file: str | Path) -> Pipeline:
 
     unknown = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED))
     if unknown:
-        raise ValueError(f"{Path(file).name} holds {unknown[0]}, which no tabular model has: it isn't loaded")
+        raise ValueError(
+            f"{Path(file).name} holds {unknown[0]}, which no tabular model has: it isn't loaded"
+        )
     return skops.io.load(file, trusted=TRUSTED)
 
 
-def permutation(model: Pipeline, features, label, columns=None, seed: int = 42, repeats: int = 5) -> pd.DataFrame:
-    """Permutation importance on rows that the model hasn't seen: fall of average precision when a column is shuffled.
+def permutation(
+    model: Pipeline, features, label, columns=None, seed: int = 42, repeats: int = 5
+) -> pd.DataFrame:
+    """Permutation importance on rows that the model hasn't seen: fall of average precision when a
+    column is shuffled.
 
-    Returns ``feature, importance, sd`` (of the repeats), most important first; `columns` limits it to some.
+    Returns ``feature, importance, sd`` (of the repeats), most important first; `columns` limits it
+    to some.
     """
     rng, before = np.random.default_rng(seed), average_precision(label, predict(model, features))
     rows = []
     for column in model.feature_names_in_ if columns is None else columns:
-        shuffled = (features.assign(**{column: rng.permutation(features[column])}) for _ in range(repeats))
+        shuffled = (
+            features.assign(**{column: rng.permutation(features[column])}) for _ in range(repeats)
+        )
         falls = [before - average_precision(label, predict(model, table)) for table in shuffled]
         rows.append({"feature": column, "importance": np.mean(falls), "sd": np.std(falls)})
     return pd.DataFrame(rows).sort_values("importance", ascending=False, ignore_index=True)
 
 
 def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
-    """SHAP values of the model's trees, one row per ECG, columns as the features (Lundberg et al. 2020).
+    """SHAP values of the model's trees, one row per ECG, columns as the features (Lundberg et al.
+    2020).
 
-    Units: probability before calibration for a forest (the mean over its calibration folds), log odds for boosting.
+    Units: probability before calibration for a forest (the mean over its calibration folds), log
+    odds for boosting.
     """
     import shap
 
@@ -182,7 +238,9 @@ def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
     table, classifier = features[columns].astype(np.float64), model[-1]
     if len(model) > 1:
         table = pd.DataFrame(model[:-1].transform(table), columns=columns)
-    trees = [fold.estimator for fold in getattr(classifier, "calibrated_classifiers_", [])] or [classifier]
+    trees = [fold.estimator for fold in getattr(classifier, "calibrated_classifiers_", [])] or [
+        classifier
+    ]
     values = np.mean([shap.TreeExplainer(t).shap_values(table) for t in trees], axis=0)
     values = values[..., 1] if values.ndim == 3 else values  # a forest's come for both classes
     return pd.DataFrame(values, columns=columns, index=features.index)

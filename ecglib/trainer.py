@@ -1,8 +1,9 @@
-"""One readable training loop: the paper's protocol (section II.B), repeatable to the bit, with exact resume.
+"""One readable training loop: the paper's protocol (section II.B), repeatable to the bit, with
+exact resume.
 
-A run is one model on one rotation. Its folder holds ``predictions.parquet``, ``history.csv``, ``weights.safetensors``
-and ``run.json``. While it is being written its name ends in ``.partial``, and ``checkpoint.pt`` in it is what a killed
-run goes on from.
+A run is one model on one rotation. Its folder holds ``predictions.parquet``, ``history.csv``,
+``weights.safetensors`` and ``run.json``. While it is being written its name ends in ``.partial``,
+and ``checkpoint.pt`` in it is what a killed run goes on from.
 """
 
 import copy
@@ -37,17 +38,29 @@ class TrainingError(RuntimeError):
 
 
 def pick_device(asked: str) -> torch.device:
-    """Choose where to train: ``auto`` takes CUDA, then MPS, then the CPU; anything else must be there."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """Choose where to train: ``auto`` takes CUDA, then MPS, then the CPU; anything else must be
+    there.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if asked == "auto":
         return torch.device(next(name for name, there in present.items() if there))
     if not present[asked]:
-        raise TrainingError(f"Device '{asked}' was asked for but isn't there; set training.device to auto or cpu")
+        raise TrainingError(
+            f"Device '{asked}' was asked for but isn't there; set training.device to auto or cpu"
+        )
     return torch.device(asked)
 
 
-def run_identity(study, model: str, rotation: int, cohort, learning_rate: float | None = None) -> dict:
-    """Return everything that decides a run's result; a run, or a checkpoint, with another identity is another run."""
+def run_identity(
+    study, model: str, rotation: int, cohort, learning_rate: float | None = None
+) -> dict:
+    """Return everything that decides a run's result; a run, or a checkpoint, with another identity
+    is another run.
+    """
     entry, training = study.models[model], study.training.model_dump()
     training["normalisation"] = entry.normalisation or training["normalisation"]
     return {
@@ -66,7 +79,9 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
 
 
 def seed_of(identity: dict) -> int:
-    """Seed of one run: differs between models and rotations, and doesn't depend on which others are run."""
+    """Seed of one run: differs between models and rotations, and doesn't depend on which others are
+    run.
+    """
     told = f"{identity['seed']}/{identity['model']}/{identity['rotation']}"
     return int.from_bytes(hashlib.sha256(told.encode()).digest()[:6], "big")
 
@@ -92,8 +107,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     Raises
     ------
     TrainingError
-        For a fold without a positive or without a negative, a loss that isn't finite (with epoch, batch and
-        records), a checkpoint of another run, a missing device, or too little memory.
+        For a fold without a positive or without a negative, a loss that isn't finite (with epoch,
+        batch and records), a checkpoint of another run, a missing device, or too little memory.
     """
     settings = identity["training"]
     torch.set_num_threads(identity["threads"])
@@ -112,12 +127,18 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     seed = seed_of(identity)
     torch.manual_seed(seed)
     shuffler = torch.Generator().manual_seed(seed)
-    network = build_model(identity["network"], **identity["options"]).to(device, memory_format=torch.channels_last)
-    if device.type == "cpu" and settings["precision"] == "fp32":  # other devices are fast at it themselves
+    network = build_model(identity["network"], **identity["options"]).to(
+        device, memory_format=torch.channels_last
+    )
+    # other devices are fast at it themselves
+    if device.type == "cpu" and settings["precision"] == "fp32":
         network = quicken(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=identity["learning_rate"])
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, mode="max", factor=settings["plateau_factor"], patience=settings["plateau_patience"]
+        optimiser,
+        mode="max",
+        factor=settings["plateau_factor"],
+        patience=settings["plateau_patience"],
     )
     history, best = [], {"score": -np.inf, "epoch": 0, "weights": None}
     checkpoint = folder / "checkpoint.pt"
@@ -130,7 +151,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         initial=len(history),
         total=settings["epochs"],
         unit="epoch",
-        file=sys.stdout,  # one line that reads well live and in papermill's log; a widget would be blank there
+        # one line that reads well live and in papermill's log; a widget would be blank there
+        file=sys.stdout,
         ncols=110,
     )
     try:
@@ -139,9 +161,13 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
                 break
             started = time.perf_counter()
             rate = optimiser.param_groups[0]["lr"]
-            train_loss, seen = _epoch(network, optimiser, bank, positions, labels, shuffler, settings, cohort, epoch)
+            train_loss, seen = _epoch(
+                network, optimiser, bank, positions, labels, shuffler, settings, cohort, epoch
+            )
             trained = time.perf_counter()
-            probability, loss = predict(network, bank, splits["validation"], settings["precision"], with_loss=True)
+            probability, loss = predict(
+                network, bank, splits["validation"], settings["precision"], with_loss=True
+            )
             truth = labels[splits["validation"]]
             row = {
                 "epoch": epoch,
@@ -161,7 +187,10 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
                 best = {"score": row["val_score"], "epoch": epoch, "weights": weights}
             plateau.step(row["val_score"])
             told = f"loss {train_loss:.3f}, validation AUC {row['val_auc']:.3f}, AP {row['val_ap']:.3f}"
-            bar.write(f"epoch {epoch}: {told}, {row['train_seconds'] + row['val_seconds']:.0f} s", file=sys.stdout)
+            bar.write(
+                f"epoch {epoch}: {told}, {row['train_seconds'] + row['val_seconds']:.0f} s",
+                file=sys.stdout,
+            )
             _checkpoint(checkpoint, identity, network, optimiser, plateau, shuffler, history, best)
     except torch.OutOfMemoryError:
         raise TrainingError(
@@ -169,9 +198,13 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
             "or set training.stream: true"
         ) from None
     network.load_state_dict(best["weights"])
-    save_file({k: v.contiguous() for k, v in best["weights"].items()}, folder / "weights.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in best["weights"].items()}, folder / "weights.safetensors"
+    )
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    _predictions(network, bank, cohort, splits, identity).to_parquet(folder / "predictions.parquet", index=False)
+    _predictions(network, bank, cohort, splits, identity).to_parquet(
+        folder / "predictions.parquet", index=False
+    )
     return {
         "identity": identity,
         "label": label(identity["network"], identity["options"]),
@@ -182,15 +215,21 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         "train_seconds": sum(row["train_seconds"] + row["val_seconds"] for row in history),
         "label_kind": cohort.info["label_kind"],
         "label_meaning": cohort.info["label_meaning"],
-        "splits": {name: {"ecgs": len(at), "positives": int(labels[at].sum())} for name, at in splits.items()},
+        "splits": {
+            name: {"ecgs": len(at), "positives": int(labels[at].sum())}
+            for name, at in splits.items()
+        },
     }
 
 
-def _epoch(network, optimiser, bank, positions, labels, shuffler, settings, cohort, epoch) -> tuple[float, int]:
+def _epoch(
+    network, optimiser, bank, positions, labels, shuffler, settings, cohort, epoch
+) -> tuple[float, int]:
     """Train one epoch; returns the mean loss over batches and the number of ECGs seen."""
     network.train()
     batches = undersampled_batches(labels[positions], settings["batch_size"], shuffler)
-    losses = torch.zeros(len(batches), device=bank.device)  # read once, after the epoch: no waiting for the device
+    # read once, after the epoch: no waiting for the device
+    losses = torch.zeros(len(batches), device=bank.device)
     for number, chosen in enumerate(batches):
         at = positions[chosen]
         optimiser.zero_grad(set_to_none=True)
@@ -228,7 +267,9 @@ def predict(network, bank: BeatBank, positions, precision: str = "fp32", with_lo
     logits = []
     with torch.inference_mode(), _precision(bank.device, precision):
         for at in torch.as_tensor(positions).split(EVALUATION_BATCH):
-            logits.append(network(bank.batch(at).contiguous(memory_format=torch.channels_last)).float())
+            logits.append(
+                network(bank.batch(at).contiguous(memory_format=torch.channels_last)).float()
+            )
     logits = torch.cat(logits).double().cpu()
     probability = torch.softmax(logits, dim=1)[:, 1].numpy()
     if not with_loss:
@@ -241,8 +282,14 @@ def _predictions(network, bank, cohort, splits, identity) -> pd.DataFrame:
     parts = []
     for split in ("validation", "test"):
         part = cohort.records.iloc[splits[split]][["record_id", "patient_id", "label"]].copy()
-        part["split"], part["model"], part["rotation"] = split, identity["model"], identity["rotation"]
-        part["probability"] = predict(network, bank, splits[split], identity["training"]["precision"])
+        part["split"], part["model"], part["rotation"] = (
+            split,
+            identity["model"],
+            identity["rotation"],
+        )
+        part["probability"] = predict(
+            network, bank, splits[split], identity["training"]["precision"]
+        )
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -253,7 +300,9 @@ def _stop_early(history: list, best: dict, patience: int | None) -> bool:
 
 
 def _checkpoint(file: Path, identity, network, optimiser, plateau, shuffler, history, best) -> None:
-    """Write all that the rest of the run depends on, aside, then rename: the previous one stays until then."""
+    """Write all that the rest of the run depends on, aside, then rename: the previous one stays
+    until then.
+    """
     state = {
         "identity": json.dumps(identity),
         "network": network.state_dict(),
@@ -274,7 +323,9 @@ def _checkpoint(file: Path, identity, network, optimiser, plateau, shuffler, his
 
 
 def _resume(file: Path, identity, network, optimiser, plateau, shuffler) -> tuple[list, dict]:
-    """Restore everything from a checkpoint of the same run; returns the history and the best epoch so far."""
+    """Restore everything from a checkpoint of the same run; returns the history and the best epoch
+    so far.
+    """
     state = torch.load(file, map_location="cpu", weights_only=True)
     if changed := differences(json.loads(state["identity"]), identity):
         raise TrainingError(
@@ -291,7 +342,8 @@ def _resume(file: Path, identity, network, optimiser, plateau, shuffler) -> tupl
 
 
 def load_model(run_folder: str | Path) -> torch.nn.Module:
-    """Rebuild a trained network from ``run.json`` and ``weights.safetensors``; nothing is unpickled.
+    """Rebuild a trained network from ``run.json`` and ``weights.safetensors``; nothing is
+    unpickled.
 
     Parameters
     ----------
@@ -311,7 +363,9 @@ def load_model(run_folder: str | Path) -> torch.nn.Module:
     folder = Path(run_folder)
     for name in ("run.json", "weights.safetensors"):
         if not (folder / name).is_file():
-            raise TrainingError(f"{folder} has no {name}: it is no finished run, or its weights were left out")
+            raise TrainingError(
+                f"{folder} has no {name}: it is no finished run, or its weights were left out"
+            )
     try:
         identity = json.loads((folder / "run.json").read_text())["identity"]
         options = dict(identity["options"])
@@ -319,10 +373,13 @@ def load_model(run_folder: str | Path) -> torch.nn.Module:
             options["pretrained"] = False  # its weights come from the run
         network = build_model(identity["network"], **options)
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{folder / 'run.json'} doesn't describe a trained network: {error!r}") from None
+        raise TrainingError(
+            f"{folder / 'run.json'} doesn't describe a trained network: {error!r}"
+        ) from None
     try:
         network.load_state_dict(load_file(folder / "weights.safetensors"))
-    except Exception as error:  # safetensors and torch raise several kinds for a damaged or foreign file
+    except Exception as error:
+        # safetensors and torch raise several kinds for a damaged or foreign file
         first = str(error).splitlines()[0]
         raise TrainingError(
             f"{folder / 'weights.safetensors'} is damaged or not of {identity['network']}: {first}"

@@ -28,8 +28,20 @@ from ecglib.strict import check_path
 PACKAGE = Path(__file__).parent
 SHARD = 2500  # records for which one more job is worth its start
 COMMANDS = ("run", "plan", "status", "summary")
-# How things are read, checked and written: it decides no number, so a change of it runs nothing again.
-BESIDES = ("", "params", "paths", "execute", "strict", "workflow", "models", "cohort", "building", "sources")
+# How things are read, checked and written: it decides no number, so a change of it runs nothing
+# again.
+BESIDES = (
+    "",
+    "params",
+    "paths",
+    "execute",
+    "strict",
+    "workflow",
+    "models",
+    "cohort",
+    "building",
+    "sources",
+)
 COHORT = ("signal/*.py", "sources/*.py", "cohort.py", "building.py")
 
 
@@ -41,17 +53,25 @@ def kind_of(study, model: str) -> str:
 def grid_rotations(study) -> tuple[int, ...]:
     """Rotations on which the grid is run: with `per_rotation` each one that the study runs."""
     tried = study.learning_rates
-    return study.rotations if tried.rule == "per_rotation" or tried.rotations is None else tried.rotations
+    return (
+        study.rotations
+        if tried.rule == "per_rotation" or tried.rotations is None
+        else tried.rotations
+    )
 
 
 def grid_runs(study) -> list[tuple[str, float, int]]:
     """Model, learning rate and rotation of every run of the grid."""
     tried = study.learning_rates.grid if study.learning_rates else {}
-    return [(m, rate, k) for m, rates in tried.items() for rate in rates for k in grid_rotations(study)]
+    return [
+        (m, rate, k) for m, rates in tried.items() for rate in rates for k in grid_rotations(study)
+    ]
 
 
 def shard_count(cohort) -> int:
-    """Into how many shards a cohort is cut; it depends on the study's ``cohort`` section and table alone."""
+    """Into how many shards a cohort is cut; it depends on the study's ``cohort`` section and table
+    alone.
+    """
     if cohort.source == "files":
         table = paths.find(cohort.table)
         records = table.stat().st_size // 40 if table.is_file() else 0  # of a row of text
@@ -66,7 +86,8 @@ def cohort_code() -> list[Path]:
 
 
 def code_of(notebook: str, model=None, besides: tuple = ()) -> list[Path]:
-    """Code that decides what a notebook finds: the modules that it imports, what these import, and tables they name.
+    """Code that decides what a notebook finds: the modules that it imports, what these import, and
+    tables they name.
 
     Parameters
     ----------
@@ -86,7 +107,11 @@ def code_of(notebook: str, model=None, besides: tuple = ()) -> list[Path]:
             seen.add(name)
             left += _imports(_file(name).read_text())
     files = [_file(name) for name in seen]
-    named = {f.with_name(name) for f in files for name in re.findall(r'"(\w+\.(?:csv|md))"', f.read_text())}
+    named = {
+        f.with_name(name)
+        for f in files
+        for name in re.findall(r'"(\w+\.(?:csv|md))"', f.read_text())
+    }
     return sorted([*files, *(file for file in named if file.is_file())])
 
 
@@ -101,13 +126,17 @@ def code_hash(files) -> str:
                 lines[word.start[0] - 1] = lines[word.start[0] - 1][: word.start[1]]
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+                lines[node.lineno - 1 : node.end_lineno] = [""] * (
+                    node.end_lineno - node.lineno + 1
+                )
         told.update("\n".join(line.rstrip() for line in lines if line.strip()).encode())
     return told.hexdigest()[:16]
 
 
 def training_code(network: str) -> list[Path]:
-    """Code that decides what a network learns: its own, and that of the training loop and its batches."""
+    """Code that decides what a network learns: its own, and that of the training loop and its
+    batches.
+    """
     own = [file for file in code_of("", network, ("runs", "plots")) if file.parent.name == "models"]
     return [*own, *(PACKAGE / name for name in ("convolution.py", "dataset.py", "trainer.py"))]
 
@@ -116,7 +145,8 @@ def settings_of(study, notebook: str) -> list[str]:
     """Sections of the study that a notebook reads, as ``settings.<section>``."""
     named = re.findall(r"\bsettings\.(\w+)", _source(notebook))
     return sorted(
-        {"folds" if name == "rotations" else name for name in named} & set(type(study).model_fields) - {"name"}
+        {"folds" if name == "rotations" else name for name in named}
+        & set(type(study).model_fields) - {"name"}
     )
 
 
@@ -145,7 +175,9 @@ def _imports(source: str) -> tuple[str, ...]:
 
 
 def section(study, *names: str) -> list[str]:
-    """Values of the study that a step depends on, as ``training.epochs=10``: when one changes, the step runs again."""
+    """Values of the study that a step depends on, as ``training.epochs=10``: when one changes, the
+    step runs again.
+    """
     told = study.model_dump(mode="json")
     flat = []
 
@@ -165,7 +197,9 @@ def section(study, *names: str) -> list[str]:
 
 
 def check_config(config: dict) -> None:
-    """Refuse a study, a path or a key of Snakemake's ``--config`` that can't be used, before anything is planned."""
+    """Refuse a study, a path or a key of Snakemake's ``--config`` that can't be used, before
+    anything is planned.
+    """
     known = ("study", "data_dir", "gpus")
     for key in config:
         if key not in known:
@@ -181,7 +215,9 @@ def check_config(config: dict) -> None:
 
 
 def data_dir(study, given: str) -> str:
-    """Folder of the public data: the one that is given, which is remembered, or else the one that was given last."""
+    """Folder of the public data: the one that is given, which is remembered, or else the one that
+    was given last.
+    """
     file = paths.study_folder(study.name) / ".data_dir"
     if given:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -190,11 +226,15 @@ def data_dir(study, given: str) -> str:
 
 
 def run(study, given) -> int:
-    """Run what is missing or changed; an engine that was killed leaves nothing that must be unlocked by hand."""
+    """Run what is missing or changed; an engine that was killed leaves nothing that must be
+    unlocked by hand.
+    """
     from snakemake.cli import main as snakemake
 
     if (lock := hold(paths.study_folder(study.name), wait=False)) is None:
-        raise StudyError(f"Study {study.name} is being run by another process; wait for its end, or stop it")
+        raise StudyError(
+            f"Study {study.name} is being run by another process; wait for its end, or stop it"
+        )
     options = ["--quiet", "rules", "host", "progress", "--keep-going"]
     if given.gpus and not _elsewhere(given):
         options += ["--resources", f"gpu={given.gpus}"]
@@ -204,7 +244,10 @@ def run(study, given) -> int:
             snakemake(_words(given, *options))
     except SystemExit as end:
         failed = [line for line in status(study).splitlines() if "FAILED" in line]
-        print("\n".join(failed) if end.code else summary(study), file=sys.stderr if end.code else sys.stdout)
+        print(
+            "\n".join(failed) if end.code else summary(study),
+            file=sys.stderr if end.code else sys.stdout,
+        )
         return end.code or 0
     return 0
 
@@ -215,11 +258,26 @@ def _elsewhere(given) -> bool:
 
 
 def _words(given, *options: str) -> list[str]:
-    """Snakemake's command line; its last option takes no value, so that what the user adds stands for itself."""
-    config = [f"study={find_study(given.study)}", f"data_dir={given.data_dir}", f"gpus={given.gpus}"]
+    """Snakemake's command line; its last option takes no value, so that what the user adds stands
+    for itself.
+    """
+    config = [
+        f"study={find_study(given.study)}",
+        f"data_dir={given.data_dir}",
+        f"gpus={given.gpus}",
+    ]
     place = ["--snakefile", str(PACKAGE.parent / "Snakefile"), "--directory", str(paths.ROOT)]
     cores = [] if _elsewhere(given) else ["--cores", str(given.cores)]
-    return ["--config", *config, *place, *cores, *options, "--rerun-incomplete", "--nolock", *given.more]
+    return [
+        "--config",
+        *config,
+        *place,
+        *cores,
+        *options,
+        "--rerun-incomplete",
+        "--nolock",
+        *given.more,
+    ]
 
 
 def plan(study, given) -> str:
@@ -231,11 +289,15 @@ def plan(study, given) -> str:
     jobs: dict[tuple, list] = {}
     for block in re.split(r"^\[.*\]\n", done.stdout + done.stderr, flags=re.M):
         told = dict(re.findall(r"^    (output|reason): (.*?) *$", block, flags=re.M))
-        if inside := re.search(rf"outputs/{study.name}/(\S+?)(?:/run\.json|\.done)", told.get("output", "")):
+        if inside := re.search(
+            rf"outputs/{study.name}/(\S+?)(?:/run\.json|\.done)", told.get("output", "")
+        ):
             parts = inside[1].split("/")
             deep = 2 if parts[0] in ("runs", "grid") else 1
             why = "; ".join(map(_reason, re.split(r"; (?=[A-Z])", told.get("reason", ""))))
-            jobs.setdefault(("/".join(parts[:deep]), why), []).append("/".join(parts[deep:]).removeprefix("rotation_"))
+            jobs.setdefault(("/".join(parts[:deep]), why), []).append(
+                "/".join(parts[deep:]).removeprefix("rotation_")
+            )
     lines = [f"{study.title}: {sum(map(len, jobs.values()))} jobs would run"]
     for (name, why), members in jobs.items():
         which = f": {', '.join(sorted(members))}" if len(members) < 12 else f": {len(members)} runs"
@@ -254,7 +316,10 @@ def _reason(told: str) -> str:
         return f"changed: {what}"
     if change := re.search(r"before: (.*) now: (.*)", what):
         before, now = (re.findall(r"[\w.]+=[^,'\]]+", side) for side in change.groups())
-        differs = [*(f"{v} (before)" for v in before if v not in now), *(f"{v} (now)" for v in now if v not in before)]
+        differs = [
+            *(f"{v} (before)" for v in before if v not in now),
+            *(f"{v} (now)" for v in now if v not in before),
+        ]
         return f"study: {', '.join(differs)}"
     return told[:1].lower() + told[1:]
 
@@ -270,7 +335,9 @@ def jobs_of(study) -> dict[str, Path]:
     for model, rate, k in grid_runs(study):
         jobs[f"grid/{model}/{rate:g}/rotation_{k}"] = paths.grid_folder(study.name, model, rate, k)
     jobs |= {
-        f"runs/{m}/rotation_{k}": paths.run_folder(study.name, m, k) for m in study.models for k in study.rotations
+        f"runs/{m}/rotation_{k}": paths.run_folder(study.name, m, k)
+        for m in study.models
+        for k in study.rotations
     }
     steps = ("07_comparison", "08_selected_model", "09_saliency")
     return jobs | {step: paths.step_folder(study.name, step) for step in steps}
@@ -284,7 +351,9 @@ def status(study) -> str:
         counts[state] = counts.get(state, 0) + 1
         if state not in ("done", "waiting"):
             lines.append(f"  {state:<11} {name}{told}")
-    return "\n".join([f"{study.title}: " + ", ".join(f"{n} {state}" for state, n in counts.items()), *lines])
+    return "\n".join(
+        [f"{study.title}: " + ", ".join(f"{n} {state}" for state, n in counts.items()), *lines]
+    )
 
 
 def _state(folder: Path) -> tuple[str, str]:
@@ -315,8 +384,13 @@ def summary(study) -> str:
         ]
         rows = list(csv.reader(file.read_text().splitlines()))
         widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
-    return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {folder.relative_to(paths.ROOT)}/*/"])
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+            for row in rows
+        ]
+    return "\n".join(
+        [*lines, "", f"Tables, figures and executed notebooks: {folder.relative_to(paths.ROOT)}/*/"]
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

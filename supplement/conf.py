@@ -1,4 +1,6 @@
-"""Sphinx configuration of the supplement: executed notebooks as pages, nothing run, nothing fetched."""
+"""Sphinx configuration of the supplement: executed notebooks as pages, nothing run, nothing
+fetched.
+"""
 
 import importlib.metadata
 

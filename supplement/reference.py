@@ -26,28 +26,38 @@ from ecglib.params import StudyError, load_study
 from ecglib.runs import WEIGHTS
 from ecglib.trainer import predict
 
-SHIPPED = ("ptbxl",)  # studies whose selected network is kept with its weights, for `make explain` right after cloning
+# studies whose selected network is kept with its weights, for `make explain` right after cloning
+SHIPPED = ("ptbxl",)
 MOST = 0.005  # that a score may change by half precision
-KEPT = {".ipynb", ".csv", ".png", ".md", ".json", ".parquet"}  # not: weights, checkpoints, vector copies of figures
-SECONDS = ("seconds", "memory", "best_epoch_seconds", "train_seconds", "val_seconds")  # differ from run to run
+# not: weights, checkpoints, vector copies of figures
+KEPT = {".ipynb", ".csv", ".png", ".md", ".json", ".parquet"}
+# differ from run to run
+SECONDS = ("seconds", "memory", "best_epoch_seconds", "train_seconds", "val_seconds")
 
 
 def keep(study: str) -> tuple[int, float]:
-    """Copy what is read of a study's outputs to the reference folder; returns the number of files and megabytes.
+    """Copy what is read of a study's outputs to the reference folder; returns the number of files
+    and megabytes.
 
-    Of a run that is all but notebook, figures and weights, so that it counts as done. Where a study's data may not be
-    passed on record by record, nothing is kept but notebooks, tables and figures, which hold none.
+    Of a run that is all but notebook, figures and weights, so that it counts as done. Where a
+    study's data may not be passed on record by record, nothing is kept but notebooks, tables and
+    figures, which hold none.
     """
     source, goal = paths.study_folder(study), paths.REFERENCE / study
     if not source.is_dir():
         raise StudyError(f"Study {study} has no outputs to keep: run it with make reproduce first")
-    files = [f for f in source.rglob("*") if f.is_file() and f.suffix in KEPT and not _unfinished(f, source)]
+    files = [
+        f
+        for f in source.rglob("*")
+        if f.is_file() and f.suffix in KEPT and not _unfinished(f, source)
+    ]
     shutil.rmtree(goal, ignore_errors=True)
     for file in files:
         copy = goal / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix in (".ipynb", ".json"):
-            text = file.read_text().replace(f"{paths.ROOT}/", "")  # no path of the machine it ran on
+            # no path of the machine it ran on
+            text = file.read_text().replace(f"{paths.ROOT}/", "")
             copy.write_text(re.sub(r'(data_dir(?: = \\"|": "))[^"\\]+', r"\1DATA_DIR", text))
         else:
             shutil.copy2(file, copy)
@@ -55,7 +65,9 @@ def keep(study: str) -> tuple[int, float]:
 
 
 def _unfinished(file: Path, source: Path) -> bool:
-    """Whether a file lies in a folder that isn't complete, or among the logs and the notebooks and figures of runs."""
+    """Whether a file lies in a folder that isn't complete, or among the logs and the notebooks and
+    figures of runs.
+    """
     parts = file.relative_to(source).parts
     inside_run = parts[0] in ("runs", "grid")
     return (
@@ -66,7 +78,8 @@ def _unfinished(file: Path, source: Path) -> bool:
 
 
 def ship(study) -> str:
-    """Keep the weights of the study's selected network, too, in half precision; returns what that changed, in words.
+    """Keep the weights of the study's selected network, too, in half precision; returns what that
+    changed, in words.
 
     Parameters
     ----------
@@ -78,17 +91,27 @@ def ship(study) -> str:
     StudyError
         If a score of its test fold changes by more than `MOST`.
     """
-    chosen = json.loads((paths.step_folder(study.name, "08_selected_model") / "run.json").read_text())
+    chosen = json.loads(
+        (paths.step_folder(study.name, "08_selected_model") / "run.json").read_text()
+    )
     run = paths.run_folder(study.name, chosen["model"], chosen["rotation"])
     goal = paths.REFERENCE / run.relative_to(paths.OUTPUTS)
-    weights = {name: w.half() if w.is_floating_point() else w for name, w in load_file(run / WEIGHTS).items()}
+    weights = {
+        name: w.half() if w.is_floating_point() else w
+        for name, w in load_file(run / WEIGHTS).items()
+    }
     save_file(weights, goal / WEIGHTS)
     facts = json.loads((goal / "run.json").read_text())
     facts["files"][WEIGHTS] = sha256(goal / WEIGHTS)
     write_json(goal / "run.json", facts | {"weights": "float16"})
     card = paths.REFERENCE / study.name / "08_selected_model" / "model_card.md"
     network, cohort = load_model(goal), cohort_of(study)
-    scores = pd.read_parquet(run / "predictions.parquet").query("split == 'test'").set_index("record_id").probability
+    scores = (
+        pd.read_parquet(run / "predictions.parquet")
+        .query("split == 'test'")
+        .set_index("record_id")
+        .probability
+    )
     at = np.flatnonzero(cohort.records.record_id.isin(scores.index))
     normalisation = network.identity["training"]["normalisation"]
     bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"), normalisation)
@@ -96,11 +119,17 @@ def ship(study) -> str:
     moved = (now - scores).abs().max()
     if not moved <= MOST:
         (goal / WEIGHTS).unlink()
-        raise StudyError(f"Half precision changes a score of {run.name} by {moved:.3g}, more than {MOST}: not kept")
-    told = (
-        f"in half precision, which changes no test score by more than {moved:.2g}: SHA-256 `{facts['files'][WEIGHTS]}`"
+        raise StudyError(
+            f"Half precision changes a score of {run.name} by {moved:.3g}, more than {MOST}: not kept"
+        )
+    told = f"in half precision, which changes no test score by more than {moved:.2g}: SHA-256 `{facts['files'][WEIGHTS]}`"
+    text = re.sub(
+        r"^(- Weights: .*)$",
+        rf"\1 as trained; shipped {told}",
+        card.read_text(),
+        count=1,
+        flags=re.M,
     )
-    text = re.sub(r"^(- Weights: .*)$", rf"\1 as trained; shipped {told}", card.read_text(), count=1, flags=re.M)
     card.write_text(text)
     size = (goal / WEIGHTS).stat().st_size / 1e6
     return f"{(goal / WEIGHTS).relative_to(paths.ROOT)}: {size:.1f} MB, changes no test score by more than {moved:.2g}"
@@ -113,8 +142,8 @@ def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
     ----------
     study : str
     tolerance : float
-        Largest difference of a number, absolute or as a share of the kept one, that counts as the same: runs are equal
-        to the bit on the same platform, and nearly so elsewhere.
+        Largest difference of a number, absolute or as a share of the kept one, that counts as the
+        same: runs are equal to the bit on the same platform, and nearly so elsewhere.
 
     Returns
     -------
@@ -123,12 +152,18 @@ def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
     """
     kept = sorted((paths.REFERENCE / study).glob("*/tables/*.csv"))
     if not kept:
-        raise StudyError(f"Study {study} has no reference results in {paths.REFERENCE.relative_to(paths.ROOT)}")
+        raise StudyError(
+            f"Study {study} has no reference results in {paths.REFERENCE.relative_to(paths.ROOT)}"
+        )
     rows = []
     for file in kept:
         name = file.relative_to(paths.REFERENCE / study)
         fresh = paths.study_folder(study) / name
-        reason = "the fresh run has no such table" if not fresh.is_file() else _difference(file, fresh, tolerance)
+        reason = (
+            "the fresh run has no such table"
+            if not fresh.is_file()
+            else _difference(file, fresh, tolerance)
+        )
         rows.append({"table": str(name), "same": not reason, "reason": reason})
     return pd.DataFrame(rows)
 
@@ -163,14 +198,16 @@ def _near(a: str, b: str, tolerance: float) -> bool:
 
 
 def front_tables(study: str) -> str:
-    """Test AUC and average precision with 95 % intervals of a study's reference results, as Markdown for the README."""
+    """Test AUC and average precision with 95 % intervals of a study's reference results, as
+    Markdown for the README.
+    """
     folder = paths.REFERENCE / study
     omi = (folder / "11_omi_features").is_dir()
     step = folder / ("11_omi_features" if omi else "07_comparison")
     facts = json.loads((step / "run.json").read_text())
-    table = pd.read_csv(step / "tables" / ("front.csv" if omi else "extended.csv"), index_col=0, dtype=str)[
-        ["AUC", "AP"]
-    ]
+    table = pd.read_csv(
+        step / "tables" / ("front.csv" if omi else "extended.csv"), index_col=0, dtype=str
+    )[["AUC", "AP"]]
     lines = ["| model | test AUC [95 %] | test AP [95 %] |", "|---|---|---|"]
     lines += [f"| {name} | {row.AUC} | {row.AP} |" for name, row in table.iterrows()]
     told = f"Label: {facts['label_meaning']} [{facts['label_kind']}]."
@@ -178,7 +215,9 @@ def front_tables(study: str) -> str:
 
 
 def fill(readme: Path) -> str:
-    """Text of the README with the block between ``<!-- reference: <study> -->`` and ``<!-- end -->`` made anew."""
+    """Text of the README with the block between ``<!-- reference: <study> -->`` and ``<!-- end
+    -->`` made anew.
+    """
     return re.sub(
         r"(<!-- reference: (\w+) -->\n).*?(\n<!-- end -->)",
         lambda found: found[1] + front_tables(found[2]) + found[3],
@@ -189,7 +228,9 @@ def fill(readme: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: keep or check the results of a study; returns 0, or 1 with what is wrong."""
-    parser = argparse.ArgumentParser(prog="python supplement/reference.py", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python supplement/reference.py", description=main.__doc__
+    )
     parser.add_argument("what", choices=("keep", "check"))
     parser.add_argument("study")
     given = parser.parse_args(arguments)
@@ -198,7 +239,9 @@ def main(arguments: list[str] | None = None) -> int:
         study = settings.name
         if given.what == "keep":
             number, size = keep(study)
-            print(f"{number} files, {size:.1f} MB, in {(paths.REFERENCE / study).relative_to(paths.ROOT)}")
+            print(
+                f"{number} files, {size:.1f} MB, in {(paths.REFERENCE / study).relative_to(paths.ROOT)}"
+            )
             if study in SHIPPED:
                 print(ship(settings))
             readme = paths.ROOT / "README.md"
@@ -208,9 +251,13 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1
-    commit = json.loads(next((paths.REFERENCE / study).glob("*/run.json")).read_text())["environment"]["commit"]
+    commit = json.loads(next((paths.REFERENCE / study).glob("*/run.json")).read_text())[
+        "environment"
+    ]["commit"]
     print(found.to_string(index=False))
-    print(f"{found.same.sum()} of {len(found)} tables agree with the reference results (commit {commit[:10]})")
+    print(
+        f"{found.same.sum()} of {len(found)} tables agree with the reference results (commit {commit[:10]})"
+    )
     return 0 if found.same.all() else 1
 
 

@@ -1,4 +1,5 @@
-"""`make test-all`: everything that is tested, part by part, and a summary that says what this machine can't run.
+"""`make test-all`: everything that is tested, part by part, and a summary that says what this
+machine can't run.
 
 python tests/all.py                 # all parts
 python tests/all.py kills slurm     # some
@@ -14,7 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CANNOT = 77
 PYTEST = [sys.executable, "-m", "pytest", "-rs"]
-NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-kernel-startup-timeout", "120", "--nbval-cell-timeout", "300"]
+NBVAL = [
+    "--nbval-lax",
+    "--nbval-current-env",
+    "--nbval-kernel-startup-timeout",
+    "120",
+    "--nbval-cell-timeout",
+    "300",
+]
 OTHERS = ["--ignore", "tests/test_faults.py", "--ignore", "tests/test_simulations.py"]
 PARTS = {
     "units": [*PYTEST, "-m", "not slow"],
@@ -34,25 +42,37 @@ def run(name: str) -> tuple[str, str]:
     lines = []
     environment = os.environ | {"ECGLIB_OFFLINE": "1"}
     with subprocess.Popen(
-        PARTS[name], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        PARTS[name],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line.rstrip())
     skipped = [line for line in lines if line.startswith("SKIPPED")]
     if process.returncode == CANNOT:
-        return "can't run", next((line for line in lines if "can't run" in line), "").partition(": ")[2]
+        return "can't run", next((line for line in lines if "can't run" in line), "").partition(
+            ": "
+        )[2]
     if process.returncode not in (0, 5):
         return "FAILED", lines[-1] if lines else ""
     if "pytest" in PARTS[name] and not re.search(r"\d+ passed", "\n".join(lines[-3:])):
         return "can't run", skipped[0].partition(": ")[2] if skipped else "there is no such test"
-    return "passed", f"but {len(skipped)} skipped, as: {skipped[0].partition(': ')[2]}" if skipped else ""
+    return (
+        "passed",
+        f"but {len(skipped)} skipped, as: {skipped[0].partition(': ')[2]}" if skipped else "",
+    )
 
 
 def main(names: list[str]) -> int:
     """Run the parts of these names, or all; returns 1 if one failed."""
     if unknown := set(names) - set(PARTS):
-        print(f"There is no part {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        print(
+            f"There is no part {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr
+        )
         return 1
     rows = []
     for name in names or PARTS:

@@ -11,5 +11,7 @@ def real_data():
     """Folder with ptb-xl/, ludb/, omi-features/ and philips-xml/, named by ECGLIB_TEST_DATA."""
     folder = os.environ.get("ECGLIB_TEST_DATA")
     if not folder:
-        pytest.skip("needs real ECGs: set ECGLIB_TEST_DATA to a folder holding ptb-xl, ludb, omi-features, philips-xml")
+        pytest.skip(
+            "needs real ECGs: set ECGLIB_TEST_DATA to a folder holding ptb-xl, ludb, omi-features, philips-xml"
+        )
     return Path(folder)

@@ -1,7 +1,8 @@
 """Tries the reader of recordings on broken and hostile files.
 
-Every file must give a recording or one sentence that names it; nothing may crash, hang or take memory without bound.
-Run it as ``python tests/fuzz_files.py [--count 600] [--seed 0]``; it prints what came of each kind of damage.
+Every file must give a recording or one sentence that names it; nothing may crash, hang or take
+memory without bound. Run it as ``python tests/fuzz_files.py [--count 600] [--seed 0]``; it prints
+what came of each kind of damage.
 """
 
 import argparse
@@ -25,7 +26,19 @@ from recordings import WRITERS, recording, write_philips
 from ecglib.sources import ReadError
 from ecglib.sources.reading import MAX_SECONDS, read_recording
 
-HUGE = ["0", "-1", "1e309", "nan", "99999999", "2147483647", "4294967296", "99999999999999999999", "", "x", "1.5"]
+HUGE = [
+    "0",
+    "-1",
+    "1e309",
+    "nan",
+    "99999999",
+    "2147483647",
+    "4294967296",
+    "99999999999999999999",
+    "",
+    "x",
+    "1.5",
+]
 UNITS = re.compile(rb"(?<![A-Za-z])(uV|mV|MICROVOLTS)(?![A-Za-z])")
 
 
@@ -67,13 +80,20 @@ def huge_counts(data, rng):
             head = head[: match.start()] + rng.choice(HUGE).encode() + head[match.end() :]
     if b"DICM" in data[:132]:
         at = rng.randrange(132, len(head) - 4)
-        head = head[:at] + rng.choice([b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f"]) + head[at + 4 :]
+        head = (
+            head[:at]
+            + rng.choice([b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f"])
+            + head[at + 4 :]
+        )
     return head + rest
 
 
 def rate_of_zero(data, rng):
     """Replace every number that is the rate or the step of time."""
-    return re.sub(rb"(?<![\d.])(500|0\.002)(?![\d.])", lambda m: b"0".ljust(len(m[0])), data[:4000]) + data[4000:]
+    return (
+        re.sub(rb"(?<![\d.])(500|0\.002)(?![\d.])", lambda m: b"0".ljust(len(m[0])), data[:4000])
+        + data[4000:]
+    )
 
 
 def unknown_unit(data, rng):
@@ -82,7 +102,9 @@ def unknown_unit(data, rng):
 
 
 def entity_bomb(data, rng):
-    lines = ['<!ENTITY a0 "ecgecgecg">'] + [f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12)]
+    lines = ['<!ENTITY a0 "ecgecgecg">'] + [
+        f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12)
+    ]
     outside = '<!ENTITY x SYSTEM "file:///etc/passwd">'
     root = rng.choice(["restingecgdata", "RestingECG", "AnnotatedECG"])
     entity = rng.choice(["&a11;", "&x;"])
@@ -96,7 +118,11 @@ def wrong_xml(data, rng):
     depth = rng.choice([1, 30, 5000, 40_000, 200_000])
     tag = rng.choice(tags).decode()
     return (
-        f"<{root}>" + f"<{tag}>" * depth + "x" + f"</{tag}>" * rng.choice([depth, depth - 1]) + f"</{root}>"
+        f"<{root}>"
+        + f"<{tag}>" * depth
+        + "x"
+        + f"</{tag}>" * rng.choice([depth, depth - 1])
+        + f"</{root}>"
     ).encode()
 
 
@@ -135,13 +161,24 @@ def no_ecg(data, rng):
 
 
 DAMAGE = [
-    *(truncated, flipped, header_flipped, piece_lost, piece_doubled, huge_counts, rate_of_zero, unknown_unit),
+    *(
+        truncated,
+        flipped,
+        header_flipped,
+        piece_lost,
+        piece_doubled,
+        huge_counts,
+        rate_of_zero,
+        unknown_unit,
+    ),
     *(entity_bomb, wrong_xml, tags_mixed, no_ecg),
 ]
 
 
 def seeds(folder):
-    """Whole recordings to be damaged: every format that can be written here, and real Philips files where they are."""
+    """Whole recordings to be damaged: every format that can be written here, and real Philips files
+    where they are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     units = recording(11)
     files = [write(folder / name, units) for name, write in WRITERS.items()]
@@ -151,7 +188,9 @@ def seeds(folder):
 
 
 def damaged_files(folder, count, seed):
-    """Write `count` damaged files below `folder`, each with its own name; return them as (damage, path)."""
+    """Write `count` damaged files below `folder`, each with its own name; return them as (damage,
+    path).
+    """
     rng, made = random.Random(seed), []
     whole = seeds(folder / "whole")
     for i in range(count):
@@ -163,32 +202,53 @@ def damaged_files(folder, count, seed):
             samples = source.with_suffix(".dat").read_bytes()
             data = data.replace(source.stem.encode(), path.stem.encode())
             which = (
-                rng.choice(["header", "samples", "both"]) if damage in (truncated, flipped, piece_lost) else "header"
+                rng.choice(["header", "samples", "both"])
+                if damage in (truncated, flipped, piece_lost)
+                else "header"
             )
-            path.with_suffix(".dat").write_bytes(samples if which == "header" else damage(samples, rng))
+            path.with_suffix(".dat").write_bytes(
+                samples if which == "header" else damage(samples, rng)
+            )
             data = data if which == "samples" else damage(data, rng)
         else:
             data, whole_data = damage(data, rng), data
-            data = data if data != whole_data else flipped(data, rng)  # a damage that found nothing to change
+            # a damage that found nothing to change
+            data = data if data != whole_data else flipped(data, rng)
         path.write_bytes(data)
         made.append((damage.__name__, path))
     return made
 
 
 def attempt(path):
-    """Read one file: outcome ('read', 'refused' or what is wrong), its sentence, seconds computing, peak MB so far."""
+    """Read one file: outcome ('read', 'refused' or what is wrong), its sentence, seconds computing,
+    peak MB so far.
+    """
     begin, said = time.process_time(), ""
     try:
         signal, rate = read_recording(path)
         whole = np.isfinite(signal).all(axis=1) | np.isnan(signal).all(axis=1)
-        fine = signal.shape[0] == 12 and signal.dtype == np.float32 and whole.all() and 100 <= rate <= 10_000
+        fine = (
+            signal.shape[0] == 12
+            and signal.dtype == np.float32
+            and whole.all()
+            and 100 <= rate <= 10_000
+        )
         outcome = "read" if fine else "WRONG SHAPE OR VALUES"
     except ReadError as error:
         said = str(error)
-        outcome = "refused" if "\n" not in said and said.startswith(path.name) and len(said) < 400 else "BAD SENTENCE"
+        outcome = (
+            "refused"
+            if "\n" not in said and said.startswith(path.name) and len(said) < 400
+            else "BAD SENTENCE"
+        )
     except Exception as error:
         outcome, said = "CRASHED", repr(error)
-    return outcome, said, time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (
+        outcome,
+        said,
+        time.process_time() - begin,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
 
 
 def fuzz(folder, count, seed):
@@ -200,7 +260,12 @@ def fuzz(folder, count, seed):
         try:
             result = pool.submit(attempt, path).result(timeout=20 * MAX_SECONDS)
         except (BrokenProcessPool, TimeoutError) as error:
-            result = ("CRASHED" if isinstance(error, BrokenProcessPool) else "HUNG", repr(error), np.nan, np.nan)
+            result = (
+                "CRASHED" if isinstance(error, BrokenProcessPool) else "HUNG",
+                repr(error),
+                np.nan,
+                np.nan,
+            )
             for process in (pool._processes or {}).values():
                 process.kill()
             pool = ProcessPoolExecutor(1)
@@ -217,7 +282,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         table = fuzz(Path(folder), options.count, options.seed)
     print(pd.crosstab(table.damage, table.outcome, margins=True).to_string())
-    print(f"slowest {table.seconds.max():.1f} s, peak memory {table.megabytes.max():.0f} MB of one process")
+    print(
+        f"slowest {table.seconds.max():.1f} s, peak memory {table.megabytes.max():.0f} MB of one process"
+    )
     print(
         table[table.outcome == "refused"]
         .groupby("damage")

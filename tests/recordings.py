@@ -1,4 +1,6 @@
-"""Writes one recording in several formats, after their public descriptions; for tests of the readers."""
+"""Writes one recording in several formats, after their public descriptions; for tests of the
+readers.
+"""
 
 import base64
 
@@ -12,14 +14,19 @@ EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
 def recording(seconds=10, rate=500, seed=0):
-    """int (12, samples) in units of 5 µV: beats of a dipole that obeys Einthoven's and Goldberger's laws exactly."""
+    """int (12, samples) in units of 5 µV: beats of a dipole that obeys Einthoven's and Goldberger's
+    laws exactly.
+    """
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * rate)) / rate % 0.8
     shape = np.exp(-(((t - 0.3) / 0.012) ** 2)) + 0.25 * np.exp(-(((t - 0.55) / 0.05) ** 2))
     wave = np.cumsum(rng.normal(size=t.size)) * 0.002 + shape
-    one, two = (np.rint(wave * size).astype(int) * 2 for size in (70, 100))  # even, so that halves stay whole
+    # even, so that halves stay whole
+    one, two = (np.rint(wave * size).astype(int) * 2 for size in (70, 100))
     limb = [one, two, two - one, -(one + two) // 2, (2 * one - two) // 2, (2 * two - one) // 2]
-    return np.stack(limb + [np.rint(wave * size).astype(int) for size in (-120, 60, 200, 240, 180, 130)])
+    return np.stack(
+        limb + [np.rint(wave * size).astype(int) for size in (-120, 60, 200, 240, 180, 130)]
+    )
 
 
 def write_wfdb(path, units, rate=500, leads=LEADS, fmt="16", **options):
@@ -50,7 +57,9 @@ def write_csv(path, units, rate=500, leads=LEADS, unit="uV"):
 
 
 def write_philips(path, units, rate=500, fillers=4, encoding="Plain"):
-    """Philips XML 1.03 with uncompressed waveforms, 5 µV a unit: 12 leads one after the other, then filler channels."""
+    """Philips XML 1.03 with uncompressed waveforms, 5 µV a unit: 12 leads one after the other, then
+    filler channels.
+    """
     units = np.vstack([units, np.zeros((fillers, units.shape[1]), int)])
     if encoding == "Plain":
         data = "\n".join(" ".join(map(str, channel)) for channel in units)
@@ -112,9 +121,23 @@ def write_hl7(path, units, rate=500, unit="uV"):
 def write_edf(path, units, rate=500, unit="uV"):
     """EDF: twelve signals, records of one second, 5 µV a unit."""
     n, seconds = len(units), units.shape[1] // rate
-    head = f"{'0':8}{'X':80}{'X':80}01.01.2000.00.00{256 * (n + 1):<8}{'':44}{seconds:<8}{1:<8}{n:<4}"
-    fields = [(16, LEADS), (80, [""] * n), (8, [unit] * n), (8, ["-163840"] * n), (8, ["163835"] * n)]
-    fields += [(8, ["-32768"] * n), (8, ["32767"] * n), (80, [""] * n), (8, [str(rate)] * n), (32, [""] * n)]
+    head = (
+        f"{'0':8}{'X':80}{'X':80}01.01.2000.00.00{256 * (n + 1):<8}{'':44}{seconds:<8}{1:<8}{n:<4}"
+    )
+    fields = [
+        (16, LEADS),
+        (80, [""] * n),
+        (8, [unit] * n),
+        (8, ["-163840"] * n),
+        (8, ["163835"] * n),
+    ]
+    fields += [
+        (8, ["-32768"] * n),
+        (8, ["32767"] * n),
+        (80, [""] * n),
+        (8, [str(rate)] * n),
+        (32, [""] * n),
+    ]
     head += "".join(f"{value:<{width}}" for width, values in fields for value in values)
     records = units[:, : seconds * rate].reshape(n, seconds, rate).transpose(1, 0, 2)
     path.write_bytes(head.encode("ascii") + records.astype("<i2").tobytes())

@@ -11,7 +11,9 @@ from ecglib.sources import Source
 
 
 def save_cohort(folder: Path, beats: np.ndarray, records: pd.DataFrame, info: dict) -> Cohort:
-    """Write them; `info` gives name, version, label_kind and label_meaning. What breaks the contract is refused."""
+    """Write them; `info` gives name, version, label_kind and label_meaning. What breaks the
+    contract is refused.
+    """
     beats = np.rint(beats).astype(np.int16)
     check(records, beats, folder)
     folder.mkdir(parents=True)

@@ -37,38 +37,61 @@ class Home:
         for name in ("notebooks", "requirements.lock"):
             (folder / name).symlink_to(paths.ROOT / name)
         self.write(study)
-        code = os.pathsep.join([str(Path(paths.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        code = os.pathsep.join(
+            [str(Path(paths.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        )
         tools = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
         threads = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-        self.environment = os.environ | {"ECGLIB_HOME": str(folder), "PYTHONPATH": code, "PATH": tools} | threads
+        self.environment = (
+            os.environ | {"ECGLIB_HOME": str(folder), "PYTHONPATH": code, "PATH": tools} | threads
+        )
 
     def write(self, study: dict) -> None:
         self.study, self.name = study, study["name"]
-        (self.folder / "params" / f"{self.name}.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+        (self.folder / "params" / f"{self.name}.yaml").write_text(
+            yaml.safe_dump(study, sort_keys=False)
+        )
 
     @property
     def outputs(self) -> Path:
         return self.folder / "outputs" / self.name
 
     def command(self, what="run", *words, cores=1) -> list[str]:
-        base = [sys.executable, "-m", "ecglib.workflow", what, "--study", self.name, "--cores", str(cores)]
+        base = [
+            sys.executable,
+            "-m",
+            "ecglib.workflow",
+            what,
+            "--study",
+            self.name,
+            "--cores",
+            str(cores),
+        ]
         return [*base, *(["--", *words] if words else [])]
 
     def start(self, what="run", *words, cores=1, **options) -> subprocess.Popen:
         with open(self.folder / "engine.log", "a") as log:
             command = self.command(what, *words, cores=cores)
-            return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, **options)
+            return subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, **options
+            )
 
     def run(self, what="run", *words, cores=1) -> subprocess.CompletedProcess:
         command = self.command(what, *words, cores=cores)
-        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True
+        )
 
     def processes(self, word: str) -> list[psutil.Process]:
-        """Processes of this home whose command holds a word; each of them descends from what a test started."""
+        """Processes of this home whose command holds a word; each of them descends from what a test
+        started.
+        """
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("ECGLIB_HOME") == str(self.folder) and word in " ".join(process.cmdline()):
+                if process.environ().get("ECGLIB_HOME") == str(self.folder) and word in " ".join(
+                    process.cmdline()
+                ):
                     found.append(process)
         return found
 
@@ -82,7 +105,9 @@ class Home:
                 told = json.loads(file.read_text())
                 assert (file.parent / "notebook.ipynb").is_file(), file
                 for name, expected in told["files"].items():
-                    assert sha256(file.parent / name) == expected, f"{file.parent / name} is half a result"
+                    assert sha256(file.parent / name) == expected, (
+                        f"{file.parent / name} is half a result"
+                    )
             except FileNotFoundError:  # replaced or removed while we looked
                 continue
             whole += 1

@@ -1,4 +1,6 @@
-"""The summary of all tests: what failed isn't called passed, and neither is what this machine can't run."""
+"""The summary of all tests: what failed isn't called passed, and neither is what this machine can't
+run.
+"""
 
 import importlib.util
 import sys

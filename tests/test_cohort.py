@@ -10,7 +10,12 @@ from ecglib import LEADS, building, cohort
 from ecglib.params import Signal, SyntheticCohort
 from ecglib.sources import ReadError, open_source
 
-INFO = {"name": "made up", "version": "1", "label_kind": "synthetic", "label_meaning": "made up for a test"}
+INFO = {
+    "name": "made up",
+    "version": "1",
+    "label_kind": "synthetic",
+    "label_meaning": "made up for a test",
+}
 
 
 def made_up(n=12):
@@ -108,7 +113,11 @@ def test_built_the_same_by_any_number_of_processes(tmp_path):
     rejected = pd.read_csv(tmp_path / "one" / "rejected.csv")
     assert len(rejected) == 8 and rejected.reason.str.contains("file is empty").all()
     flow = cohort.flow_table(one)
-    assert flow.ECGs["listed"] == 80 and flow.ECGs["rejected: file is empty"] == 8 and flow.ECGs["kept"] == 72
+    assert (
+        flow.ECGs["listed"] == 80
+        and flow.ECGs["rejected: file is empty"] == 8
+        and flow.ECGs["kept"] == 72
+    )
     assert np.abs(one.beats[:, :, 300]).max() > 300, "R peaks lie at sample 300"
     again = building.open_or_build(source, Signal(), tmp_path / "one")
     assert again.key == one.key
@@ -126,7 +135,9 @@ def test_poor_quality_is_kept_flagged_or_dropped(tmp_path):
     assert 0 < poor.sum() < 80 == len(poor)
     assert not built["keep"].records.poor_quality.any(), "kept as if it were of good quality"
     assert built["keep"].records.quality_reasons.equals(built["flag"].records.quality_reasons)
-    assert built["drop"].records.record_id.tolist() == built["flag"].records.record_id[~poor].tolist()
+    assert (
+        built["drop"].records.record_id.tolist() == built["flag"].records.record_id[~poor].tolist()
+    )
     dropped = pd.read_csv(tmp_path / "drop" / "rejected.csv")
     assert dropped.reason.str.startswith("poor quality: ").all() and len(dropped) == poor.sum()
 
@@ -136,7 +147,8 @@ def test_built_the_same_from_shards(tmp_path, monkeypatch):
     source = dataclasses.replace(source, read=Unreadable(source.read))
     whole = building.build_cohort(source, Signal(), tmp_path / "whole")
     folder = tmp_path / "joined"
-    for number in (2, 0):  # in any order, and the shard that is missing is made when they are joined
+    # in any order, and the shard that is missing is made when they are joined
+    for number in (2, 0):
         building.build_shard(source, Signal(), folder, number, 3)
     shard = tmp_path / "joined.shards" / "2_of_3" / "beats.int16"
     written = shard.stat().st_mtime_ns
@@ -144,7 +156,9 @@ def test_built_the_same_from_shards(tmp_path, monkeypatch):
     assert shard.stat().st_mtime_ns == written, "what is there isn't made again"
     processed = []
     chunk = building._process_chunk
-    monkeypatch.setattr(building, "_process_chunk", lambda *given: processed.extend(given[-1]) or chunk(*given))
+    monkeypatch.setattr(
+        building, "_process_chunk", lambda *given: processed.extend(given[-1]) or chunk(*given)
+    )
     building.open_or_build(source, Signal(), folder, shards=3)
     assert [row.Index for row in processed] == list(range(26, 53)), "one shard was left to do"
     for name in ("beats.npy", "records.parquet", "rejected.csv", "cohort.json"):

@@ -35,14 +35,18 @@ class MyNet(nn.Module):
         return self.fc(self.flatten(self.avgpool(torch.tanh(self.conv1(x)))))
 '''
 ENTRY = '    "my_net": Entry("My net", "network", "ecglib.models.my_net:MyNet"),\n'
-EXPECTED = '    "my_net": (446, {"conv1": "4x1x400", "avgpool": "4x1x1", "flatten": "4", "fc": "2"}),\n'
+EXPECTED = (
+    '    "my_net": (446, {"conv1": "4x1x400", "avgpool": "4x1x1", "flatten": "4", "fc": "2"}),\n'
+)
 
 
 @pytest.fixture
 def project(tmp_path):
     """A copy of the project to which a contributor adds a network."""
     for name in ("ecglib", "tests"):
-        shutil.copytree(paths.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            paths.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     shutil.copy2(paths.ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -57,19 +61,36 @@ def add(file, after, text):
 def contract(project):
     """Run the contract tests of the network in the copy."""
     environment = os.environ | {"PYTHONPATH": str(project), "ECGLIB_HOME": str(project)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_models.py", "-k", "my_net"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_models.py",
+        "-k",
+        "my_net",
+    ]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
 def test_a_network_touches_three_files(project):
-    guide = (paths.ROOT / "CONTRIBUTING.md").read_text().split("## Add a network")[1].split("\n## ")[0]
+    guide = (
+        (paths.ROOT / "CONTRIBUTING.md").read_text().split("## Add a network")[1].split("\n## ")[0]
+    )
     touched = ("ecglib/models/my_net.py", "ecglib/models/__init__.py", "tests/test_models.py")
     assert all(f"`{file}`" in guide for file in touched)
     (project / touched[0]).write_text(NETWORK)
     add(project / touched[1], "REGISTRY = {\n", ENTRY)
     forgotten = contract(project)
-    assert forgotten.returncode == 1 and "KeyError: 'my_net'" in forgotten.stdout, "a network without a line fails"
-    expected = next(line for line in (project / touched[2]).read_text().splitlines() if line.startswith("EXPECTED"))
+    assert forgotten.returncode == 1 and "KeyError: 'my_net'" in forgotten.stdout, (
+        "a network without a line fails"
+    )
+    expected = next(
+        line
+        for line in (project / touched[2]).read_text().splitlines()
+        if line.startswith("EXPECTED")
+    )
     add(project / touched[2], expected + "\n", EXPECTED)
     done = contract(project)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:]
@@ -79,5 +100,7 @@ def test_a_network_touches_three_files(project):
     added = "\nmodels:\n  my_net: {learning_rate: 1.0e-4}\n"
     (project / "params" / "my.yaml").write_text(smoke.replace("\nmodels:\n", added))
     environment = os.environ | {"PYTHONPATH": str(project), "ECGLIB_HOME": str(project)}
-    told = subprocess.run([sys.executable, "-c", study], cwd=project, env=environment, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-c", study], cwd=project, env=environment, capture_output=True, text=True
+    )
     assert "'my_net'" in told.stdout, told.stderr

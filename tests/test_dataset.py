@@ -30,18 +30,27 @@ def test_streaming_gives_the_same_batches(tmp_path):
     cpu = torch.device("cpu")
     held, streamed = BeatBank(mapped, LABELS, cpu), BeatBank(mapped, LABELS, cpu, stream=True)
     at = torch.tensor([3, 17, 3, 0])
-    assert torch.equal(held.batch(at), streamed.batch(at)) and held.batch(at).shape == (4, 1, 12, 400)
+    assert torch.equal(held.batch(at), streamed.batch(at)) and held.batch(at).shape == (
+        4,
+        1,
+        12,
+        400,
+    )
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(30, 600), st.floats(0.02, 0.9), st.sampled_from([16, 64, 128]), st.integers(0, 50))
+@given(
+    st.integers(30, 600), st.floats(0.02, 0.9), st.sampled_from([16, 64, 128]), st.integers(0, 50)
+)
 def test_batches_hold_every_positive_and_as_many_negatives(n, share, size, seed):
     labels = (np.random.default_rng(seed).random(n) < share).astype(int)
     batches = undersampled_batches(labels, size, torch.Generator().manual_seed(seed))
     seen = torch.cat(batches).numpy() if batches else np.array([], int)
     assert len(seen) == len(set(seen)), "no record twice in an epoch"
     left_out = set(np.flatnonzero(labels)) - set(seen)
-    assert len(left_out) <= (n % size == 1), "every positive in every epoch, but for one alone in the last batch"
+    assert len(left_out) <= (n % size == 1), (
+        "every positive in every epoch, but for one alone in the last batch"
+    )
     assert len(batches) <= -(-n // size) and all(len(batch) > 1 for batch in batches)
     for batch in batches:
         positive = labels[batch.numpy()].sum()

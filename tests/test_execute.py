@@ -44,7 +44,9 @@ def test_a_good_notebook_appears_whole(home):
 
 
 def test_a_failing_notebook_never_looks_finished(home):
-    with pytest.raises(StudyError, match=r"bad failed in cell \d with ZeroDivisionError: division by zero") as error:
+    with pytest.raises(
+        StudyError, match=r"bad failed in cell \d with ZeroDivisionError: division by zero"
+    ) as error:
         execute.run_notebook("bad", {}, home / "outputs" / "x", log=False)
     assert "1 / 0" in str(error.value)
     assert not (home / "outputs" / "x").exists()

@@ -26,32 +26,49 @@ from ecglib.plots import explanation as pictures
 from ecglib.sources import open_source, synthetic
 from ecglib.trainer import predict
 
-MEANING = {"synthetic": "simulated occlusion", "proxy": "a statement on $100 of ECGs (proxy)", "angiographic": "OMI"}
+MEANING = {
+    "synthetic": "simulated occlusion",
+    "proxy": "a statement on $100 of ECGs (proxy)",
+    "angiographic": "OMI",
+}
 
 
 def make_run(folder, kind="synthetic", seed=0, model="mayo_alvd", half=False, **identity):
-    """A trained network's folder as notebook 05 leaves it, with random weights that spread the scores."""
+    """A trained network's folder as notebook 05 leaves it, with random weights that spread the
+    scores.
+    """
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
     network = build_model(model)
     for name, tensor in network.state_dict().items():
         if name.endswith("fc3.weight"):
             tensor.mul_(8)
-    state = {k: v.half() if half and v.is_floating_point() else v for k, v in network.state_dict().items()}
+    state = {
+        k: v.half() if half and v.is_floating_point() else v
+        for k, v in network.state_dict().items()
+    }
     save_file({k: v.contiguous() for k, v in state.items()}, folder / "weights.safetensors")
     rng = np.random.default_rng(seed)
     label = np.arange(200) % 5 == 0
     table = pd.DataFrame(
-        {"record_id": [f"r{i}" for i in range(200)], "label": label.astype(int), "split": "validation"}
+        {
+            "record_id": [f"r{i}" for i in range(200)],
+            "label": label.astype(int),
+            "split": "validation",
+        }
     )
     table["probability"] = 1 / (1 + np.exp(-rng.normal(2 * label, 1)))
     both = pd.concat([table, table.assign(split="test", probability=rng.random(200))])
-    both.assign(patient_id=both.record_id, model=model, rotation=seed).to_parquet(folder / "predictions.parquet")
+    both.assign(patient_id=both.record_id, model=model, rotation=seed).to_parquet(
+        folder / "predictions.parquet"
+    )
     known = {"model": model, "network": model, "options": {}, "rotation": seed, "seed": 1}
     known |= {"training": {"normalisation": "lead_zscore", "precision": "fp32"}} | identity
     told = {"study": "elsewhere", "seed": 1, "identity": known, "label": "Mayo Clinic ALVD model"}
     told |= {"label_kind": kind, "label_meaning": MEANING.get(kind, "")}
-    told["files"] = {name: sha256(folder / name) for name in ("weights.safetensors", "predictions.parquet")}
+    told["files"] = {
+        name: sha256(folder / name) for name in ("weights.safetensors", "predictions.parquet")
+    }
     (folder / "run.json").write_text(json.dumps(told))
     return folder
 
@@ -79,7 +96,11 @@ def home(tmp_path, monkeypatch):
     for name in ("params", "outputs", "outputs/reference"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    for name, place in (("PARAMS", "params"), ("OUTPUTS", "outputs"), ("REFERENCE", "outputs/reference")):
+    for name, place in (
+        ("PARAMS", "params"),
+        ("OUTPUTS", "outputs"),
+        ("REFERENCE", "outputs/reference"),
+    ):
         monkeypatch.setattr(paths, name, tmp_path / place)
     return tmp_path
 
@@ -92,7 +113,9 @@ def write_study(home, name, cohort, rotations="[0, 1, 2]", model="mayo_alvd"):
 
 
 SYNTHETIC = "{source: synthetic, records: 100}"
-OWN = "{{source: files, name: x, folder: x, table: x, label_kind: {}, label_meaning: what it means}}"
+OWN = (
+    "{{source: files, name: x, folder: x, table: x, label_kind: {}, label_meaning: what it means}}"
+)
 
 
 def texts(figure):
@@ -127,7 +150,9 @@ class TestFormats:
             found = explain.explain(str(path), str(run))
             page = pictures.draw_page(found)
             assert (
-                found.file in " ".join(texts(page)) or "…" in " ".join(texts(page)) or "[...]" in " ".join(texts(page))
+                found.file in " ".join(texts(page))
+                or "…" in " ".join(texts(page))
+                or "[...]" in " ".join(texts(page))
             )
             scores.append(found.scores.score.iloc[0])
         assert len(set(scores)) == 3 and all(0 < score < 1 for score in scores)
@@ -150,7 +175,9 @@ class TestScore:
     def test_it_is_the_score_that_the_study_predicted(self, tmp_path, run):
         """A simulated recording, through the cohort's chain and from a file of its own."""
         source = open_source(SyntheticCohort(source="synthetic", records=60), 3)
-        source.records = source.records[source.records.disturbance == "none"].head(6).reset_index(drop=True)
+        source.records = (
+            source.records[source.records.disturbance == "none"].head(6).reset_index(drop=True)
+        )
         cohort = build_cohort(source, Signal(), tmp_path / "cohort")
         bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"))
         expected = predict(load_model(run), bank, np.arange(len(cohort.records)))
@@ -168,11 +195,18 @@ class TestScore:
         scores = [one.scores.score.iloc[0] for one in alone]
         np.testing.assert_allclose(together.scores.score, scores)
         assert together.scores.index.tolist() == ["rotation_0", "rotation_2"]
-        np.testing.assert_allclose(together.saliency, np.mean([one.saliency for one in alone], axis=0), rtol=1e-4)
-        np.testing.assert_allclose(together.leads, np.mean([one.leads for one in alone], axis=0), atol=1e-5)
+        np.testing.assert_allclose(
+            together.saliency, np.mean([one.saliency for one in alone], axis=0), rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            together.leads, np.mean([one.leads for one in alone], axis=0), atol=1e-5
+        )
         assert -1 < together.agreement < 1 and np.isnan(alone[0].agreement)
         low, high = sorted(scores)
-        assert together.verdict[0] == f"Score {np.mean(scores):.2f} ({low:.2f}–{high:.2f} of 2 networks)"
+        assert (
+            together.verdict[0]
+            == f"Score {np.mean(scores):.2f} ({low:.2f}–{high:.2f} of 2 networks)"
+        )
 
     def test_shipped_networks_are_found_and_own_ones_come_first(self, home):
         write_study(home, "ptbxl", "{source: ptbxl}")
@@ -201,7 +235,11 @@ class TestScore:
         row = found.scores.iloc[0]
         risk = statistics.recalibrate(table.label, table.probability, [row.score])[0]
         point = metrics.operating_point(table.label, table.probability)
-        assert row.risk == pytest.approx(risk) and row.operating_point == point and row.positive == (row.score >= point)
+        assert (
+            row.risk == pytest.approx(risk)
+            and row.operating_point == point
+            and row.positive == (row.score >= point)
+        )
         assert found.verdict[0] == f"Calibrated risk {100 * risk:.0f} %"
         assert ("positive" if row.score >= point else "negative") in found.verdict[1]
 
@@ -210,7 +248,9 @@ class TestScore:
         for called, word in (([True, False], "positive"), ([False, False, True], "negative")):
             table = pd.concat([found.scores] * len(called)).assign(positive=called)
             told = explain.Explanation(**(vars(found) | {"scores": table})).verdict
-            assert f": {word} (called positive by {sum(called)} of {len(called)} networks)" in told[1]
+            assert (
+                f": {word} (called positive by {sum(called)} of {len(called)} networks)" in told[1]
+            )
 
 
 class TestWatermark:
@@ -218,14 +258,22 @@ class TestWatermark:
 
     def refuses(self, found):
         assert not found.networks.clinical and set(found.scores) == {"score"}
-        assert "Uncalibrated" in found.verdict[1] and not any("isk" in line for line in found.verdict[:1])
-        for draw in (pictures.draw_page, pictures.draw_beat, lambda found: pictures.draw_beat(found, coloured=False)):
+        assert "Uncalibrated" in found.verdict[1] and not any(
+            "isk" in line for line in found.verdict[:1]
+        )
+        for draw in (
+            pictures.draw_page,
+            pictures.draw_beat,
+            lambda found: pictures.draw_beat(found, coloured=False),
+        ):
             (mark,) = watermarks(figure := draw(found))
             assert found.networks.kind.upper() in mark.get_text() and mark.get_fontsize() >= 20
             assert mark.get_alpha() >= 0.2 and mark.get_visible() and mark.get_zorder() > 50
             told = " ".join(mark.get_text().split())
             assert " ".join(found.networks.meaning.split())[:40] in told
-            assert not any("Calibrated" in text or "operating point" in text for text in texts(figure))
+            assert not any(
+                "Calibrated" in text or "operating point" in text for text in texts(figure)
+            )
         return mark
 
     @pytest.mark.parametrize("kind", ["synthetic", "proxy"])
@@ -234,9 +282,13 @@ class TestWatermark:
         assert found.networks.kind == kind
         self.refuses(found)
 
-    @pytest.mark.parametrize("kind", [None, "", "Angiographic", "clinical", "angiographic ", True, 1, ["angiographic"]])
+    @pytest.mark.parametrize(
+        "kind", [None, "", "Angiographic", "clinical", "angiographic ", True, 1, ["angiographic"]]
+    )
     def test_a_kind_that_is_missing_or_unknown_is_not_angiographic(self, kind, tmp_path):
-        networks = explain.open_networks(str(edit(make_run(tmp_path / "run", "angiographic"), label_kind=kind)))
+        networks = explain.open_networks(
+            str(edit(make_run(tmp_path / "run", "angiographic"), label_kind=kind))
+        )
         assert networks.kind == "unknown" and not networks.clinical
         if kind is None:
             self.refuses(explain.explain("", str(tmp_path / "run")))
@@ -252,9 +304,13 @@ class TestWatermark:
 
     @pytest.mark.parametrize("cohort", [SYNTHETIC, "{source: ptbxl}", OWN.format("proxy")])
     @pytest.mark.parametrize("by_folder", [True, False])
-    def test_a_run_edited_to_angiographic_is_found_out_by_its_study(self, home, tmp_path, cohort, by_folder):
+    def test_a_run_edited_to_angiographic_is_found_out_by_its_study(
+        self, home, tmp_path, cohort, by_folder
+    ):
         write_study(home, "mine", cohort, rotations="[0]")
-        folder = edit(make_run(paths.run_folder("mine", "mayo_alvd", 0), "angiographic"), study="mine")
+        folder = edit(
+            make_run(paths.run_folder("mine", "mayo_alvd", 0), "angiographic"), study="mine"
+        )
         assert explain.open_networks(str(folder) if by_folder else "mine").kind == "unknown"
 
     def test_no_option_of_a_study_turns_it_off(self, home):
@@ -267,9 +323,13 @@ class TestWatermark:
         ):
             write_study(home, "mine", cohort)
             make_run(paths.run_folder("mine", "mayo_alvd", 0))
-            with pytest.raises(explain.ExplainError, match="neither the folder of a run nor a study"):
+            with pytest.raises(
+                explain.ExplainError, match="neither the folder of a run nor a study"
+            ):
                 explain.explain("", "mine")
-            paths.run_folder("mine", "mayo_alvd", 0).rename(home / f"moved{np.random.default_rng().integers(1 << 60)}")
+            paths.run_folder("mine", "mayo_alvd", 0).rename(
+                home / f"moved{np.random.default_rng().integers(1 << 60)}"
+            )
 
     def test_no_parameter_turns_it_off(self, tmp_path):
         import papermill
@@ -300,13 +360,19 @@ class TestWatermark:
         bare = np.asarray(Image.open(tmp_path / "page.png").convert("L"), int)
         rows, columns = np.nonzero(bare - marked > 20)
         assert marked.shape == bare.shape and len(rows) > 0.02 * marked.size
-        assert np.ptp(rows) > 0.25 * marked.shape[0] and np.ptp(columns) > 0.55 * marked.shape[1], "across the page"
+        assert np.ptp(rows) > 0.25 * marked.shape[0] and np.ptp(columns) > 0.55 * marked.shape[1], (
+            "across the page"
+        )
 
     def test_an_angiographic_label_has_none_but_names_its_limits(self, clinical_run):
         page = pictures.draw_page(found := explain.explain("", str(clinical_run)))
         assert found.networks.clinical and not watermarks(page)
         told = " ".join(" ".join(texts(page)).split())
-        assert "Calibrated risk" in told and "no medical device" in told and "OMI [angiographic label]" in told
+        assert (
+            "Calibrated risk" in told
+            and "no medical device" in told
+            and "OMI [angiographic label]" in told
+        )
 
 
 class TestBadInput:
@@ -333,15 +399,30 @@ class TestBadInput:
         self.refused(wrong, run, "wrong.csv", "leads without usable samples")
         self.refused(renamed, run, "renamed.csv")
         self.refused(flat, run, "flat.csv")
-        self.refused(write_csv(tmp_path / "two.csv", recording(seconds=2.2)), run, "two.csv", "Usable beats")
+        self.refused(
+            write_csv(tmp_path / "two.csv", recording(seconds=2.2)), run, "two.csv", "Usable beats"
+        )
 
     def test_runs(self, run, tmp_path):
         self.refused("", tmp_path / "nowhere", "neither the folder of a run nor a study")
         self.refused("", tmp_path, "has no run.json")
-        self.refused("", make_run(tmp_path / "a", options={"leads": 8}), "8 leads of 400 samples", "12 of 400")
-        self.refused("", make_run(tmp_path / "b", options={"samples": 500}), "12 leads of 500 samples")
-        self.refused("", edit(make_run(tmp_path / "c"), identity=None), "doesn't describe a trained network")
-        self.refused("", make_run(tmp_path / "d", network="temporal_resnet18"), "damaged or not of temporal_resnet18")
+        self.refused(
+            "",
+            make_run(tmp_path / "a", options={"leads": 8}),
+            "8 leads of 400 samples",
+            "12 of 400",
+        )
+        self.refused(
+            "", make_run(tmp_path / "b", options={"samples": 500}), "12 leads of 500 samples"
+        )
+        self.refused(
+            "", edit(make_run(tmp_path / "c"), identity=None), "doesn't describe a trained network"
+        )
+        self.refused(
+            "",
+            make_run(tmp_path / "d", network="temporal_resnet18"),
+            "damaged or not of temporal_resnet18",
+        )
         (make_run(tmp_path / "e") / "run.json").write_text("{")
         self.refused("", tmp_path / "e", "doesn't describe a trained network")
         (make_run(tmp_path / "f") / "weights.safetensors").write_bytes(b"x")
@@ -360,19 +441,29 @@ class TestBadInput:
         folder = make_run(tmp_path / "a", "angiographic")
         table = pd.read_parquet(folder / "predictions.parquet").assign(label=0)
         table.to_parquet(folder / "predictions.parquet")
-        hashes = {name: sha256(folder / name) for name in ("weights.safetensors", "predictions.parquet")}
+        hashes = {
+            name: sha256(folder / name) for name in ("weights.safetensors", "predictions.parquet")
+        }
         self.refused("", edit(folder, files=hashes), "can't be calibrated", "All 200 labels are 0")
 
     def test_poor_quality_is_scored_with_a_warning(self, run, tmp_path):
         units = recording()
-        eleven = write_csv(tmp_path / "eleven.csv", units, leads=[lead for lead in LEADS if lead != "V1"])
+        eleven = write_csv(
+            tmp_path / "eleven.csv", units, leads=[lead for lead in LEADS if lead != "V1"]
+        )
         found = explain.explain(str(eleven), str(run))
         assert 0 < found.scores.score.iloc[0] < 1 and found.warning == "POOR QUALITY: missing:V1"
         page = pictures.draw_page(found)
-        (warning,) = [t for t in page.findobj(plt.Text) if t.get_text() == found.warning and t.get_bbox_patch()]
+        (warning,) = [
+            t
+            for t in page.findobj(plt.Text)
+            if t.get_text() == found.warning and t.get_bbox_patch()
+        ]
         assert warning.get_fontsize() >= 10 and found.quality["remarks"] == "missing:V1"
         assert any(found.warning in text for text in texts(pictures.draw_beat(found)))
-        rebuilt = write_csv(tmp_path / "rebuilt.csv", units, leads=[lead for lead in LEADS if lead != "V4"])
+        rebuilt = write_csv(
+            tmp_path / "rebuilt.csv", units, leads=[lead for lead in LEADS if lead != "V4"]
+        )
         found = explain.explain(str(rebuilt), str(run))
         assert not found.warning and found.quality["remarks"] == "rebuilt:V4"
 
@@ -380,7 +471,8 @@ class TestBadInput:
 class TestPage:
     def test_odd_names_do_no_harm(self, run, tmp_path):
         path = write_csv(
-            tmp_path / "a $x_{1}$ 100 % <b> very long name of a file from an archive of ECGs.csv", recording()
+            tmp_path / "a $x_{1}$ 100 % <b> very long name of a file from an archive of ECGs.csv",
+            recording(),
         )
         found = explain.explain(str(path), str(run))
         pictures.save_page(found, tmp_path)
@@ -390,13 +482,25 @@ class TestPage:
         page = pictures.draw_page(explain.explain("", str(clinical_run)))
         page.draw_without_rendering()
         told = " ".join(texts(page))
-        for word in ("example_ecg.csv", "heart rate", "beats in the median", "Mayo Clinic", *LEADS, "QRS", "ST"):
+        for word in (
+            "example_ecg.csv",
+            "heart rate",
+            "beats in the median",
+            "Mayo Clinic",
+            *LEADS,
+            "QRS",
+            "ST",
+        ):
             assert word in told
         written = [text for part in (page, *page.subfigs) for text in part.texts]
-        labels = [text for axis in page.axes for text in (*axis.texts, axis.xaxis.label, axis.title)]
+        labels = [
+            text for axis in page.axes for text in (*axis.texts, axis.xaxis.label, axis.title)
+        ]
         for text in written + labels:
             at = text.get_window_extent()
-            assert at.x0 >= 0 and at.x1 <= page.bbox.x1 and at.y0 >= 0 and at.y1 <= page.bbox.y1, text.get_text()
+            assert at.x0 >= 0 and at.x1 <= page.bbox.x1 and at.y0 >= 0 and at.y1 <= page.bbox.y1, (
+                text.get_text()
+            )
 
 
 @pytest.fixture
@@ -415,7 +519,11 @@ class TestCommand:
         assert {"page.pdf", "page.png", "run.json", "notebook.ipynb", "tables/leads.csv"} <= files
         assert {"figures/saliency.png", "figures/median_beat.svg"} <= files
         told = json.loads((folder / "run.json").read_text())
-        assert told["label_kind"] == "synthetic" and told["runs"] == [str(run)] and told["quality"]["n_used"] >= 10
+        assert (
+            told["label_kind"] == "synthetic"
+            and told["runs"] == [str(run)]
+            and told["quality"]["n_used"] >= 10
+        )
         shown = capsys.readouterr().out
         assert told["verdict"][0] in shown and "page.pdf" in shown
 

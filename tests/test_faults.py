@@ -1,4 +1,6 @@
-"""Whatever is killed, and when the disk is full: the restarted study ends with the same bits, and never shows half."""
+"""Whatever is killed, and when the disk is full: the restarted study ends with the same bits, and
+never shows half.
+"""
 
 import contextlib
 import os
@@ -16,7 +18,12 @@ from study_home import Home
 pytestmark = pytest.mark.slow
 KILLS, MINUTES = 20, 40
 TARGET = "outputs/tiny/07_comparison/run.json"
-KINDS = {"engine": "ecglib.workflow", "papermill": "ecglib.execute", "kernel": "ipykernel", "training": "ipykernel"}
+KINDS = {
+    "engine": "ecglib.workflow",
+    "papermill": "ecglib.execute",
+    "kernel": "ipykernel",
+    "training": "ipykernel",
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,9 @@ def undisturbed(tmp_path_factory):
 
 
 def until_done(home, **options):
-    """Start the study again and again, as a user would; what a killed engine left may be running still."""
+    """Start the study again and again, as a user would; what a killed engine left may be running
+    still.
+    """
     for _ in range(5):
         if home.start("run", TARGET, **options).wait(timeout=1200) == 0:
             return
@@ -53,13 +62,16 @@ def test_killed_twenty_times(undisturbed, tmp_path):
         assert time.monotonic() - begin < MINUTES * 60, f"only {len(killed)} kills: {killed}"
         if engine is None or engine.poll() is not None:
             if engine is not None and engine.poll() == 0:
-                more = ("--forceall",)  # done before enough was killed: the same once more, on top of what is there
+                # done before enough was killed: the same once more, on top of what is there
+                more = ("--forceall",)
             engine = home.start("run", TARGET, *more)
         time.sleep(dice.expovariate(9 / seconds))
         kind = list(KINDS)[len(killed) % 4]
         found = {process: step_of(process) for process in home.processes(KINDS[kind])}
         if kind == "training":  # if nothing is being trained, any kernel
-            found = {process: step for process, step in found.items() if step.startswith("05")} or found
+            found = {
+                process: step for process, step in found.items() if step.startswith("05")
+            } or found
         if found:
             victim = dice.choice([*found])
             os.kill(victim.pid, signal.SIGKILL)
@@ -76,9 +88,13 @@ def test_killed_twenty_times(undisturbed, tmp_path):
 def test_a_disk_that_fills(undisturbed, tmp_path, megabytes):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(disk)], capture_output=True
+    )
     if mounted.returncode:
-        pytest.skip("a small disk can be mounted by root alone; the limit on a file's size stands for it")
+        pytest.skip(
+            "a small disk can be mounted by root alone; the limit on a file's size stands for it"
+        )
     try:
         home = Home(disk / "home")
         (disk / "filler").write_bytes(bytes((60 - megabytes) * 2**20))

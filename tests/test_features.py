@@ -1,4 +1,6 @@
-"""Features of median beats: recovered where the truth is known, near cardiologists' marks, missing when they should."""
+"""Features of median beats: recovered where the truth is known, near cardiologists' marks, missing
+when they should.
+"""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,9 @@ def bump(centre, width, height):
 
 
 def beat_of(p=(-75, 9, 1.0), qrs=(0, 8, 10.0), t=(140, 22, 3.0), direction=(0.7, 0.6, 0.3)):
-    """A beat (12, 600) of waves along one direction: limb leads by Einthoven, precordial ones by a fixed projection."""
+    """A beat (12, 600) of waves along one direction: limb leads by Einthoven, precordial ones by a
+    fixed projection.
+    """
     wave = 100 * (bump(*p) + bump(*qrs) + bump(*t))
     x, y, z = direction
     one, foot = x, y * np.sqrt(3) / 2
@@ -53,9 +57,13 @@ def test_every_feature_is_described_once():
 
 @pytest.fixture(scope="module")
 def simulated():
-    """Features of simulated recordings, the noise-free beats, and when their waves begin and end (ms after R)."""
+    """Features of simulated recordings, the noise-free beats, and when their waves begin and end
+    (ms after R).
+    """
     source = synthetic.open_source(SyntheticCohort(source="synthetic", records=90), seed=11)
-    records = source.records[(source.records.disturbance == "none") & (source.records.rhythm == "sinus")]
+    records = source.records[
+        (source.records.disturbance == "none") & (source.records.rhythm == "sinus")
+    ]
     rows = list(records.itertuples(index=False))
     limits = []
     for row in rows:
@@ -74,7 +82,9 @@ def test_st_at_j80_is_recovered(simulated):
     table, _, true, limits = simulated
     rows = np.arange(len(true))
     q, j80 = (np.rint(R_SAMPLE + t / 2).astype(int) for t in (limits.q, limits.j + 80))
-    expected = pd.DataFrame(true[rows, :, j80] - true[rows, :, q - 2], columns=[f"st80_{lead}" for lead in LEADS])
+    expected = pd.DataFrame(
+        true[rows, :, j80] - true[rows, :, q - 2], columns=[f"st80_{lead}" for lead in LEADS]
+    )
     assert np.median(np.abs(table[ST80] - expected[ST80])) <= 15
 
 
@@ -91,7 +101,11 @@ def test_intervals_are_recovered(simulated, name):
     if name == "HR":
         assert (60_000 / table.HR - 60_000 / records.heart_rate).abs().median() <= 8
         return
-    found = {"PR": table.PR, "QRSd": table.QRSd, "QT": table.QRSd + table.JTc * np.sqrt(60 / table.HR)}[name]
+    found = {
+        "PR": table.PR,
+        "QRSd": table.QRSd,
+        "QT": table.QRSd + table.JTc * np.sqrt(60 / table.HR),
+    }[name]
     first, last = {"PR": ("p_on", "q"), "QRSd": ("q", "j"), "QT": ("q", "t_end")}[name]
     assert (found - (limits[last] - limits[first])).abs().median() <= 8
 
@@ -141,7 +155,16 @@ def test_quantities_that_follow_from_others():
 
 def test_kors_matrix_is_the_published_one():
     """Kors et al. 1990 as given by two independent sources; X of lead I alone is 0.38."""
-    assert KORS.shape == (3, 8) and [LEADS[k] for k in EIGHT] == ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"]
+    assert KORS.shape == (3, 8) and [LEADS[k] for k in EIGHT] == [
+        "I",
+        "II",
+        "V1",
+        "V2",
+        "V3",
+        "V4",
+        "V5",
+        "V6",
+    ]
     unit = np.zeros((1, 12, 2))
     unit[0, LEADS.index("V1")] = 1
     np.testing.assert_allclose(vectorcardiogram(unit)[0, :, 0], [-0.13, 0.06, -0.43], atol=1e-7)
@@ -163,9 +186,12 @@ def test_st_concavity_against_its_closed_form():
     beat = np.tile(bump(0, 8, 1000), (12, 1))
     ramp = np.clip((TIME - 26) / 114, 0, 1)  # from the J point to the peak of T at 140
     fall = np.clip(1 - (TIME - 140) / 60, 0, 1)
-    straight, sagging = (one(beat + 400 * np.where(TIME <= 140, ramp**power, fall)) for power in (1, 2))
+    straight, sagging = (
+        one(beat + 400 * np.where(TIME <= 140, ramp**power, fall)) for power in (1, 2)
+    )
     assert straight.antConcaveAmp < 20
-    np.testing.assert_allclose(sagging.antConcaveAmp - straight.antConcaveAmp, 400 / 4, rtol=0.3)  # max of r - r²
+    # max of r - r²
+    np.testing.assert_allclose(sagging.antConcaveAmp - straight.antConcaveAmp, 400 / 4, rtol=0.3)
 
 
 @settings(max_examples=20, deadline=None)
@@ -175,14 +201,19 @@ def test_scaling_a_beat_scales_its_voltages_alone(scale, seed):
     f, g = features(np.stack([beat, scale * beat]), [800.0, 800.0]).to_numpy()
     voltage = (DEFINITIONS.unit[list(NAMES)] == "µV").to_numpy()
     linear = voltage & ~np.isin(NAMES, ["rmsMin"])
-    intervals_agree = np.allclose(f[:3], g[:3]) and np.isclose(f[NAMES.index("TpTe")], g[NAMES.index("TpTe")], atol=0.1)
+    intervals_agree = np.allclose(f[:3], g[:3]) and np.isclose(
+        f[NAMES.index("TpTe")], g[NAMES.index("TpTe")], atol=0.1
+    )
     if intervals_agree:  # the same windows: then all voltages scale
         np.testing.assert_allclose(g[linear], scale * f[linear], rtol=0.02, atol=0.5)
-        same = np.isin(NAMES, ["mfpQRSaxis", "QRSTangle", "TCRT", "QRS_PCAratio", "pctRNDPV", "TMD"])
+        same = np.isin(
+            NAMES, ["mfpQRSaxis", "QRSTangle", "TCRT", "QRS_PCAratio", "pctRNDPV", "TMD"]
+        )
         np.testing.assert_allclose(g[same], f[same], rtol=0.02, atol=0.05)
 
 
-# ------------------------------------------------------------------ missing, not zero; records on their own
+# ------------------------------------------------------------------ missing, not zero; records on
+# their own
 
 
 def test_what_cannot_be_computed_is_missing():
@@ -191,8 +222,14 @@ def test_what_cannot_be_computed_is_missing():
     no_p, no_t = one(beat_of(p=(-75, 9, 0.0))), one(beat_of(t=(140, 22, 0.0)))
     assert np.isnan(no_p.PR) and no_p.drop("PR").notna().all()
     assert no_t[["QRSd", "mfpQRSaxis", "st80_V2", "ramp_V4", "RNDPV"]].notna().all()
-    assert no_t[["fpTaxis", "QRSTangle", "TCRT", "tamp_II", "TpTe", "JTc", "T_PCAratio", "TMD"]].isna().all()
-    assert features(np.zeros((1, 12, 600), np.int16), [800.0]).drop(columns="HR").isna().all(axis=None)
+    assert (
+        no_t[["fpTaxis", "QRSTangle", "TCRT", "tamp_II", "TpTe", "JTc", "T_PCAratio", "TMD"]]
+        .isna()
+        .all()
+    )
+    assert (
+        features(np.zeros((1, 12, 600), np.int16), [800.0]).drop(columns="HR").isna().all(axis=None)
+    )
     no_rr = one(beat_of(), rr=np.nan)
     assert set(no_rr.index[no_rr.isna()]) == {"HR", "JTc"}
 
@@ -201,21 +238,31 @@ def test_a_flat_lead_leaves_what_needs_it_missing():
     beat = beat_of()
     beat[LEADS.index("V3")] = 0
     f = one(beat)
-    assert np.isnan(f.st80_V3) and np.isnan(f.tamp_V3) and np.isnan(f.Tamp) and np.isnan(f.T_PCAratio)
-    assert f[["st80_V2", "tamp_II", "QRSd", "PR", "JTc", "TpTe", "mfpQRSaxis", "fpTaxis"]].notna().all()
+    assert (
+        np.isnan(f.st80_V3) and np.isnan(f.tamp_V3) and np.isnan(f.Tamp) and np.isnan(f.T_PCAratio)
+    )
+    assert (
+        f[["st80_V2", "tamp_II", "QRSd", "PR", "JTc", "TpTe", "mfpQRSaxis", "fpTaxis"]]
+        .notna()
+        .all()
+    )
     beat[LEADS.index("II")] = 0
     assert one(beat)[["mfpQRSaxis", "fpTaxis", "tamp_II"]].isna().all()
 
 
 def test_a_beat_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(4)
-    beats = np.stack([beat_of(t=(140, 22, h)) for h in rng.uniform(1, 5, 9)]).round().astype(np.int16)
+    beats = (
+        np.stack([beat_of(t=(140, 22, h)) for h in rng.uniform(1, 5, 9)]).round().astype(np.int16)
+    )
     together = features(beats, np.full(9, 750.0))
     alone = pd.concat([features(beats[[k]], [750.0]) for k in range(9)], ignore_index=True)
     pd.testing.assert_frame_equal(together, alone, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("beats", "rr"), [((2, 12, 400), 2), ((2, 600, 12), 2), ((12, 600), 1), ((3, 12, 600), 2)])
+@pytest.mark.parametrize(
+    ("beats", "rr"), [((2, 12, 400), 2), ((2, 600, 12), 2), ((12, 600), 1), ((3, 12, 600), 2)]
+)
 def test_wrong_shapes_are_refused(beats, rr):
     with pytest.raises(ValueError, match="Features need beats"):
         features(np.zeros(beats), np.full(rr, 800.0))
@@ -225,7 +272,9 @@ def test_wrong_shapes_are_refused(beats, rr):
 
 
 def test_intervals_agree_with_cardiologists(real_data):
-    """LUDB: PR, QRS and QT by the earliest and latest marks of a lead set, median over beats; 30 records."""
+    """LUDB: PR, QRS and QT by the earliest and latest marks of a lead set, median over beats; 30
+    records.
+    """
     rows = []
     for number in range(101, 131):
         path = str(real_data / "ludb" / "data" / str(number))
@@ -238,7 +287,11 @@ def test_intervals_agree_with_cardiologists(real_data):
             note = wfdb.rdann(path, lead)
             events = list(zip(note.symbol, note.sample, strict=True))
             triples = zip(events, events[1:], events[2:], strict=False)
-            waves = [(b[0], a[1], c[1]) for a, b, c in triples if (a[0], c[0]) == ("(", ")") and b[0] in "pNt"]
+            waves = [
+                (b[0], a[1], c[1])
+                for a, b, c in triples
+                if (a[0], c[0]) == ("(", ")") and b[0] in "pNt"
+            ]
             for k, (kind, on, off) in enumerate(waves):
                 if kind == "N":
                     marks["QRSd"].append(2 * (off - on))
@@ -247,6 +300,11 @@ def test_intervals_agree_with_cardiologists(real_data):
                     if k + 1 < len(waves) and waves[k + 1][0] == "t":
                         marks["QT"].append(2 * (waves[k + 1][2] - on))
         found = {"PR": f.PR, "QRSd": f.QRSd, "QT": f.QRSd + f.JTc * np.sqrt(60 / f.HR)}
-        rows.append({name: found[name] - np.median(values) if values else np.nan for name, values in marks.items()})
+        rows.append(
+            {
+                name: found[name] - np.median(values) if values else np.nan
+                for name, values in marks.items()
+            }
+        )
     away = pd.DataFrame(rows).abs().median()
     assert away.PR <= 15 and away.QRSd <= 15 and away.QT <= 20, away

@@ -6,19 +6,27 @@ from ecglib import LEADS, R_SAMPLE
 from ecglib.params import Signal
 from ecglib.signal import fiducials, process
 
-KINDS = {"p": ("p_on", "p_peak", "p_off"), "N": ("qrs_on", "r", "qrs_off"), "t": ("t_on", "t_peak", "t_off")}
-REACH = {"p": (-175, -15), "N": (-60, 60), "t": (30, 300)}  # where a beat's marks lie around its R peak, in samples
+KINDS = {
+    "p": ("p_on", "p_peak", "p_off"),
+    "N": ("qrs_on", "r", "qrs_off"),
+    "t": ("t_on", "t_peak", "t_off"),
+}
+# where a beat's marks lie around its R peak, in samples
+REACH = {"p": (-175, -15), "N": (-60, 60), "t": (30, 300)}
 MS = 2
 
 
 @pytest.fixture(scope="module")
 def ludb(real_data):
-    """Records 101 to 200: beats and the cardiologists' marks; settings were tuned on records 1 to 100 only."""
+    """Records 101 to 200: beats and the cardiologists' marks; settings were tuned on records 1 to
+    100 only.
+    """
     return [read(real_data / "ludb" / "data" / str(number)) for number in range(101, 201)]
 
 
 def read(path):
-    record = wfdb.rdrecord(str(path), physical=False)  # the header's gains are wrong: the raw values are µV
+    # the header's gains are wrong: the raw values are µV
+    record = wfdb.rdrecord(str(path), physical=False)
     names = [name.lower() for name in record.sig_name]
     signal = record.d_signal.T[[names.index(lead.lower()) for lead in LEADS]]
     marks = []
@@ -32,7 +40,9 @@ def read(path):
 
 
 def annotated(found, marks):
-    """Medians over beats and leads of the marks around the R peaks that the median beat is made of."""
+    """Medians over beats and leads of the marks around the R peaks that the median beat is made
+    of.
+    """
     points = {name: [] for names in KINDS.values() for name in names}
     for kind, *samples in marks:
         for r in found.r_peaks[found.used]:
@@ -46,7 +56,9 @@ def test_r_peaks_are_the_cardiologists(ludb):
     hits = missed = extra = 0
     for found, marks in ludb:
         r = np.sort([peak for kind, _, peak, _ in marks if kind == "N"])
-        truth = np.array([np.median(group) for group in np.split(r, np.flatnonzero(np.diff(r) > 100) + 1)])
+        truth = np.array(
+            [np.median(group) for group in np.split(r, np.flatnonzero(np.diff(r) > 100) + 1)]
+        )
         away = np.abs(found.r_peaks[:, None] - truth)
         inside = (found.r_peaks >= truth[0] - 37) & (found.r_peaks <= truth[-1] + 37)
         hits += (away.min(axis=0) <= 37).sum()
@@ -63,7 +75,13 @@ def test_r_peaks_are_the_cardiologists(ludb):
 def test_points_agree_with_the_cardiologists(ludb):
     truth = [annotated(found, marks) for found, marks in ludb]
     points = fiducials.find(np.stack([found.beat for found, _ in ludb]))
-    limits = {"qrs_on": (6, 10), "qrs_off": (8, 12), "t_off": (15, 25), "p_on": (15, 25), "p_off": (15, 35)}
+    limits = {
+        "qrs_on": (6, 10),
+        "qrs_off": (8, 12),
+        "t_off": (15, 25),
+        "p_on": (15, 25),
+        "p_off": (15, 35),
+    }
     for name in fiducials.POINTS:
         marked = np.array([t[name] for t in truth])
         errors = MS * (points[name] - R_SAMPLE - marked)

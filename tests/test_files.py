@@ -1,4 +1,6 @@
-"""A user's own cohort: reading recordings of many formats, the table, ready median beats, bad input."""
+"""A user's own cohort: reading recordings of many formats, the table, ready median beats, bad
+input.
+"""
 
 import pickle
 import threading
@@ -40,15 +42,21 @@ def test_philips_plain_text_has_fillers_and_a_calibration_pulse(tmp_path):
     units[:, 5000:] = 200  # 1 mV in the 11th second
     for fillers in (0, 4):
         for encoding in ("Plain", "Base64"):
-            path = recordings.write_philips(tmp_path / "mrx.xml", units, fillers=fillers, encoding=encoding)
+            path = recordings.write_philips(
+                tmp_path / "mrx.xml", units, fillers=fillers, encoding=encoding
+            )
             signal, _ = read_recording(path)
             np.testing.assert_array_equal(signal, TRUTH)
 
 
 def test_leads_are_found_by_name_in_any_order_and_case(tmp_path):
     order = [LEADS[i] for i in np.random.default_rng(3).permutation(12)]
-    np.testing.assert_allclose(read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS, leads=order))[0], TRUTH)
-    np.testing.assert_allclose(read_recording(recordings.write_wfdb(tmp_path / "a", UNITS, leads=order))[0], TRUTH)
+    np.testing.assert_allclose(
+        read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS, leads=order))[0], TRUTH
+    )
+    np.testing.assert_allclose(
+        read_recording(recordings.write_wfdb(tmp_path / "a", UNITS, leads=order))[0], TRUTH
+    )
     table = pd.read_csv(tmp_path / "a.csv").rename(columns={"time (s)": "Time_s"})
     table = table.rename(columns=lambda name: name if name == "Time_s" else f"Lead {name.upper()}")
     table.to_csv(tmp_path / "b.csv", index=False)
@@ -58,7 +66,9 @@ def test_leads_are_found_by_name_in_any_order_and_case(tmp_path):
 def test_units_and_rates_are_converted(tmp_path):
     for unit in ("uV", "mV", "V"):
         np.testing.assert_allclose(
-            read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS, unit=unit))[0], TRUTH, rtol=1e-5
+            read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS, unit=unit))[0],
+            TRUTH,
+            rtol=1e-5,
         )
     for rate in (250, 977, 1000):
         units = recordings.recording(11, rate)
@@ -80,13 +90,21 @@ def test_csv_dialects(tmp_path):
         encoding="utf-8",
     )
     np.testing.assert_allclose(read_recording(path)[0], TRUTH, rtol=1e-5)
-    path.write_text("#unit:µV\n#rate:500\n" + (table * 1000).to_csv(index=False, sep="\t"), encoding="utf-8")
+    path.write_text(
+        "#unit:µV\n#rate:500\n" + (table * 1000).to_csv(index=False, sep="\t"), encoding="utf-8"
+    )
     np.testing.assert_allclose(read_recording(path)[0], TRUTH, rtol=1e-5)
     for text, message in (
         (table.to_csv(index=False), "unit '', which is none of uV"),
         ("# unit: mV\n" + table.to_csv(index=False), "rate of 0 Hz"),
-        ("# unit: mV\n# rate: 500\n" + table.assign(i=0).to_csv(index=False), "lead I is given twice"),
-        ("# unit: mV\n" + table.assign(time_s=0).to_csv(index=False), "'time_s' doesn't rise evenly"),
+        (
+            "# unit: mV\n# rate: 500\n" + table.assign(i=0).to_csv(index=False),
+            "lead I is given twice",
+        ),
+        (
+            "# unit: mV\n" + table.assign(time_s=0).to_csv(index=False),
+            "'time_s' doesn't rise evenly",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(ReadError, match=message):
@@ -115,7 +133,10 @@ def test_missing_leads_are_derived_or_nan(tmp_path):
 
 
 def test_short_recordings(tmp_path):
-    assert read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS[:, :1000]))[0].shape == (12, 1000)
+    assert read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS[:, :1000]))[0].shape == (
+        12,
+        1000,
+    )
     with pytest.raises(ReadError, match=r"only 1.99 s long where 2 s are needed"):
         read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS[:, :995]))
 
@@ -135,11 +156,18 @@ def test_a_rate_of_zero_is_refused(tmp_path, name):
     path = recordings.WRITERS[name](tmp_path / name, UNITS)
     data = path.read_bytes()
     if name == "csv.csv":
-        path.write_text("# rate: 0\n# unit: uV\n" + pd.read_csv(path).iloc[:, 1:].to_csv(index=False))
+        path.write_text(
+            "# rate: 0\n# unit: uV\n" + pd.read_csv(path).iloc[:, 1:].to_csv(index=False)
+        )
     elif name == "edf.edf":
         path.write_bytes(data[:244] + b"0       " + data[252:])  # seconds a record lasts
     else:
-        head = data[:3000].replace(b" 500 ", b" 0 ").replace(b">500<", b">0<").replace(b"0.002", b"0.000")
+        head = (
+            data[:3000]
+            .replace(b" 500 ", b" 0 ")
+            .replace(b">500<", b">0<")
+            .replace(b"0.002", b"0.000")
+        )
         path.write_bytes(head.replace(b"\x04\x00500 ", b"\x04\x000   ") + data[3000:])
     with pytest.raises(ReadError, match=f"{name}: "):
         read_recording(path)
@@ -166,7 +194,11 @@ def test_damaged_samples_are_refused_where_the_format_has_a_checksum(tmp_path):
     ("name", "content", "message"),
     [
         ("a.xml", b"", "the file is empty"),
-        ("a.xml", b'<!DOCTYPE a [<!ENTITY b "c">]><restingecgdata>&b;</restingecgdata>', "XML entities"),
+        (
+            "a.xml",
+            b'<!DOCTYPE a [<!ENTITY b "c">]><restingecgdata>&b;</restingecgdata>',
+            "XML entities",
+        ),
         ("a.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><RestingECG/>".encode("utf-16"), "XML entities"),
         ("a.xml", b"<restingecgdata>" + b"<a>" * 200_000, "more tags than an ECG needs"),
         ("a.dcm", bytes(128) + b"DICM" + b"1.2.840.10008.1.2.1.99", "deflated DICOM"),
@@ -205,7 +237,8 @@ def test_absent_and_oversized_files(tmp_path):
 
 
 def test_time_and_memory_of_a_read_are_bounded():
-    begin = time.process_time()  # what is bounded is computing, so that a busy machine refuses no file
+    # what is bounded is computing, so that a busy machine refuses no file
+    begin = time.process_time()
     with pytest.raises(TimeoutError, match="more than 1 s of computing"), reading.bounded(1, 10**9):
         while True:
             pass
@@ -235,7 +268,12 @@ def test_real_philips_files(real_data):
         signal, rate = read_recording(path)
         assert signal.shape == (12, 5000) and rate == 500
         one, two, three, avr, avl, avf = signal[:6]
-        for law in (one + three - two, avr + (one + two) / 2, avl - (one - three) / 2, avf - (two + three) / 2):
+        for law in (
+            one + three - two,
+            avr + (one + two) / 2,
+            avl - (one - three) / 2,
+            avf - (two + three) / 2,
+        ):
             assert np.abs(law).max() <= 10  # µV: two units of rounding
         assert np.abs(np.diff(signal, axis=1)).max() < 1500  # no step of a calibration pulse
 
@@ -253,7 +291,12 @@ def test_real_wfdb_files(real_data):
 
 
 def settings(folder, **options):
-    told = {"name": "own", "table": "table.csv", "label_kind": "synthetic", "label_meaning": "drawn for a test"}
+    told = {
+        "name": "own",
+        "table": "table.csv",
+        "label_kind": "synthetic",
+        "label_meaning": "drawn for a test",
+    }
     return FilesCohort(source="files", folder=str(folder), **(told | options))
 
 
@@ -289,16 +332,31 @@ def change(folder, edit):
 def test_a_folder_becomes_a_source(folder):
     source = open_source(settings(folder), 42)
     records = source.records
-    assert records.record_id.tolist() == ["e1", "e2", "e3", "e4", "e5", "e6"] and len(source.rejected) == 0
-    assert records.sex[:4].tolist() == ["female", "female", "male", "male"] and pd.isna(records.sex[4])
+    assert (
+        records.record_id.tolist() == ["e1", "e2", "e3", "e4", "e5", "e6"]
+        and len(source.rejected) == 0
+    )
+    assert records.sex[:4].tolist() == ["female", "female", "male", "male"] and pd.isna(
+        records.sex[4]
+    )
     assert records.site[4] == "unknown" and np.isnan(records.age[2]) and records.age.dtype == float
     assert records.label.tolist() == [1, 0, 0, 1, 0, 0] and not source.beats
-    assert source.counts["usable rows"] == {"ecgs": 6, "patients": 5, "positive_ecgs": 2, "positive_patients": 2}
-    assert (source.name, source.label_kind, source.label_meaning) == ("own", "synthetic", "drawn for a test")
+    assert source.counts["usable rows"] == {
+        "ecgs": 6,
+        "patients": 5,
+        "positive_ecgs": 2,
+        "positive_patients": 2,
+    }
+    assert (source.name, source.label_kind, source.label_meaning) == (
+        "own",
+        "synthetic",
+        "drawn for a test",
+    )
     read = pickle.loads(pickle.dumps(source.read))
     for row in records.itertuples():
         np.testing.assert_allclose(read(row)[0], TRUTH, atol=0.01)
-    assert open_source(settings("elsewhere"), 42, folder).version == source.version  # data_dir stands in
+    # data_dir stands in
+    assert open_source(settings("elsewhere"), 42, folder).version == source.version
 
 
 def test_tables_of_other_forms(folder):
@@ -308,9 +366,13 @@ def test_tables_of_other_forms(folder):
     parquet = open_source(settings(folder, table="table.parquet"), 42)
     pd.testing.assert_frame_equal(parquet.records, source.records)
     table.to_csv(folder / "semicolon.csv", sep=";", index=False)
-    pd.testing.assert_frame_equal(open_source(settings(folder, table="semicolon.csv"), 42).records, source.records)
+    pd.testing.assert_frame_equal(
+        open_source(settings(folder, table="semicolon.csv"), 42).records, source.records
+    )
     paths = ["e1.csv", "./deep/e2.hea", "deep/er/e3.xml", "e4.xml", "e5.edf", "e6.dcm"]
-    table.drop(columns=["record_id", "site", "age", "sex"]).assign(path=paths).to_csv(folder / "paths.csv", index=False)
+    table.drop(columns=["record_id", "site", "age", "sex"]).assign(path=paths).to_csv(
+        folder / "paths.csv", index=False
+    )
     found = open_source(settings(folder, table=str(folder / "paths.csv")), 42).records
     assert found.path.tolist() == source.records.path.tolist() and found.record_id.tolist() == [
         f"e{i}" for i in range(1, 7)
@@ -338,9 +400,13 @@ def test_bad_rows_are_named_and_the_others_stay(folder):
     change(folder, edit)
     source = open_source(settings(folder), 42)
     said = dict(zip(source.rejected.record_id, source.rejected.reason, strict=True))
-    assert said == {row[0] or "row 12": row[6] for row in rows} | {"e1": "shares its file with another row"}
+    assert said == {row[0] or "row 12": row[6] for row in rows} | {
+        "e1": "shares its file with another row"
+    }
     assert source.records.record_id.tolist() == ["e3", "e4"]
-    assert source.counts["in the table"]["ecgs"] == 11 and source.counts["files without a row"] == {"ecgs": 3}
+    assert source.counts["in the table"]["ecgs"] == 11 and source.counts["files without a row"] == {
+        "ecgs": 3
+    }
 
 
 @pytest.mark.parametrize(
@@ -370,7 +436,10 @@ def test_bad_values_are_named(folder, column, value, message):
         (lambda t: t.drop(columns="patient_id"), "lacks the column patient_id"),
         (lambda t: t.drop(columns="record_id"), "lacks the column record_id"),
         (lambda t: t.assign(label=0), "no usable row with the label 1; 0 are rejected"),
-        (lambda t: t.assign(label="yes"), r"no usable row with the label 1; 6 are rejected \(first: e1 has the label"),
+        (
+            lambda t: t.assign(label="yes"),
+            r"no usable row with the label 1; 6 are rejected \(first: e1 has the label",
+        ),
         (lambda t: t.iloc[:0], "no usable row with the label 1"),
     ],
 )
@@ -386,7 +455,11 @@ def test_absent_and_unreadable_tables_and_folders_are_named(folder):
         open_source(settings(folder, table="nothing.csv"), 42)
     with pytest.raises(SourceError, match="nowhere is absent"):
         open_source(settings(folder / "nowhere", table=str(folder / "table.csv")), 42)
-    for name, content in (("a.csv", b"\xff\xfe\x00\x01"), ("a.parquet", b"no table"), ("b.csv", b"")):
+    for name, content in (
+        ("a.csv", b"\xff\xfe\x00\x01"),
+        ("a.parquet", b"no table"),
+        ("b.csv", b""),
+    ):
         (folder / name).write_bytes(content)
         with pytest.raises(SourceError, match=f"{name} can't be read as a table"):
             open_source(settings(folder, table=name), 42)
@@ -404,7 +477,9 @@ def beats(n, seed=0):
 
 def beats_table(path, names):
     label = np.arange(len(names)) % 3 == 0
-    pd.DataFrame({"record_id": names, "patient_id": names, "label": label.astype(int)}).to_csv(path, index=False)
+    pd.DataFrame({"record_id": names, "patient_id": names, "label": label.astype(int)}).to_csv(
+        path, index=False
+    )
 
 
 def test_beats_in_one_array(tmp_path):
@@ -413,7 +488,9 @@ def test_beats_in_one_array(tmp_path):
     beats_table(tmp_path / "table.csv", names)
     table = str(tmp_path / "table.csv")
     np.save(tmp_path / "all.npy", (truth / 1000).astype(np.float32))
-    np.savez_compressed(tmp_path / "all.npz", beats=truth[::-1].astype(np.int16), record_id=np.array(names[::-1]))
+    np.savez_compressed(
+        tmp_path / "all.npz", beats=truth[::-1].astype(np.int16), record_id=np.array(names[::-1])
+    )
     for name, unit in (("all.npy", "mV"), ("all.npz", "uV")):
         source = open_source(settings(tmp_path / name, table=table, beats_unit=unit), 42)
         assert source.beats and len(source.records) == 7
@@ -425,7 +502,9 @@ def test_beats_in_one_array(tmp_path):
     beats_table(tmp_path / "table.csv", [*names, "b7"])
     source = open_source(settings(tmp_path / "all.npz", table=table, beats_unit="uV"), 42)
     assert source.rejected.values.tolist() == [["b7", "has no beat in the file"]]
-    with pytest.raises(SourceError, match=r"all.npy holds 7 beats, to be named once each, but 8 are named"):
+    with pytest.raises(
+        SourceError, match=r"all.npy holds 7 beats, to be named once each, but 8 are named"
+    ):
         open_source(settings(tmp_path / "all.npy", table=table, beats_unit="mV"), 42)
 
 
@@ -443,7 +522,9 @@ def test_beats_in_files_of_their_own(tmp_path):
     for i, message in ((2, r"b2.npy: \(12, 599\) at 500 Hz where"), (3, "b3.npy: spans nan µV")):
         with pytest.raises(ReadError, match=message):
             source.read(rows[i])
-    (tmp_path / "b2.npy").write_bytes(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'shape': (12, 99999999999)")
+    (tmp_path / "b2.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'shape': (12, 99999999999)"
+    )
     with pytest.raises(ReadError, match=r"b2.npy: can't be read"):
         source.read(rows[2])
 
@@ -459,7 +540,10 @@ def test_beats_that_are_not_as_described_are_refused(tmp_path):
         with pytest.raises(SourceError, match=message):
             open_source(settings(tmp_path / "all.npy", table=table, beats_unit=unit), 42)
 
-    refuse(truth[:, [0, 1, 2, 4, 3, 5, *range(6, 12)]], "contradict each other; their order must be I II III aVR")
+    refuse(
+        truth[:, [0, 1, 2, 4, 3, 5, *range(6, 12)]],
+        "contradict each other; their order must be I II III aVR",
+    )
     refuse(np.roll(truth, 100, axis=2), "beats peak near sample 400; their R peak must be at 300")
     refuse(truth[:, :, :400], r"\(5, 12, 400\), but \(n, 12, 600\) is needed")
     refuse(np.array([{}] * 5), "can't be read as beats")
@@ -476,7 +560,10 @@ def test_real_beats_are_as_described(real_data, tmp_path):
     np.save(tmp_path / "all.npy", np.array(made))
     beats_table(tmp_path / "table.csv", names)
     table = str(tmp_path / "table.csv")
-    assert len(open_source(settings(tmp_path / "all.npy", table=table, beats_unit="uV"), 42).records) == 12
+    assert (
+        len(open_source(settings(tmp_path / "all.npy", table=table, beats_unit="uV"), 42).records)
+        == 12
+    )
 
 
 # ---- broken files among whole ones
@@ -486,10 +573,16 @@ def test_the_rest_of_a_folder_with_broken_files_becomes_a_cohort(folder, tmp_pat
     from ecglib.building import build_cohort
     from ecglib.params import Signal
 
-    broken = [path for _, path in fuzz_files.damaged_files(tmp_path / "fuzz", 48, seed=5) if path.suffix == ".xml"]
+    broken = [
+        path
+        for _, path in fuzz_files.damaged_files(tmp_path / "fuzz", 48, seed=5)
+        if path.suffix == ".xml"
+    ]
     for path in broken:
         path.rename(folder / path.name)
-    rows = pd.DataFrame({"record_id": [path.name for path in broken], "patient_id": [path.stem for path in broken]})
+    rows = pd.DataFrame(
+        {"record_id": [path.name for path in broken], "patient_id": [path.stem for path in broken]}
+    )
     change(folder, lambda t: pd.concat([t, rows.assign(label="0")]).fillna(""))
     source = open_source(settings(folder), 42)
     assert len(source.records) == 6 + len(broken)
@@ -497,12 +590,17 @@ def test_the_rest_of_a_folder_with_broken_files_becomes_a_cohort(folder, tmp_pat
     assert {f"e{i}" for i in range(1, 7)} <= set(cohort.records.record_id)
     rejected = pd.read_csv(tmp_path / "cohort/rejected.csv")
     assert len(rejected) + len(cohort.records) == 6 + len(broken) and len(rejected) >= 5
-    assert all(reason.startswith(name) for name, reason in zip(rejected.record_id, rejected.reason, strict=True))
+    assert all(
+        reason.startswith(name)
+        for name, reason in zip(rejected.record_id, rejected.reason, strict=True)
+    )
 
 
 def test_sixty_fuzzed_files(tmp_path):
     table = fuzz_files.fuzz(tmp_path, 60, seed=1)
-    assert set(table.outcome) <= {"read", "refused"}, table[~table.outcome.isin(["read", "refused"])].to_string()
+    assert set(table.outcome) <= {"read", "refused"}, table[
+        ~table.outcome.isin(["read", "refused"])
+    ].to_string()
     assert len(table) == 60 and (table.outcome == "refused").sum() >= 30
 
 
@@ -517,5 +615,7 @@ def test_a_huge_count_of_channels_stays_within_memory(tmp_path):
 @pytest.mark.slow
 def test_six_hundred_fuzzed_files(tmp_path):
     table = fuzz_files.fuzz(tmp_path, 600, seed=2)
-    assert set(table.outcome) <= {"read", "refused"}, table[~table.outcome.isin(["read", "refused"])].to_string()
+    assert set(table.outcome) <= {"read", "refused"}, table[
+        ~table.outcome.isin(["read", "refused"])
+    ].to_string()
     assert len(table) == 600 and table.megabytes.max() < 1500 and table.seconds.max() < 35

@@ -16,11 +16,15 @@ def records_of(sizes, seed=0):
     positive = rng.permutation(len(sizes)) < max(10, len(sizes) // 8)
     label = (positive[patient] & (rng.random(len(patient)) < 0.7)).astype(int)
     label[np.flatnonzero(np.diff(patient, prepend=-1))] = positive.astype(int)
-    return pd.DataFrame({"record_id": [f"r{i}" for i in range(len(patient))], "patient_id": patient, "label": label})
+    return pd.DataFrame(
+        {"record_id": [f"r{i}" for i in range(len(patient))], "patient_id": patient, "label": label}
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 6), min_size=80, max_size=200), st.integers(3, 10), st.integers(0, 99))
+@given(
+    st.lists(st.integers(1, 6), min_size=80, max_size=200), st.integers(3, 10), st.integers(0, 99)
+)
 def test_patients_stay_together_and_every_record_is_tested_once(sizes, count, seed):
     records = records_of(sizes, seed)
     folds = build_folds(records, count, seed)
@@ -30,7 +34,9 @@ def test_patients_stay_together_and_every_record_is_tested_once(sizes, count, se
     validated = np.concatenate([rotate(folds, k)["validation"] for k in range(count)])
     assert sorted(tested) == sorted(validated) == list(range(len(records)))
     shares = (
-        records.groupby("patient_id").label.max().groupby(folds.groupby(records.patient_id.to_numpy()).fold.first())
+        records.groupby("patient_id")
+        .label.max()
+        .groupby(folds.groupby(records.patient_id.to_numpy()).fold.first())
     )
     assert shares.sum().max() - shares.sum().min() <= 1, "positive patients are dealt evenly"
     table = receipt(records, folds, range(count))
@@ -93,7 +99,10 @@ def test_each_rotation_leaves_a_whole_site_out():
     ],
 )
 def test_a_study_must_name_the_sites_that_it_leaves_out(tmp_path, folds, told):
-    content = yaml.safe_load((PARAMS / "ptbxl_sites.yaml").read_text()) | {"name": "mistaken", "folds": folds}
+    content = yaml.safe_load((PARAMS / "ptbxl_sites.yaml").read_text()) | {
+        "name": "mistaken",
+        "folds": folds,
+    }
     (tmp_path / "mistaken.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(StudyError, match=told):
         load_study(tmp_path / "mistaken.yaml")

@@ -20,7 +20,9 @@ def scores_of(cohort, folds, folder, rotations):
     rows = []
     for rotation in rotations:
         for rate in RATES:
-            identity = trainer.run_identity(load_study("smoke"), "mayo_alvd", rotation, cohort, rate)
+            identity = trainer.run_identity(
+                load_study("smoke"), "mayo_alvd", rotation, cohort, rate
+            )
             identity["training"] |= {"epochs": 2, "batch_size": 64}
             run = folder / f"{rotation}_{rate}"
             run.mkdir(parents=True)
@@ -39,7 +41,12 @@ def worlds(tmp_path_factory):
     test, labels = rotate(folds, 0)["test"], cohort.records.label.to_numpy().copy()
     labels[test] = np.random.default_rng(1).permutation(labels[test])
     assert (labels != cohort.records.label).any()
-    return cohort, dataclasses.replace(cohort, records=cohort.records.assign(label=labels)), folds, folder
+    return (
+        cohort,
+        dataclasses.replace(cohort, records=cohort.records.assign(label=labels)),
+        folds,
+        folder,
+    )
 
 
 def test_per_rotation_never_sees_the_test_folds_labels(worlds):
@@ -53,13 +60,21 @@ def test_per_rotation_never_sees_the_test_folds_labels(worlds):
 def test_the_mean_over_rotations_does_see_them(worlds):
     """Rotation 0's test fold validates rotation 1: that is the optimism of the paper's rule."""
     cohort, scrambled, folds, folder = worlds
-    honest, other = (scores_of(c, folds, folder / n, [1]) for c, n in ((cohort, "c"), (scrambled, "d")))
+    honest, other = (
+        scores_of(c, folds, folder / n, [1]) for c, n in ((cohort, "c"), (scrambled, "d"))
+    )
     assert (honest.val_score != other.val_score).any()
 
 
 def test_rules():
     scores = pd.DataFrame(
-        [("a", 1e-4, 0, 0.5), ("a", 1e-4, 1, 0.9), ("a", 1e-3, 0, 0.8), ("a", 1e-3, 1, 0.7), ("b", 1e-5, 0, 0.6)],
+        [
+            ("a", 1e-4, 0, 0.5),
+            ("a", 1e-4, 1, 0.9),
+            ("a", 1e-3, 0, 0.8),
+            ("a", 1e-3, 1, 0.7),
+            ("b", 1e-5, 0, 0.6),
+        ],
         columns=["model", "learning_rate", "rotation", "val_score"],
     )
     mean = choose(scores, "mean").set_index("model").learning_rate
@@ -67,12 +82,28 @@ def test_rules():
     each = choose(scores, "per_rotation").set_index(["model", "rotation"]).learning_rate
     assert each["a", 0] == 1e-3 and each["a", 1] == 1e-4
     equal = scores.assign(val_score=0.5)
-    assert choose(equal, "mean").set_index("model").learning_rate["a"] == 1e-4, "of equal scores the lower rate wins"
+    assert choose(equal, "mean").set_index("model").learning_rate["a"] == 1e-4, (
+        "of equal scores the lower rate wins"
+    )
 
 
 def test_a_choice_at_the_edge_of_its_grid_is_named():
-    rows = [("a", 1e-4, 0.5), ("a", 1e-3, 0.6), ("a", 1e-2, 0.7), ("b", 1e-4, 0.5), ("b", 1e-3, 0.6), ("b", 1e-2, 0.5)]
-    scores = pd.DataFrame([*rows, ("c", 1e-3, 0.5)], columns=["model", "learning_rate", "val_score"]).assign(rotation=0)
-    assert at_edge(scores, choose(scores, "mean")) == ["a: 0.01 is the highest of 3 rates that were tried"]
-    told = at_edge(scores[scores.learning_rate < 2e-3], choose(scores[scores.learning_rate < 2e-3], "per_rotation"))
+    rows = [
+        ("a", 1e-4, 0.5),
+        ("a", 1e-3, 0.6),
+        ("a", 1e-2, 0.7),
+        ("b", 1e-4, 0.5),
+        ("b", 1e-3, 0.6),
+        ("b", 1e-2, 0.5),
+    ]
+    scores = pd.DataFrame(
+        [*rows, ("c", 1e-3, 0.5)], columns=["model", "learning_rate", "val_score"]
+    ).assign(rotation=0)
+    assert at_edge(scores, choose(scores, "mean")) == [
+        "a: 0.01 is the highest of 3 rates that were tried"
+    ]
+    told = at_edge(
+        scores[scores.learning_rate < 2e-3],
+        choose(scores[scores.learning_rate < 2e-3], "per_rotation"),
+    )
     assert told[1] == "b, rotation 0: 0.001 is the highest of 2 rates that were tried"

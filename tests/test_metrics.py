@@ -18,7 +18,9 @@ TABLE_5 = {
 def cases(draw):
     """Labels of both classes and coarse probabilities, so that ties are common."""
     n = draw(st.integers(2, 40))
-    label = draw(st.lists(st.integers(0, 1), min_size=n, max_size=n).filter(lambda y: 0 < sum(y) < n))
+    label = draw(
+        st.lists(st.integers(0, 1), min_size=n, max_size=n).filter(lambda y: 0 < sum(y) < n)
+    )
     tenths = draw(st.lists(st.integers(0, 10), min_size=n, max_size=n))
     return np.array(label), np.array(tenths) / 10
 
@@ -42,7 +44,9 @@ def brute_average_precision(label, probability):
 def test_the_counts_give_every_figure_of_table_5(split):
     counts, printed = TABLE_5[split]
     found = metrics.from_counts(*counts)
-    assert [round(found[k], 3) for k in ("acc", "sens", "spec", "ppv", "npv", "f1")] == list(printed)
+    assert [round(found[k], 3) for k in ("acc", "sens", "spec", "ppv", "npv", "f1")] == list(
+        printed
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,7 +63,9 @@ def test_ranking_metrics_agree_with_brute_force(case):
 def test_operating_point_is_the_highest_threshold_of_the_highest_f1(case):
     every = {t: metrics.at_threshold(*case, t)["f1"] for t in np.unique(case[1])}
     best = max(every.values())
-    assert metrics.operating_point(*case) == max(t for t, f1 in every.items() if f1 == pytest.approx(best, abs=1e-12))
+    assert metrics.operating_point(*case) == max(
+        t for t, f1 in every.items() if f1 == pytest.approx(best, abs=1e-12)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -130,7 +136,9 @@ def test_net_benefit_of_treating_all_and_none():
         ([], [], "of one length"),
     ],
 )
-@pytest.mark.parametrize("metric", [metrics.auc, metrics.average_precision, metrics.score, metrics.operating_point])
+@pytest.mark.parametrize(
+    "metric", [metrics.auc, metrics.average_precision, metrics.score, metrics.operating_point]
+)
 def test_bad_input_is_refused_in_one_sentence(metric, label, probability, told):
     with pytest.raises(ValueError, match=told) as error:
         metric(label, probability)

@@ -20,7 +20,8 @@ OFFLINE = {"resnet18": {"pretrained": False}}
 
 TRUNK = {"maxpool": "64x12x100", "layer1": "64x12x100", "layer2": "128x12x50", "layer3": "256x12x25",
          "layer4": "512x12x13"}  # fmt: skip
-EXPECTED = {  # parameters, then the output dimensions of Table 1 and facts published with the other networks
+# parameters, then the output dimensions of Table 1 and facts published with the other networks
+EXPECTED = {
     "ecg_smart_net": (
         6_991_682,
         {"conv1": "64x12x200", **TRUNK, "conv2": "512x1x13", "avgpool": "512x1x1", "flatten": "512", "fc": "2"},
@@ -59,7 +60,9 @@ def ecgs(leads=12, samples=400, count=4, seed=1):
 
 
 def expected_names(name):
-    """State-dict names of the published checkpoints, in order, from the description of the architectures."""
+    """State-dict names of the published checkpoints, in order, from the description of the
+    architectures.
+    """
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
     def bn(prefix):
@@ -68,7 +71,11 @@ def expected_names(name):
     if name == "mayo_alvd":
         names = []
         for i in range(1, 7):
-            names += [f"convblock{i}.conv.weight", f"convblock{i}.conv.bias", *bn(f"convblock{i}.bn")]
+            names += [
+                f"convblock{i}.conv.weight",
+                f"convblock{i}.conv.bias",
+                *bn(f"convblock{i}.bn"),
+            ]
         names += ["conv1.weight", "conv1.bias", *bn("bn1")]
         for fc, after in (("fc1", "bn2"), ("fc2", "bn3"), ("fc3", None)):
             names += [f"{fc}.weight", f"{fc}.bias", *(bn(after) if after else [])]
@@ -79,7 +86,12 @@ def expected_names(name):
     for layer in range(1, 5):
         for block in range(2):
             at = f"layer{layer}.{block}"
-            names += [f"{at}.conv1.weight", *bn(f"{at}.bn1"), f"{at}.conv2.weight", *bn(f"{at}.bn2")]
+            names += [
+                f"{at}.conv1.weight",
+                *bn(f"{at}.bn1"),
+                f"{at}.conv2.weight",
+                *bn(f"{at}.bn2"),
+            ]
             if layer > 1 and block == 0:
                 names += [f"{at}.shortcut.0.weight", *bn(f"{at}.shortcut.1")]
     names += ["conv2.weight", *bn("bn2")] if name == "ecg_smart_net" else []
@@ -132,9 +144,14 @@ class TestContract:
         network.train()
         assert flops(network, leads, samples) == counter.get_total_flops() > 0 and network.training
 
-    @pytest.mark.parametrize("shape", [(2, 1, 15, 400), (2, 1, 8, 400), (2, 12, 400), (2, 12, 1, 400)])
+    @pytest.mark.parametrize(
+        "shape", [(2, 1, 15, 400), (2, 1, 8, 400), (2, 12, 400), (2, 12, 1, 400)]
+    )
     def test_other_shapes_are_refused(self, name, shape):
-        with pytest.raises(ValueError, match=r"takes \(batch, 1, 12 leads, samples\) but got " + re.escape(str(shape))):
+        with pytest.raises(
+            ValueError,
+            match=r"takes \(batch, 1, 12 leads, samples\) but got " + re.escape(str(shape)),
+        ):
             ready(name)(torch.zeros(shape))
 
     def test_round_trip_through_safetensors(self, name, tmp_path):
@@ -147,7 +164,9 @@ class TestContract:
     def test_channels_last_changes_nothing_that_matters(self, name):
         network = seeded(name).eval()
         plain = network(ecgs())
-        last = network.to(memory_format=torch.channels_last)(ecgs().to(memory_format=torch.channels_last))
+        last = network.to(memory_format=torch.channels_last)(
+            ecgs().to(memory_format=torch.channels_last)
+        )
         torch.testing.assert_close(last, plain, rtol=1e-3, atol=1e-4)
 
     def test_no_relu_is_in_place_or_reused_by_our_networks(self, name):
@@ -156,7 +175,11 @@ class TestContract:
         for layer in network.modules():
             if isinstance(layer, torch.nn.ReLU):
                 assert not layer.inplace
-                handles.append(layer.register_forward_hook(lambda m, i, o: calls.update({m: calls.get(m, 0) + 1})))
+                handles.append(
+                    layer.register_forward_hook(
+                        lambda m, i, o: calls.update({m: calls.get(m, 0) + 1})
+                    )
+                )
         network(ecgs(count=1))
         for handle in handles:
             handle.remove()
@@ -178,7 +201,9 @@ def test_registry_is_read_without_torch():
 
 
 def test_wrong_names_give_the_nearest():
-    with pytest.raises(ValueError, match="No model is called 'ecg_smartnet'; did you mean 'ecg_smart_net'"):
+    with pytest.raises(
+        ValueError, match="No model is called 'ecg_smartnet'; did you mean 'ecg_smart_net'"
+    ):
         build_model("ecg_smartnet")
     with pytest.raises(ValueError, match="mayo_alvd has no option 'heads'; did you mean 'head'"):
         build_model("mayo_alvd", heads="pool")
@@ -203,12 +228,19 @@ def test_a_block_is_what_table_2_says():
             norm.running_var.uniform_(0.5, 2)
 
         def norm(y, by):
-            return (y - by.running_mean[:, None, None]) / (by.running_var[:, None, None] + by.eps).sqrt()
+            return (y - by.running_mean[:, None, None]) / (
+                by.running_var[:, None, None] + by.eps
+            ).sqrt()
 
         conv = torch.nn.functional.conv2d
-        inner = norm(conv(x, block.conv1.weight, stride=(1, 2), padding=(0, 1)), block.bn1).clamp(min=0)
+        inner = norm(conv(x, block.conv1.weight, stride=(1, 2), padding=(0, 1)), block.bn1).clamp(
+            min=0
+        )
         inner = norm(conv(inner, block.conv2.weight, padding=(0, 1)), block.bn2)
-        skip = norm(torch.einsum("oi,nilt->nolt", block.shortcut[0].weight[:, :, 0, 0], x[..., ::2]), block.shortcut[1])
+        skip = norm(
+            torch.einsum("oi,nilt->nolt", block.shortcut[0].weight[:, :, 0, 0], x[..., ::2]),
+            block.shortcut[1],
+        )
         torch.testing.assert_close(block(x), (inner + skip).clamp(min=0), rtol=1e-4, atol=1e-5)
 
 
@@ -224,7 +256,9 @@ def test_flatten_head():
     network = build_model("mayo_alvd", head="flatten")
     assert network.fc1.in_features == 128 * 2 and network.dropout1.p == 0.5
     assert network.eval()(ecgs()).shape == (4, 2)
-    assert build_model("mayo_alvd", head="flatten", samples=600, leads=8).eval()(ecgs(8, 600)).shape == (4, 2)
+    assert build_model("mayo_alvd", head="flatten", samples=600, leads=8).eval()(
+        ecgs(8, 600)
+    ).shape == (4, 2)
     with pytest.raises(RuntimeError):
         network(ecgs(samples=800))
 
@@ -236,7 +270,15 @@ def test_flops_against_a_count_by_hand():
     for name, layer in network.named_modules():
         if isinstance(layer, torch.nn.Conv2d):
             channels, height, width = map(int, table.output[name].split("x"))
-            hand += 2 * channels * height * width * layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
+            hand += (
+                2
+                * channels
+                * height
+                * width
+                * layer.in_channels
+                * layer.kernel_size[0]
+                * layer.kernel_size[1]
+            )
     assert flops(network) == hand + 2 * 512 * 2
 
 
@@ -263,7 +305,9 @@ class TestImageNetWeights:
         network = build_model("resnet18", weights=str(file))
         own = network.model.state_dict()
         for name, value in donor.state_dict().items():
-            assert name in ("conv1.weight", "fc.weight", "fc.bias") or torch.equal(own[name], value), name
+            assert name in ("conv1.weight", "fc.weight", "fc.bias") or torch.equal(
+                own[name], value
+            ), name
         assert own["conv1.weight"].shape == (64, 1, 7, 7) and own["fc.weight"].shape == (2, 512)
 
     def test_cache(self, donor, offline):
@@ -277,7 +321,11 @@ class TestImageNetWeights:
         with pytest.raises(ValueError, match="could not be downloaded") as error:
             build_model("resnet18")
         assert time.perf_counter() - start < 10
-        for told in ("https://download.pytorch.org/models/resnet18-f37072fd.pth", str(offline), "pretrained: false"):
+        for told in (
+            "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+            str(offline),
+            "pretrained: false",
+        ):
             assert told in str(error.value)
         assert not offline.exists() and not list(offline.parent.glob("*"))
 
@@ -302,5 +350,7 @@ class TestImageNetWeights:
         del state["layer3.0.bn1.weight"]
         torch.save(state, tmp_path / "part.pth")
         for file, reason in (("text.pth", ""), ("part.pth", "layer3.0.bn1.weight")):
-            with pytest.raises(ValueError, match=rf"{file} does not hold torchvision's resnet18 weights .*{reason}"):
+            with pytest.raises(
+                ValueError, match=rf"{file} does not hold torchvision's resnet18 weights .*{reason}"
+            ):
                 build_model("resnet18", weights=str(tmp_path / file))

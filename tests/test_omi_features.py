@@ -1,4 +1,6 @@
-"""The published OMI tables: refused by name when wrong, reproduced when right, and never given away."""
+"""The published OMI tables: refused by name when wrong, reproduced when right, and never given
+away.
+"""
 
 import json
 import re
@@ -133,14 +135,24 @@ def test_a_download_with_another_hash_is_refused(monkeypatch, tmp_path):
 
 def test_columns_that_do_not_compare_are_found_without_outcomes(published):
     comparable, report = omi.make_comparable(published)
-    assert set(report.index[report.decision == "dropped"]) == {"TrelAmp", "Tamp", "pctJNDPV", "JNDPV"}
-    assert {"qdur_aVF", "TCRT", "TCRTangle", "Age"} <= set(report.index[report.decision == "harmonised"])
+    assert set(report.index[report.decision == "dropped"]) == {
+        "TrelAmp",
+        "Tamp",
+        "pctJNDPV",
+        "JNDPV",
+    }
+    assert {"qdur_aVF", "TCRT", "TCRTangle", "Age"} <= set(
+        report.index[report.decision == "harmonised"]
+    )
     for column in set(omi.COLUMNS) & set(comparable.external):
         known, other = comparable.derivation[column], comparable.external[column].dropna()
         assert known.min() <= other.min() and other.max() <= known.max()
     assert (comparable.external.TCRT != -2).all() and comparable.external.Age.min() > 0
     swapped = omi.Tables(
-        *(t.assign(**{omi.LABEL: 1 - t[omi.LABEL]}) for t in (published.derivation, published.external))
+        *(
+            t.assign(**{omi.LABEL: 1 - t[omi.LABEL]})
+            for t in (published.derivation, published.external)
+        )
     )
     pd.testing.assert_frame_equal(omi.make_comparable(swapped)[1], report)
 
@@ -151,7 +163,8 @@ def test_made_up_tables_show_the_same_flaws(made_up):
     assert comparable.made_up and len(made_up.derivation.columns) == 75
 
 
-# ------------------------------------------------------------------ what the published notebook shows
+# ------------------------------------------------------------------ what the published notebook
+# shows
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +196,9 @@ def test_cross_validation_tests_everybody_once(made_up):
 
 def test_rotations_side_by_side_give_the_same_bits(made_up):
     table, site = made_up.both()
-    one, two = (omi.cross_validate(FOREST, table, site, folds=3, seed=5, jobs=jobs) for jobs in (1, 2))
+    one, two = (
+        omi.cross_validate(FOREST, table, site, folds=3, seed=5, jobs=jobs) for jobs in (1, 2)
+    )
     pd.testing.assert_frame_equal(one, two)
 
 
@@ -196,7 +211,9 @@ def test_small_counts_are_suppressed_with_what_gives_them_away():
     table = omi.risk_groups(label, probability)
     assert list(table.omi) == ["<5", "–", "30"] and list(table.patients) == ["100", "50", "50"]
     assert list(table.omi_percent) == ["–", "–", "60.0"]
-    nearly_all = omi.risk_groups(np.r_[np.zeros(60), np.ones(48), 0, 0], np.repeat([0.01, 0.5], [60, 50]))
+    nearly_all = omi.risk_groups(
+        np.r_[np.zeros(60), np.ones(48), 0, 0], np.repeat([0.01, 0.5], [60, 50])
+    )
     assert nearly_all.omi["high"] == "–"
 
 
@@ -215,7 +232,8 @@ def test_calibration_bins_single_nobody_out(prevalence):
     assert positives.min() >= 5 and (bins.patients - positives).min() >= 5
     assert bins.patients.sum() == 3000 and len(bins) > 3
     assert (bins.predicted.diff()[1:] > 0).all()
-    assert ((bins.low <= bins.predicted) & (bins.predicted <= bins.high)).mean() > 0.6  # it is calibrated
+    # it is calibrated
+    assert ((bins.low <= bins.predicted) & (bins.predicted <= bins.high)).mean() > 0.6
 
 
 def test_dependence_has_no_point_per_patient():
@@ -226,13 +244,18 @@ def test_dependence_has_no_point_per_patient():
 
 
 TEXT = {".csv", ".json", ".md", ".ipynb", ".svg", ".html", ".txt"}
-COUNTS = re.compile(r"patients|omi$|positives|records|^n$|count|not_measured|clipped", re.IGNORECASE)
+COUNTS = re.compile(
+    r"patients|omi$|positives|records|^n$|count|not_measured|clipped", re.IGNORECASE
+)
 
 
 def html_tables(page: str) -> list[pd.DataFrame]:
     frames = []
     for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
-        rows = [re.findall(r"<t[hd](?:\s[^>]*)?>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("</tr>")]
+        rows = [
+            re.findall(r"<t[hd](?:\s[^>]*)?>(.*?)</t[hd]>", row, re.DOTALL)
+            for row in table.split("</tr>")
+        ]
         rows = [row for row in rows if row]
         width = min(map(len, rows))  # cells that span rows stand on the left
         frames.append(pd.DataFrame([row[-width:] for row in rows[1:]], columns=rows[0][-width:]))
@@ -250,7 +273,9 @@ def leaks(folder: Path, tables: omi.Tables | None = None) -> list[str]:
         text = file.read_text()
         frames = [pd.read_csv(file)] if file.suffix == ".csv" else []
         if file.suffix == ".ipynb":
-            shown = [o.get("data", {}) for c in json.loads(text)["cells"] for o in c.get("outputs", [])]
+            shown = [
+                o.get("data", {}) for c in json.loads(text)["cells"] for o in c.get("outputs", [])
+            ]
             html = ["".join(data.get("text/html", "")) for data in shown]
             frames += [frame for page in html for frame in html_tables(page)]
         for frame in frames:
@@ -263,7 +288,8 @@ def leaks(folder: Path, tables: omi.Tables | None = None) -> list[str]:
                 values = pd.to_numeric(frame.iloc[:, position], errors="coerce")
                 if COUNTS.search(str(column)) and values.between(1, 4).any():
                     found.append(f"{file.name}: {column} below 5")
-        marks = len(re.findall(r'<use [^>]*href="#m', text)) if file.suffix == ".svg" else 0  # letters are no marks
+        # letters are no marks
+        marks = len(re.findall(r'<use [^>]*href="#m', text)) if file.suffix == ".svg" else 0
         if marks > 300:  # ticks among them
             found.append(f"{file.name}: {marks} marks")
         if tables is not None:  # fingerprints: values so exact that they point to one patient
@@ -271,14 +297,20 @@ def leaks(folder: Path, tables: omi.Tables | None = None) -> list[str]:
                 for column in ("fpTinfl1Axis", "PCA1", "JTc", "pctTNDPV", "TMD"):
                     once = table[column].dropna().drop_duplicates(keep=False)
                     exact = [f"{v}" for v in once if len(f"{v}".replace(".", "")) >= 6]
-                    hits = set(re.findall(r"\d+\.\d+", text)) & set(exact) if file.suffix != ".svg" else set()
+                    hits = (
+                        set(re.findall(r"\d+\.\d+", text)) & set(exact)
+                        if file.suffix != ".svg"
+                        else set()
+                    )
                     if len(hits) > 2:
                         found.append(f"{file.name}: values of {column}")
     return found
 
 
 def test_the_scan_finds_what_it_should(tmp_path, made_up):
-    omi.risk_groups(np.tile([0, 1], 30), np.repeat([0.01, 0.1, 0.3], 20)).to_csv(tmp_path / "fine.csv")
+    omi.risk_groups(np.tile([0, 1], 30), np.repeat([0.01, 0.1, 0.3], 20)).to_csv(
+        tmp_path / "fine.csv"
+    )
     assert leaks(tmp_path, made_up) == []
     made_up.derivation.to_csv(tmp_path / "rows.csv")
     pd.DataFrame({"group": ["low"], "omi": [3]}).to_csv(tmp_path / "small.csv")
@@ -288,7 +320,14 @@ def test_the_scan_finds_what_it_should(tmp_path, made_up):
     cell = {"outputs": [{"data": {"text/html": pd.DataFrame({"patients": [4]}).to_html()}}]}
     (tmp_path / "notebook.ipynb").write_text(json.dumps({"cells": [cell]}))
     names = {found.split(":")[0] for found in leaks(tmp_path)}
-    assert names == {"rows.csv", "small.csv", "someone.csv", "model.skops", "points.svg", "notebook.ipynb"}
+    assert names == {
+        "rows.csv",
+        "small.csv",
+        "someone.csv",
+        "model.skops",
+        "points.svg",
+        "notebook.ipynb",
+    }
 
 
 def test_committed_results_hold_nothing_about_a_patient():

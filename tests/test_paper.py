@@ -1,4 +1,6 @@
-"""The paper's protocol, end to end, on a small cohort in a user's own files; only the number of epochs differs."""
+"""The paper's protocol, end to end, on a small cohort in a user's own files; only the number of
+epochs differs.
+"""
 
 import json
 
@@ -19,8 +21,12 @@ pytestmark = pytest.mark.slow
 
 
 def write_cohort(folder):
-    """Write simulated recordings as WFDB, and some as CSV, with the table that the README describes."""
-    source = open_source(SyntheticCohort(source="synthetic", records=140, subtle=0.1, prevalence=0.3), seed=5)
+    """Write simulated recordings as WFDB, and some as CSV, with the table that the README
+    describes.
+    """
+    source = open_source(
+        SyntheticCohort(source="synthetic", records=140, subtle=0.1, prevalence=0.3), seed=5
+    )
     recordings = folder / "recordings"
     recordings.mkdir(parents=True)
     for number, row in enumerate(source.records.itertuples()):
@@ -50,13 +56,21 @@ def test_the_papers_protocol_on_ones_own_files(tmp_path):
     done = home.run(cores=2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (
-        "occlusion myocardial infarction by angiographically defined culprit lesion [angiographic label]" in done.stdout
+        "occlusion myocardial infarction by angiographically defined culprit lesion [angiographic label]"
+        in done.stdout
     )
 
     cohort = json.loads((home.outputs / "00_cohort" / "run.json").read_text())
     assert cohort["label_kind"] == "angiographic"
-    table = pd.read_csv(home.outputs / "07_comparison" / "tables" / "table_4.csv", header=[0, 1], index_col=0)
-    wanted = ["ECG-SMART-NET", "Mayo Clinic ALVD model", "Temporal ResNet-18", "ResNet-18 (pretrained on ImageNet)"]
+    table = pd.read_csv(
+        home.outputs / "07_comparison" / "tables" / "table_4.csv", header=[0, 1], index_col=0
+    )
+    wanted = [
+        "ECG-SMART-NET",
+        "Mayo Clinic ALVD model",
+        "Temporal ResNet-18",
+        "ResNet-18 (pretrained on ImageNet)",
+    ]
     assert [*table.index.dropna()] == [*wanted, "Random Forest"]
     assert (table["This study"]["Rotations"].dropna().astype(int) == 10).all()
     tested = []

@@ -10,13 +10,20 @@ STUDIES = sorted(file.stem for file in PARAMS.glob("*.yaml"))
 @pytest.mark.parametrize("name", STUDIES)
 def test_shipped_studies_are_valid(name):
     assert load_study(name).name == name
-    assert f"params/{name}.yaml" in (PARAMS / f"{name}.yaml").read_text(), "its head shows its launch command"
+    assert f"params/{name}.yaml" in (PARAMS / f"{name}.yaml").read_text(), (
+        "its head shows its launch command"
+    )
 
 
 def test_defaults_are_the_papers():
     study = load_study("paper")
     training, folds = study.training, study.folds
-    assert (training.epochs, training.batch_size, training.plateau_factor, training.plateau_patience) == (
+    assert (
+        training.epochs,
+        training.batch_size,
+        training.plateau_factor,
+        training.plateau_patience,
+    ) == (
         100,
         128,
         0.8,
@@ -43,20 +50,47 @@ def broken(tmp_path, change):
     [
         (lambda s: s.update(trainning={}), ["trainning", "did you mean 'training'"]),
         (lambda s: s["training"].update(epoch=3), ["training.epoch", "did you mean 'epochs'"]),
-        (lambda s: s["training"].update(epochs=-1), ["training.epochs", "-1", "greater than or equal to 1"]),
+        (
+            lambda s: s["training"].update(epochs=-1),
+            ["training.epochs", "-1", "greater than or equal to 1"],
+        ),
         (lambda s: s["training"].update(epochs="many"), ["training.epochs", "many", "integer"]),
-        (lambda s: s["training"].update(normalisation="zscore"), ["training.normalisation", "lead_zscore"]),
+        (
+            lambda s: s["training"].update(normalisation="zscore"),
+            ["training.normalisation", "lead_zscore"],
+        ),
         (lambda s: s["folds"].update(count=2), ["folds.count", "2", "greater than or equal to 3"]),
-        (lambda s: s["folds"].update(rotations=[0, 3]), ["3 is not a rotation of 3 folds", "0 to 2"]),
+        (
+            lambda s: s["folds"].update(rotations=[0, 3]),
+            ["3 is not a rotation of 3 folds", "0 to 2"],
+        ),
         (lambda s: s["cohort"].update(source="ptb"), ["cohort", "ptb", "ptbxl"]),
         (lambda s: s["cohort"].update(recrods=3), ["cohort.recrods", "did you mean 'records'"]),
         (lambda s: s["cohort"].pop("records"), ["cohort.records is missing"]),
-        (lambda s: s["models"].update(mayo={"learning_rate": 0.1}), ["mayo", "did you mean 'mayo_alvd'"]),
-        (lambda s: s["models"].update(ecg_smart_net={}), ["models.ecg_smart_net", "learning_rate is missing"]),
-        (lambda s: s["learning_rates"]["grid"].update(mayo=[0.1]), ["learning_rates.grid", "mayo", "mayo_alvd"]),
-        (lambda s: s["learning_rates"].update(grdi={}), ["learning_rates.grdi", "did you mean 'grid'"]),
-        (lambda s: s["models"]["mayo_alvd"].update(options={"head": "pol"}), ["options.head", "pool"]),
-        (lambda s: s["models"]["mayo_alvd"].update(options={"haed": "pool"}), ["haed", "did you mean 'head'"]),
+        (
+            lambda s: s["models"].update(mayo={"learning_rate": 0.1}),
+            ["mayo", "did you mean 'mayo_alvd'"],
+        ),
+        (
+            lambda s: s["models"].update(ecg_smart_net={}),
+            ["models.ecg_smart_net", "learning_rate is missing"],
+        ),
+        (
+            lambda s: s["learning_rates"]["grid"].update(mayo=[0.1]),
+            ["learning_rates.grid", "mayo", "mayo_alvd"],
+        ),
+        (
+            lambda s: s["learning_rates"].update(grdi={}),
+            ["learning_rates.grdi", "did you mean 'grid'"],
+        ),
+        (
+            lambda s: s["models"]["mayo_alvd"].update(options={"head": "pol"}),
+            ["options.head", "pool"],
+        ),
+        (
+            lambda s: s["models"]["mayo_alvd"].update(options={"haed": "pool"}),
+            ["haed", "did you mean 'head'"],
+        ),
         (lambda s: s.update(selected_model="resnet18"), ["selected_model", "resnet18"]),
         (lambda s: s.update(name="other"), ["other", "broken"]),
         (lambda s: s.pop("models"), ["models is missing"]),

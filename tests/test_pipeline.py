@@ -1,4 +1,6 @@
-"""The smoke study, end to end, as `make reproduce` runs it; built once, before nbval runs the notebooks."""
+"""The smoke study, end to end, as `make reproduce` runs it; built once, before nbval runs the
+notebooks.
+"""
 
 import json
 import os
@@ -19,13 +21,16 @@ from ecglib.params import load_study
 def snakemake(*words):
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", *words]
-    return subprocess.run(command, cwd=paths.ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=paths.ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
 
 
 @pytest.fixture(scope="module")
 def smoke():
     for told in paths.study_folder("smoke").glob("*/run.json"):
-        if not (told.parent / "notebook.ipynb").is_file():  # made by nbval, or by hand in JupyterLab
+        # made by nbval, or by hand in JupyterLab
+        if not (told.parent / "notebook.ipynb").is_file():
             shutil.rmtree(told.parent)
     done = snakemake("study=params/smoke.yaml")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
@@ -33,7 +38,14 @@ def smoke():
 
 
 def test_every_step_is_finished_and_traceable(smoke):
-    for step in ("00_cohort", "01_data_exploration", "02_folds", "03_models", "07_comparison", "08_selected_model"):
+    for step in (
+        "00_cohort",
+        "01_data_exploration",
+        "02_folds",
+        "03_models",
+        "07_comparison",
+        "08_selected_model",
+    ):
         folder = paths.step_folder("smoke", step)
         told = json.loads((folder / "run.json").read_text())
         assert told["environment"]["lock"] and told["notebook"] == step
@@ -72,7 +84,9 @@ def test_figures_tables_and_label_kind(smoke):
         for kind in ("png", "svg"):
             assert (folder / f"{name}.{kind}").stat().st_size > 5000, name
     for step in ("01_data_exploration", "07_comparison", "08_selected_model", "09_saliency"):
-        assert "synthetic label" in (folder / step / "notebook.ipynb").read_text(), f"{step} says what a label is"
+        assert "synthetic label" in (folder / step / "notebook.ipynb").read_text(), (
+            f"{step} says what a label is"
+        )
     leads = pd.read_csv(folder / "09_saliency" / "tables" / "lead_contributions.csv", index_col=0)
     assert list(leads.index) == list(ecglib.LEADS) and np.isclose(leads["mean"].sum(), 1)
     assert "synthetic label" in workflow.summary(smoke)

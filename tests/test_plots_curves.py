@@ -1,4 +1,6 @@
-"""What the curves and tables show: their numbers, their colours and what they say about the label."""
+"""What the curves and tables show: their numbers, their colours and what they say about the
+label.
+"""
 
 import re
 
@@ -26,7 +28,10 @@ def predictions():
                 fold = (rotation + (split == "test")) % 3
                 label = (np.arange(300) % 8 == 0).astype(int)
                 score = generator.normal((1.8 - 0.3 * place) * label, 1).round(1)
-                ids = {"record_id": np.arange(300) + 300 * fold, "patient_id": np.arange(300) // 2 + 150 * fold}
+                ids = {
+                    "record_id": np.arange(300) + 300 * fold,
+                    "patient_id": np.arange(300) // 2 + 150 * fold,
+                }
                 part = pd.DataFrame(ids | {"label": label, "probability": expit(score - 1)})
                 rows.append(part.assign(model=model, rotation=rotation, split=split))
     return pd.concat(rows, ignore_index=True)
@@ -44,7 +49,9 @@ def history():
     for model, last in (("ecg_smart_net", 10), ("mayo_alvd", 7)):
         for rotation in range(3):
             score = 0.8 - 0.01 * abs(epoch - 4 - rotation) + 0.02 * rotation
-            part = pd.DataFrame({"model": model, "rotation": rotation, "epoch": epoch, "val_score": score})
+            part = pd.DataFrame(
+                {"model": model, "rotation": rotation, "epoch": epoch, "val_score": score}
+            )
             part = part.assign(val_auc=score + 0.1, val_ap=score - 0.2, val_loss=1 - score)
             parts.append(part[: last + rotation])
     return pd.concat(parts, ignore_index=True)
@@ -77,15 +84,19 @@ def test_epochs_to_the_best_score(history):
 
 def test_roc_and_pr_enclose_the_mean_metrics_of_the_rotations(tested):
     figure = curves.roc_pr(tested, note=NOTE)
-    performance = statistics.per_rotation(tested).groupby("model")[["auc", "average_precision"]].mean()
+    performance = (
+        statistics.per_rotation(tested).groupby("model")[["auc", "average_precision"]].mean()
+    )
     for axis, metric, tolerance in zip(figure.axes, performance, (0.003, 0.01), strict=True):
         for model in MODELS:
             line = next(x for x in axis.lines if x.get_label() == tables.label_of(model))
             x, y = line.get_data()
-            area = np.trapezoid(y, x) if metric == "auc" else y[1:].mean()  # precision is a step function of recall
+            # precision is a step function of recall
+            area = np.trapezoid(y, x) if metric == "auc" else y[1:].mean()
             assert area == pytest.approx(performance.loc[model, metric], abs=tolerance)
             assert any(
-                text.startswith(tables.label_of(model)) and f"{performance.loc[model, metric]:.3f}" in text
+                text.startswith(tables.label_of(model))
+                and f"{performance.loc[model, metric]:.3f}" in text
                 for text in texts(figure)
             )
     assert "Prevalence: 0.127" in texts(figure)
@@ -102,21 +113,38 @@ def test_validation_and_test_of_one_model_as_in_fig_6(predictions):
     figure = curves.roc_pr(run, by="split")
     for split in ("validation", "test"):
         part = run[run["split"] == split]
-        area, precision = (f(part["label"], part["probability"]) for f in (metrics.auc, metrics.average_precision))
+        area, precision = (
+            f(part["label"], part["probability"]) for f in (metrics.auc, metrics.average_precision)
+        )
         assert f"{split}: AUC {area:.3f}, AP {precision:.3f}" in texts(figure)
 
 
 def test_a_model_keeps_its_colour_and_no_two_share_one():
-    names = ["ecg_smart_net", "mayo_alvd", "temporal_resnet18", "resnet18", "random_forest", "gradient_boosting"]
+    names = [
+        "ecg_smart_net",
+        "mayo_alvd",
+        "temporal_resnet18",
+        "resnet18",
+        "random_forest",
+        "gradient_boosting",
+    ]
     names += ["other", "another"]
     found = curves.colours(names)
     assert len(set(found.values())) == len(names)
     assert curves.colours(["other", "resnet18"])["resnet18"] == found["resnet18"]
     assert curves.colours(["ECG-SMART-NET"])["ECG-SMART-NET"] == found["ecg_smart_net"]
-    # told apart without red-green vision: a dichromat's view (Viénot 1999, protan) in which no two come close
-    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
+    # told apart without red-green vision: a dichromat's view (Viénot 1999, protan) in which no two
+    # come close
+    to_lms = np.array(
+        [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
+    )
     blind = np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]])
-    seen = np.array([np.linalg.inv(to_lms) @ blind @ to_lms @ np.array(to_rgb(c)) ** 2.2 for c in found.values()][:5])
+    seen = np.array(
+        [
+            np.linalg.inv(to_lms) @ blind @ to_lms @ np.array(to_rgb(c)) ** 2.2
+            for c in found.values()
+        ][:5]
+    )
     apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)[np.triu_indices(5, 1)]
     assert apart.min() > 0.1
 
@@ -137,21 +165,30 @@ def test_decision_curve_starts_at_prevalence_and_knows_both_simple_rules(tested)
     lines = {line.get_label(): line.get_data() for line in figure.axes[0].lines}
     threshold, benefit = lines["ECG-SMART-NET"]
     part = tested[tested["model"] == "ecg_smart_net"]
-    np.testing.assert_allclose(benefit, metrics.net_benefit(part["label"], part["probability"], threshold))
+    np.testing.assert_allclose(
+        benefit, metrics.net_benefit(part["label"], part["probability"], threshold)
+    )
     everyone = lines["Call every ECG"][1]
-    np.testing.assert_allclose(everyone, metrics.net_benefit(part["label"], np.ones(len(part)), threshold))
+    np.testing.assert_allclose(
+        everyone, metrics.net_benefit(part["label"], np.ones(len(part)), threshold)
+    )
 
 
 def test_forest_plot_counts_and_says_too_few(tested):
     rows = tested[(tested["model"] == "ecg_smart_net") & (tested["rotation"] == 0)]
-    groups = pd.DataFrame({"Sex": np.where(np.arange(300) % 3, "male", "female"), "Site": "A"}, index=rows["record_id"])
+    groups = pd.DataFrame(
+        {"Sex": np.where(np.arange(300) % 3, "male", "female"), "Site": "A"},
+        index=rows["record_id"],
+    )
     groups.iloc[:6, 1] = "B"
     table = subgroups.estimate(rows, groups.astype("category"), draws=50)
     found = texts(curves.forest(table, "AUC", note=NOTE))
     assert found.count("too few") == 1
     assert {"Sex", "Site", "   male", "   B"} <= set(found)
     assert "1 / 6" in found
-    assert sum(bool(re.fullmatch(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", text)) for text in found) == 3
+    assert (
+        sum(bool(re.fullmatch(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", text)) for text in found) == 3
+    )
 
 
 def test_difference_matrix_mirrors_sign(tested):
@@ -166,9 +203,15 @@ def test_difference_matrix_mirrors_sign(tested):
 
 
 def test_two_settings_of_one_network_are_told_apart_everywhere(tested, history):
-    """With the names of a study's runs, no figure or table prints a raw key, and a model keeps its colour."""
+    """With the names of a study's runs, no figure or table prints a raw key, and a model keeps its
+    colour.
+    """
     twin = {"mayo_alvd": "smart_millivolt"}
-    names = {"ecg_smart_net": "ECG-SMART-NET", "smart_millivolt": "ECG-SMART-NET (mV)", "temporal_resnet18": "Temporal"}
+    names = {
+        "ecg_smart_net": "ECG-SMART-NET",
+        "smart_millivolt": "ECG-SMART-NET (mV)",
+        "temporal_resnet18": "Temporal",
+    }
     rows, told = tested.replace({"model": twin}), history.replace({"model": twin})
     boot = statistics.bootstrap(rows, 50)
     paired = statistics.differences(boot, 3)
@@ -219,7 +262,10 @@ def test_every_figure_names_the_label_and_is_saved_twice(history, tested, tmp_pa
     assert not plt.get_fignums()  # a notebook shows each once
     assert all(NOTE in texts(figure) for figure in figures)
     save(figures[-1], tmp_path, "confusion")
-    assert {file.name for file in (tmp_path / "figures").iterdir()} == {"confusion.png", "confusion.svg"}
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {
+        "confusion.png",
+        "confusion.svg",
+    }
 
 
 def test_a_saved_figure_is_whole_with_a_title_wider_than_its_axes(tmp_path):
@@ -231,14 +277,17 @@ def test_a_saved_figure_is_whole_with_a_title_wider_than_its_axes(tmp_path):
     ink = (plt.imread(tmp_path / "figures" / "wide.png")[..., :3] < 1).any(2)
     margins = [np.flatnonzero(found)[[0, -1]] for found in (ink.any(0), ink.any(1))]
     for (first, last), pixels in zip(margins, ink.shape[::-1], strict=True):
-        assert 10 <= first <= 30 and 10 <= pixels - 1 - last <= 30  # about a tenth of an inch on each side
+        # about a tenth of an inch on each side
+        assert 10 <= first <= 30 and 10 <= pixels - 1 - last <= 30
     assert figure.dpi == before
 
 
 def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     performance = statistics.per_rotation(predictions)
     table = tables.table_4(performance)
-    values = performance[(performance["model"] == "mayo_alvd") & (performance["split"] == "test")]["auc"]
+    values = performance[(performance["model"] == "mayo_alvd") & (performance["split"] == "test")][
+        "auc"
+    ]
     row = table.loc["Mayo Clinic ALVD model"]
     assert row[("This study", "Test AUC")] == f"{values.mean():.3f} ± {values.std():.3f}"
     assert row[("Paper (other data)", "Test AUC")] == "0.877 ± 0.032"
@@ -259,9 +308,14 @@ def test_table_4_names_what_is_missing(predictions):
 
 def test_a_published_row_stands_beside_the_same_model_only(predictions):
     keys = dict(zip(MODELS, ("resnet18", "random_forest", "smart_millivolt"), strict=True))
-    names = {"resnet18": "ResNet-18 (random start)", "random_forest": "Random Forest (2024 setting)"}
+    names = {
+        "resnet18": "ResNet-18 (random start)",
+        "random_forest": "Random Forest (2024 setting)",
+    }
     names["smart_millivolt"] = "ECG-SMART-NET (mV)"
-    table = tables.table_4(statistics.per_rotation(predictions.replace({"model": keys})), names)["Paper (other data)"]
+    table = tables.table_4(statistics.per_rotation(predictions.replace({"model": keys})), names)[
+        "Paper (other data)"
+    ]
     assert table["Test AUC"].tolist() == ["–", "0.864 ± 0.026", "–"]
 
 
@@ -276,7 +330,9 @@ def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
     assert table.loc[("Paper (other data)", "Test"), "AUC"] == 0.930
     test = table.loc[("This study", "Test")]
     low, high = (table.loc[("This study", f"Test, {side} limit")] for side in ("lower", "upper"))
-    assert ((low < test) & (test < high))[["Acc", "Sens", "Spec", "PPV", "NPV", "F1", "AUC", "AP"]].all()
+    assert ((low < test) & (test < high))[
+        ["Acc", "Sens", "Spec", "PPV", "NPV", "F1", "AUC", "AP"]
+    ].all()
     assert ".000</td>" not in tables.styled(table[["TP", "FP", "FN", "TN"]], "counts").to_html()
 
 
@@ -285,8 +341,13 @@ def test_an_operating_point_out_of_reach_is_said_to_be(predictions):
     run = run[run["split"] == "test"]
     table = tables.operating_points(run, {"F1": 0.4, "Rule-in": None}, draws=100)
     expected = metrics.at_threshold(run["label"], run["probability"], 0.4)
-    assert table.loc["F1", "Threshold"] == "0.400" and table.loc["F1", "Sens"].startswith(f"{expected['sens']:.3f} [")
-    assert table.loc["Rule-in", "Threshold"] == "not attainable on validation" and table.loc["Rule-in", "Sens"] == "–"
+    assert table.loc["F1", "Threshold"] == "0.400" and table.loc["F1", "Sens"].startswith(
+        f"{expected['sens']:.3f} ["
+    )
+    assert (
+        table.loc["Rule-in", "Threshold"] == "not attainable on validation"
+        and table.loc["Rule-in", "Sens"] == "–"
+    )
 
 
 def test_selection_shows_both_rules_and_the_optimism_of_one():

@@ -18,7 +18,9 @@ def beat(seed=0, samples=600):
     """A beat with a QRS at the centre, other amplitudes in each lead."""
     t = np.arange(samples)
     size = np.random.default_rng(seed).uniform(-1500, 1500, (12, 1))
-    return (size * np.exp(-(((t - samples // 2) / 12) ** 2)) + 40 * np.sin(t / 60)).astype(np.float32)
+    return (size * np.exp(-(((t - samples // 2) / 12) ** 2)) + 40 * np.sin(t / 60)).astype(
+        np.float32
+    )
 
 
 def traces(figure):
@@ -31,7 +33,12 @@ def named(figure):
 
 
 def test_colours_are_the_papers():
-    for position, colour in ((0, (1, 0.9, 0)), (0.275, (1, 0.45, 0)), (0.55, (1, 0, 0)), (1.0, (0.25, 0, 0))):
+    for position, colour in (
+        (0, (1, 0.9, 0)),
+        (0.275, (1, 0.45, 0)),
+        (0.55, (1, 0, 0)),
+        (1.0, (0.25, 0, 0)),
+    ):
         np.testing.assert_allclose(ecg.SALIENCY_COLOURS(position)[:3], colour, atol=0.01)
 
 
@@ -62,7 +69,9 @@ def test_beats_run_at_25_mm_a_second_and_10_mm_a_millivolt(samples):
     assert len(pulses) == 3
     for pulse in pulses:
         assert np.ptp(pulse[:, 1]) == 10 and pulse[3, 0] - pulse[2, 0] == 5  # 1 mV for 200 ms
-    assert figure.axes[0].get_title(loc="left") == "A beat" and "a note" in figure.axes[0].get_xlabel()
+    assert (
+        figure.axes[0].get_title(loc="left") == "A beat" and "a note" in figure.axes[0].get_xlabel()
+    )
 
 
 def test_leads_stand_in_the_standard_columns_and_rows_do_not_overlap():
@@ -83,20 +92,29 @@ def test_leads_stand_in_the_standard_columns_and_rows_do_not_overlap():
 @pytest.mark.parametrize("windows", [20, 400])
 def test_saliency_lies_on_the_samples_that_the_network_saw(samples, start, windows):
     signal, saliency = beat(samples=samples), np.zeros((12, windows))
-    saliency[LEADS.index("aVL"), windows // 2 : windows // 2 + windows // 20] = 1  # 20 samples from 200 on
+    # 20 samples from 200 on
+    saliency[LEADS.index("aVL"), windows // 2 : windows // 2 + windows // 20] = 1
     figure = ecg.draw_beat(signal, saliency=saliency)
     (lines,) = (c for c in figure.axes[0].collections if c.get_array() is not None)
     assert len(figure.axes) == 2 and lines.get_clim() == (0, 1)  # the other one: a colour bar
     runs, levels = lines.get_segments(), lines.get_array()
-    leads = [0] + [n for n, (a, b) in enumerate(pairwise(runs), 1) if (a[-1] != b[0]).any()] + [len(runs)]
+    leads = (
+        [0]
+        + [n for n, (a, b) in enumerate(pairwise(runs), 1) if (a[-1] != b[0]).any()]
+        + [len(runs)]
+    )
     for lead, ends, (x, _) in zip(LEADS, pairwise(leads), traces(figure), strict=True):
         values, segments = levels[slice(*ends)], runs[slice(*ends)]
-        assert segments[0][0, 0] == pytest.approx(x[start]) and segments[-1][-1, 0] == pytest.approx(x[start + 399])
+        assert segments[0][0, 0] == pytest.approx(x[start]) and segments[-1][
+            -1, 0
+        ] == pytest.approx(x[start + 399])
         if lead != "aVL":
             assert values.max() == 0
         else:
             (hit,) = np.flatnonzero(values)
-            assert segments[hit][0, 0] == pytest.approx(x[start + 200]), "runs begin where the value changes"
+            assert segments[hit][0, 0] == pytest.approx(x[start + 200]), (
+                "runs begin where the value changes"
+            )
             assert segments[hit][-1, 0] == pytest.approx(x[start + 220])
 
 
@@ -115,14 +133,20 @@ def test_points_are_drawn_in_every_lead_and_missing_ones_left_out():
     figure = ecg.draw_beat(beat(), points={"J": 330, "T peak": np.nan})
     lines = [line for line in figure.axes[0].lines if line.get_color() == ecg.PAIR[0]]
     starts = [x[0] for x, _ in traces(figure)]
-    np.testing.assert_allclose(sorted(line.get_xdata()[0] for line in lines), sorted(s + 330 / 20 for s in starts))
+    np.testing.assert_allclose(
+        sorted(line.get_xdata()[0] for line in lines), sorted(s + 330 / 20 for s in starts)
+    )
     assert "J" in named(figure) and "T peak" not in named(figure)
 
 
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"beat must be \(12, samples or a part of it\) but is \(11, 600\)"):
+    with pytest.raises(
+        ValueError, match=r"beat must be \(12, samples or a part of it\) but is \(11, 600\)"
+    ):
         ecg.draw_beat(np.zeros((11, 600)))
-    with pytest.raises(ValueError, match=r"saliency must be \(12, 400 or a part of it\) but is \(12, 30\)"):
+    with pytest.raises(
+        ValueError, match=r"saliency must be \(12, 400 or a part of it\) but is \(12, 30\)"
+    ):
         ecg.draw_beat(beat(), saliency=np.zeros((12, 30)))
 
 
@@ -134,8 +158,11 @@ def test_mean_beats_show_mean_and_spread():
     for lead in range(12):
         for label in (0, 1):
             y = drawn[2 * lead + label][1]
-            np.testing.assert_allclose(y - y[0], (mean[label][lead] - mean[label][lead, 0]) / 100, atol=1e-3)
-    band = figure.axes[0].collections[2].get_paths()[0].vertices  # lead I, label 0, after the two grids
+            np.testing.assert_allclose(
+                y - y[0], (mean[label][lead] - mean[label][lead, 0]) / 100, atol=1e-3
+            )
+    # lead I, label 0, after the two grids
+    band = figure.axes[0].collections[2].get_paths()[0].vertices
     spread = beats[labels == 0, 0].std(0)[::3].max() / 100
     x = band[:, 0].round(3)
     height = max(np.ptp(band[x == at, 1]) for at in np.unique(x))
@@ -152,7 +179,8 @@ def test_recordings_run_on_from_column_to_column(rate):
     figure = ecg.draw_recording(signal, rate)
     drawn = traces(figure)
     assert len(drawn) == 13
-    assert drawn[12][0][-1] - drawn[12][0][0] == pytest.approx(250, abs=0.2)  # 10 s of the rhythm strip
+    # 10 s of the rhythm strip
+    assert drawn[12][0][-1] - drawn[12][0][0] == pytest.approx(250, abs=0.2)
     for lead in range(12):
         x, y = drawn[lead]
         first = lead // 3 * 10 * rate // 4
@@ -163,7 +191,12 @@ def test_recordings_run_on_from_column_to_column(rate):
 
 
 def test_labelled_beat_marks_the_waves():
-    spans = {"P wave": (200, 250), "QRS complex": (280, 330), "ST segment": (330, 380), "T wave": (380, 480)}
+    spans = {
+        "P wave": (200, 250),
+        "QRS complex": (280, 330),
+        "ST segment": (330, 380),
+        "T wave": (380, 480),
+    }
     figure = ecg.draw_labelled_beat(beat()[1], spans)
     patches = [(p.get_x(), p.get_x() + p.get_width()) for p in figure.axes[0].patches]
     np.testing.assert_allclose(patches, np.array(list(spans.values())) / 20)
@@ -171,7 +204,9 @@ def test_labelled_beat_marks_the_waves():
 
 
 def test_lead_directions_keep_einthovens_triangle():
-    """II = I + III and aVL = (I − III) / 2: the drawn directions must agree with the leads' definitions."""
+    """II = I + III and aVL = (I − III) / 2: the drawn directions must agree with the leads'
+    definitions.
+    """
     texts = {}
     figure = ecg.draw_lead_directions()
     for axis in figure.axes:
@@ -189,7 +224,9 @@ def test_lead_directions_keep_einthovens_triangle():
 def test_svgs_stay_under_a_megabyte(tmp_path):
     noise = np.random.default_rng(0)
     figures = {
-        "saliency": ecg.draw_beat(beat(), saliency=np.cumsum(noise.standard_normal((12, 400)), axis=1)),
+        "saliency": ecg.draw_beat(
+            beat(), saliency=np.cumsum(noise.standard_normal((12, 400)), axis=1)
+        ),
         "recording": ecg.draw_recording(noise.normal(0, 30, (12, 5000)), 500),
     }
     for name, figure in figures.items():

@@ -38,13 +38,16 @@ def write_record(folder, name, raw, leads=LEADS, rate=100):
 
 
 STATEMENTS = pd.DataFrame(
-    {"diagnostic_class": ["NORM", "MI", "MI", "MI", "STTC"]}, index=["NORM", "IMI", "AMI", "INJAS", "NDT"]
+    {"diagnostic_class": ["NORM", "MI", "MI", "MI", "STTC"]},
+    index=["NORM", "IMI", "AMI", "INJAS", "NDT"],
 )
 
 
 @pytest.fixture
 def small(tmp_path):
-    """Twelve ECGs of ten patients in PhysioNet's layout; ECGs 1, 2, 3 hold what the three labels look for."""
+    """Twelve ECGs of ten patients in PhysioNet's layout; ECGs 1, 2, 3 hold what the three labels
+    look for.
+    """
     rng = np.random.default_rng(1)
     n = 12
     table = pd.DataFrame(
@@ -54,7 +57,8 @@ def small(tmp_path):
             "age": [50.0, 300, 61, 50, np.nan, 40, 30, 20, 70, 80, 89, 33],
             "sex": [0, 1] * 6,
             "site": [0.0, np.nan, *[2.0] * 10],
-            "scp_codes": ["{'INJAS': 0.0}", "{'IMI': 100.0}", "{'AMI': 50.0}"] + ["{'NORM': 100.0}"] * 9,
+            "scp_codes": ["{'INJAS': 0.0}", "{'IMI': 100.0}", "{'AMI': 50.0}"]
+            + ["{'NORM': 100.0}"] * 9,
             "infarction_stadium1": ["", "Stadium III", "Stadium I-II", *[""] * 9],
             "infarction_stadium2": [""] * n,
             "validated_by_human": [True] * 6 + [False] * 6,
@@ -83,7 +87,9 @@ def change(folder, edit, name="ptbxl_database.csv"):
 def test_each_label_finds_what_it_is_defined_by(small):
     for label, positive in {"acute_mi": [1, 3], "acute_mi_strict": [3], "mi": [1, 2, 3]}.items():
         source = open_source(study(label=label), 42, small)
-        assert source.records.record_id[source.records.label == 1].tolist() == [f"ptbxl-{i:05d}" for i in positive]
+        assert source.records.record_id[source.records.label == 1].tolist() == [
+            f"ptbxl-{i:05d}" for i in positive
+        ]
         assert source.label_kind == "proxy" and "proxy" in source.label_meaning
         assert {"acute_mi", "acute_mi_strict", "mi"} <= set(source.records)
 
@@ -117,7 +123,9 @@ def test_version_is_told_from_ages_and_rows(small, ages, rows, version):
 
 
 def test_same_patient_negatives_can_be_dropped(small):
-    kept, dropped = (open_source(study(same_patient_negatives=x), 42, small) for x in ("keep", "drop"))
+    kept, dropped = (
+        open_source(study(same_patient_negatives=x), 42, small) for x in ("keep", "drop")
+    )
     assert set(kept.records.record_id) - set(dropped.records.record_id) == {"ptbxl-00004"}
     last = list(dropped.counts.values())[-1]
     assert last == {"ecgs": 11, "patients": 10, "positive_ecgs": 2, "positive_patients": 2}
@@ -147,7 +155,9 @@ def test_drawn_negatives_meet_the_prevalence(table_seed, prevalence, seed):
 
 
 def test_another_seed_draws_other_negatives(real_data):
-    draw = [open_source(study(prevalence=0.2), seed, real_data / "ptb-xl").records for seed in (1, 1, 2)]
+    draw = [
+        open_source(study(prevalence=0.2), seed, real_data / "ptb-xl").records for seed in (1, 1, 2)
+    ]
     assert draw[0].equals(draw[1])
     assert set(draw[0].record_id) != set(draw[2].record_id)
     assert len(draw[0]) == pytest.approx(401 / 0.2, abs=2)
@@ -165,7 +175,8 @@ def test_part_of_ptbxl_has_the_measured_counts(real_data):
     positive = set(source.records.patient_id[source.records.label == 1])
     others = source.records[source.records.patient_id.isin(positive) & (source.records.label == 0)]
     assert (len(others), others.patient_id.nunique()) == (160, 104)
-    assert (source.records.acute_mi <= source.records.mi).mean() > 0.99  # injury statements are of the class MI
+    # injury statements are of the class MI
+    assert (source.records.acute_mi <= source.records.mi).mean() > 0.99
     assert source.version == "ages as in 1.0.1, 4,635 rows"
 
 
@@ -189,7 +200,9 @@ def test_absent_records_stop_or_are_named(small):
 
 def test_no_positive_is_refused(small):
     change(small, lambda t: t.assign(scp_codes="{}", infarction_stadium1=""))
-    with pytest.raises(SourceError, match=r"None of 12 selected ECGs is positive for cohort.label acute_mi"):
+    with pytest.raises(
+        SourceError, match=r"None of 12 selected ECGs is positive for cohort.label acute_mi"
+    ):
         open_source(study(), 42, small)
 
 
@@ -281,7 +294,11 @@ def test_upsampled_records_are_in_time_with_the_native_ones(real_data):
         native = sosfiltfilt(sos, ptbxl.read_record(header.with_suffix(""))[0])
         raised = sosfiltfilt(sos, read(row)[0])
         errors.append(
-            [np.sqrt(np.mean((np.roll(raised, lag) - native)[:, 100:-100] ** 2)) for lag in (-1, 0, 1)]  # µV
+            # µV
+            [
+                np.sqrt(np.mean((np.roll(raised, lag) - native)[:, 100:-100] ** 2))
+                for lag in (-1, 0, 1)
+            ]
         )
     errors = np.array(errors)
     assert len(errors) == 71
@@ -303,18 +320,24 @@ def test_upsampling_delays_a_sine_by_1_25_ms():
 
 @pytest.fixture
 def server(small, monkeypatch, tmp_path):
-    """PhysioNet stood in for by a local server over `small`; it cuts the first answer for each name in `cut`."""
+    """PhysioNet stood in for by a local server over `small`; it cuts the first answer for each name
+    in `cut`.
+    """
     files = {str(p.relative_to(small)): p.read_bytes() for p in small.rglob("*") if p.is_file()}
     sums = "".join(f"{hashlib.sha256(data).hexdigest()} {name}\n" for name, data in files.items())
     files["SHA256SUMS.txt"] = sums.encode()
-    state = SimpleNamespace(files=files, cut=set(), log=[], ranges=True, folder=tmp_path / "data/ptb-xl")
+    state = SimpleNamespace(
+        files=files, cut=set(), log=[], ranges=True, folder=tmp_path / "data/ptb-xl"
+    )
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
             name = self.path.lstrip("/")
-            first = int(self.headers["Range"][6:-1]) if "Range" in self.headers and state.ranges else 0
+            first = (
+                int(self.headers["Range"][6:-1]) if "Range" in self.headers and state.ranges else 0
+            )
             state.log.append((name, first))
             body = state.files.get(name)
             if body is None:
@@ -379,7 +402,9 @@ def test_an_interrupted_download_is_resumed_later(server, monkeypatch):
     name = "records100/00000/00003_lr.dat"
     server.cut = {name}
     monkeypatch.setattr(ptbxl, "ATTEMPTS", 1)
-    with pytest.raises(SourceError, match=r"00003_lr.dat was not downloaded .*start again to go on"):
+    with pytest.raises(
+        SourceError, match=r"00003_lr.dat was not downloaded .*start again to go on"
+    ):
         open_source(study(), 42)
     assert not (server.folder / name).exists()
     there = (server.folder / f"{name}.part").stat().st_size
@@ -400,7 +425,9 @@ def test_a_part_that_was_spoilt_is_fetched_anew(server):
 def test_a_wrong_checksum_is_refused(server):
     name = "records100/00000/00002_lr.dat"
     server.files[name] = bytes(len(server.files[name]))
-    with pytest.raises(SourceError, match=r"00002_lr.dat was not downloaded \(its SHA-256 is not PhysioNet's\)"):
+    with pytest.raises(
+        SourceError, match=r"00002_lr.dat was not downloaded \(its SHA-256 is not PhysioNet's\)"
+    ):
         open_source(study(), 42)
     assert not (server.folder / name).exists() and not (server.folder / f"{name}.part").exists()
 

@@ -25,14 +25,33 @@ def outputs(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "REFERENCE", tmp_path / "outputs" / "reference")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     study = tmp_path / "outputs" / "made_up"
-    for folder in ("07_comparison/tables", "runs/net/rotation_0", "runs/net/rotation_1.partial", "logs"):
+    for folder in (
+        "07_comparison/tables",
+        "runs/net/rotation_0",
+        "runs/net/rotation_1.partial",
+        "logs",
+    ):
         (study / folder).mkdir(parents=True)
-    table = pd.DataFrame({"AUC": ["0.900 ± 0.010", "0.800"], "seconds": ["3", "4"]}, index=["a", "b"])
+    table = pd.DataFrame(
+        {"AUC": ["0.900 ± 0.010", "0.800"], "seconds": ["3", "4"]}, index=["a", "b"]
+    )
     table.to_csv(study / "07_comparison" / "tables" / "table_4.csv")
-    told = {"path": f"{tmp_path}/outputs/x", "data_dir": "/home/me/ecgs", "source": 'data_dir = "/home/me/ecgs"\n'}
+    told = {
+        "path": f"{tmp_path}/outputs/x",
+        "data_dir": "/home/me/ecgs",
+        "source": 'data_dir = "/home/me/ecgs"\n',
+    }
     (study / "07_comparison" / "notebook.ipynb").write_text(json.dumps(told))
-    (study / "07_comparison" / "run.json").write_text(json.dumps({"environment": {"commit": "0123456789abcdef"}}))
-    for name in ("run.json", "predictions.parquet", "weights.safetensors", "checkpoint.pt", "notebook.ipynb"):
+    (study / "07_comparison" / "run.json").write_text(
+        json.dumps({"environment": {"commit": "0123456789abcdef"}})
+    )
+    for name in (
+        "run.json",
+        "predictions.parquet",
+        "weights.safetensors",
+        "checkpoint.pt",
+        "notebook.ipynb",
+    ):
         (study / "runs/net/rotation_0" / name).write_text("{}")
         (study / "runs/net/rotation_1.partial" / name).write_text("{}")
     (study / "logs" / "x.csv").write_text("a")
@@ -48,7 +67,11 @@ def test_kept_is_what_is_read(outputs, tmp_path):
         *(f"{run}/{name}" for name in ("run.json", "predictions.parquet")),
     }
     text = (paths.REFERENCE / step / "notebook.ipynb").read_text()
-    assert str(tmp_path) not in text and "/home/me" not in text and json.loads(text)["data_dir"] == "DATA_DIR"
+    assert (
+        str(tmp_path) not in text
+        and "/home/me" not in text
+        and json.loads(text)["data_dir"] == "DATA_DIR"
+    )
 
 
 def test_a_fresh_run_is_compared_cell_by_cell(outputs):
@@ -75,8 +98,12 @@ def test_what_is_missing_is_said(outputs):
 
 
 def test_the_readmes_figures_are_those_of_the_reference_results():
-    assert re.findall(r"<!-- reference: (\w+) -->", README.read_text()), "the README shows no result"
-    assert reference.fill(README) == README.read_text(), "call make keep for the study whose figures changed"
+    assert re.findall(r"<!-- reference: (\w+) -->", README.read_text()), (
+        "the README shows no result"
+    )
+    assert reference.fill(README) == README.read_text(), (
+        "call make keep for the study whose figures changed"
+    )
 
 
 def test_the_readmes_links_lead_somewhere():
@@ -87,7 +114,11 @@ def test_the_readmes_links_lead_somewhere():
 
 
 def test_every_run_among_the_reference_results_counts_as_done():
-    kept = [told for told in paths.REFERENCE.rglob("run.json") if told.parent.name.startswith("rotation_")]
+    kept = [
+        told
+        for told in paths.REFERENCE.rglob("run.json")
+        if told.parent.name.startswith("rotation_")
+    ]
     assert kept
     for told in kept:
         runs.read_run(told.parent)
@@ -98,7 +129,9 @@ def test_nothing_large_or_of_this_machine_is_kept():
     size = sum(f.stat().st_size for f in files if f.suffix != ".safetensors")
     assert size < 25e6, f"{size / 1e6:.1f} MB"
     told = [
-        f for f in files if f.suffix in (".ipynb", ".json") and re.search(r'"/(home|root|work|tmp)/', f.read_text())
+        f
+        for f in files
+        if f.suffix in (".ipynb", ".json") and re.search(r'"/(home|root|work|tmp)/', f.read_text())
     ]
     assert not told
 
@@ -112,11 +145,16 @@ def trained(tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "cohort_of", lambda study: cohort)
     for name, place in (("ROOT", "."), ("OUTPUTS", "outputs"), ("REFERENCE", "outputs/reference")):
         monkeypatch.setattr(paths, name, tmp_path / place)
-    run, step = paths.run_folder("smoke", "mayo_alvd", 0), paths.step_folder("smoke", "08_selected_model")
+    run, step = (
+        paths.run_folder("smoke", "mayo_alvd", 0),
+        paths.step_folder("smoke", "08_selected_model"),
+    )
     run.mkdir(parents=True), step.mkdir()
     finished(run, told, trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run))
     write_json(step / "run.json", {"model": "mayo_alvd", "rotation": 0})
-    (step / "model_card.md").write_text("# Card\n\n- Weights: `weights.safetensors`, SHA-256 `ab12`\n- More\n")
+    (step / "model_card.md").write_text(
+        "# Card\n\n- Weights: `weights.safetensors`, SHA-256 `ab12`\n- More\n"
+    )
     reference.keep("smoke")
     return paths.REFERENCE / "smoke" / "runs" / "mayo_alvd" / "rotation_0"
 
@@ -132,8 +170,12 @@ def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
     assert (trained / runs.WEIGHTS).stat().st_size < 0.6 * (own / runs.WEIGHTS).stat().st_size
     facts = runs.read_run(trained)
     assert facts["weights"] == "float16", "its hash is the shipped file's"
-    card = (paths.REFERENCE / "smoke" / "08_selected_model" / "model_card.md").read_text().splitlines()
-    assert card[2].startswith("- Weights: `weights.safetensors`, SHA-256 `ab12` as trained; shipped in half precision")
+    card = (
+        (paths.REFERENCE / "smoke" / "08_selected_model" / "model_card.md").read_text().splitlines()
+    )
+    assert card[2].startswith(
+        "- Weights: `weights.safetensors`, SHA-256 `ab12` as trained; shipped in half precision"
+    )
     assert card[2].endswith(f"`{facts['files'][runs.WEIGHTS]}`") and card[3] == "- More"
     load_model(trained)
 
@@ -154,13 +196,17 @@ def test_the_first_page_says_what_came_out(tmp_path):
         "Alike": "0.84 [0.8, 0.9]",
         "Better": "0.95 [0.9, 1.0]",
     }
-    pd.DataFrame({"AUC": aucs, "AP": "0.5 [0.4, 0.6]", "Brier": "0.1"}).to_csv(tables / "extended.csv")
+    pd.DataFrame({"AUC": aucs, "AP": "0.5 [0.4, 0.6]", "Brier": "0.1"}).to_csv(
+        tables / "extended.csv"
+    )
     said = "The highest AUC on the test folds is that of Better: 0.95 [0.9, 1.0]. Differences weren't tested."
     assert collect.results(tmp_path)[0] == said
 
     gaps = [("Worse", "0.10 [0.05, 0.15]", "< 0.001"), ("Alike", "0.01 [−0.02, 0.04]", "0.050")]
     gaps += [("Better", "−0.10 [−0.15, −0.05]", "0.021")]
-    tests = pd.DataFrame(gaps, columns=["b", "a − b", "p, patients drawn (Holm)"]).assign(Metric="AUC", a="Net")
+    tests = pd.DataFrame(gaps, columns=["b", "a − b", "p, patients drawn (Holm)"]).assign(
+        Metric="AUC", a="Net"
+    )
     others = tests.assign(Metric="AP", **{"p, patients drawn (Holm)": "0.001"})
     pd.concat([others, tests, tests.assign(a="Worse")]).to_csv(tables / "paired_tests.csv")
     words, frame = collect.results(tmp_path)
@@ -183,7 +229,9 @@ def test_the_first_page_agrees_with_the_tables_that_are_kept():
 def test_the_figures_in_the_sentences_of_the_readme_are_those_that_are_kept():
     told, kept = " ".join(README.read_text().split()), paths.REFERENCE / "ptbxl"
     table = pd.read_csv(kept / "07_comparison/tables/sensitivity.csv", index_col=0)
-    stated = table[table.analysis.str.startswith("Positive by the stated stage")].set_index(["model", "metric"])
+    stated = table[table.analysis.str.startswith("Positive by the stated stage")].set_index(
+        ["model", "metric"]
+    )
     whole = table[table.analysis.str.startswith("All test ECGs")].iloc[0]
     first = stated.iloc[0]
     said = [f"of the {whole.positives} positives {first.positives} have a stated acute stage"]
@@ -195,14 +243,22 @@ def test_the_figures_in_the_sentences_of_the_readme_are_those_that_are_kept():
     for model in ("ecg_smart_net", "gradient_boosting"):
         auc, ap = (stated.loc[(model, metric)] for metric in ("auc", "average_precision"))
         said += [f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in (auc, ap)]
-    waves = pd.read_csv(kept / "09_saliency/tables/segment_contributions.csv", index_col=0).loc[["ST", "T"]].sum()
+    waves = (
+        pd.read_csv(kept / "09_saliency/tables/segment_contributions.csv", index_col=0)
+        .loc[["ST", "T"]]
+        .sum()
+    )
     said.append(f"hold {100 * waves['mean']:.0f} % of the saliency and an even map would give them")
     said.append(f"give them {100 * waves['even map']:.0f} %")
-    alike = pd.read_csv(kept / "09_saliency/tables/agreement_of_rotations.csv", index_col=0)["rotation 0"].iloc[1:]
+    alike = pd.read_csv(kept / "09_saliency/tables/agreement_of_rotations.csv", index_col=0)[
+        "rotation 0"
+    ].iloc[1:]
     said.append(f"(rank correlation {alike.min():.2f} to {alike.max():.2f})")
     said.append("none of four methods passes all three checks")
     assert [words for words in said if words not in told] == []
-    checks = pd.read_csv(kept / "09_saliency/tables/checks.csv")[["randomisation", "deletion", "localisation"]]
+    checks = pd.read_csv(kept / "09_saliency/tables/checks.csv")[
+        ["randomisation", "deletion", "localisation"]
+    ]
     assert len(checks) == 4 and not (checks == "yes").all(axis=1).any()
     rates = json.loads((kept / "04_learning_rate/run.json").read_text())["at_edge"]
     assert len(rates) == 4 and all("is the highest of 3" in rate for rate in rates)

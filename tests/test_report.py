@@ -29,8 +29,18 @@ def card(kind="synthetic", normalisation="lead_zscore", points=None):
     study = load_study("demo")
     training = {"normalisation": normalisation}
     identity = {"network": "ecg_smart_net", "seed": 42, "training": training, "learning_rate": 3e-4}
-    run = {"label": "ECG-SMART-NET", "rotation": 1, "identity": identity, "environment": {"commit": "0123456789abcdef"}}
-    run |= {"files": {"weights.safetensors": "ab12"}, "parameters": 6991682.0, "best_epoch": 2, "epochs": 3}
+    run = {
+        "label": "ECG-SMART-NET",
+        "rotation": 1,
+        "identity": identity,
+        "environment": {"commit": "0123456789abcdef"},
+    }
+    run |= {
+        "files": {"weights.safetensors": "ab12"},
+        "parameters": 6991682.0,
+        "best_epoch": 2,
+        "epochs": 3,
+    }
     empty = pd.DataFrame()
     runs = Runs(empty, empty, empty, {}, [], kind, "simulated occlusion")
     counts = pd.DataFrame({"ECGs": [60], "positives": [9]}, index=pd.Index(["test"], name="split"))
@@ -40,7 +50,11 @@ def card(kind="synthetic", normalisation="lead_zscore", points=None):
     groups["estimate"] = [np.nan, 0.8, np.nan]
     optimism = {"apparent": 0.8, "optimism": 0.0312}
     limits = report.limits(info, chosen, optimism, groups, points or {"Rule-in": None}, "Easy.")
-    tables = {"Performance": pd.DataFrame({"AUC": [0.5, np.nan], "note": ["a|b", "–"]}, index=["one", "two"])}
+    tables = {
+        "Performance": pd.DataFrame(
+            {"AUC": [0.5, np.nan], "note": ["a|b", "–"]}, index=["one", "two"]
+        )
+    }
     return report.model_card(study, runs, info, pd.Series(run), counts, tables, limits)
 
 
@@ -63,9 +77,20 @@ def test_the_card_names_label_use_and_limits(kind):
 
 
 def test_an_easy_fold_is_told():
-    scores = {"test": {"net": (0.9, 0.7, 0.8), "forest": (0.8, 0.7, 0.6), "tree": (0.75, 0.7, 0.65)}}
-    scores["validation"] = {"net": (0.6, 0.8, 0.7), "forest": (0.5, 0.5, 0.5), "tree": (0.5, 0.5, 0.5)}
-    rows = [(s, m, r, x) for s, models in scores.items() for m, xs in models.items() for r, x in enumerate(xs)]
+    scores = {
+        "test": {"net": (0.9, 0.7, 0.8), "forest": (0.8, 0.7, 0.6), "tree": (0.75, 0.7, 0.65)}
+    }
+    scores["validation"] = {
+        "net": (0.6, 0.8, 0.7),
+        "forest": (0.5, 0.5, 0.5),
+        "tree": (0.5, 0.5, 0.5),
+    }
+    rows = [
+        (s, m, r, x)
+        for s, models in scores.items()
+        for m, xs in models.items()
+        for r, x in enumerate(xs)
+    ]
     table = pd.DataFrame(rows, columns=["split", "model", "rotation", "score"])
     assert report.ease(table, "net", 0) == (
         "Rotation 0 has the highest test score, +0.100 from the mean over rotations, and by validation score it is "
@@ -80,7 +105,9 @@ def test_the_card_follows_the_input():
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row():
-    lines = report.markdown(pd.DataFrame({"x": [0.12345, np.nan], "n": [3, 4], "text": ["a|b", "c"]})).splitlines()
+    lines = report.markdown(
+        pd.DataFrame({"x": [0.12345, np.nan], "n": [3, 4], "text": ["a|b", "c"]})
+    ).splitlines()
     assert lines[2] == "| 0 | 0.123 | 3 | a\\|b |" and lines[3] == "| 1 | – | 4 | c |"
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
 
@@ -95,13 +122,22 @@ def test_links_of_the_checklist_lead_to_notebooks_of_the_study(tmp_path):
     study, known = load_study("smoke"), {file.stem for file in paths.NOTEBOOKS.glob("*.ipynb")}
     here = tmp_path / "08_selected_model"
     here.mkdir()
-    for model, run in (("ecg_smart_net", "05_train_network"), ("random_forest", "06_random_forest")):
-        links = report.tripod_ai(study, model, 1)["Answered in"].str.extract(r"\[(.+)\]\((.+)\)").dropna()
+    for model, run in (
+        ("ecg_smart_net", "05_train_network"),
+        ("random_forest", "06_random_forest"),
+    ):
+        links = (
+            report.tripod_ai(study, model, 1)["Answered in"]
+            .str.extract(r"\[(.+)\]\((.+)\)")
+            .dropna()
+        )
         assert set(links[0]) <= known and run in set(links[0])
         for name, target in links.drop_duplicates().itertuples(index=False):
             where = (here / target).resolve().relative_to(tmp_path)
             assert str(where) == (
-                f"runs/{model}/rotation_1/notebook.ipynb" if name == run else f"{name}/notebook.ipynb"
+                f"runs/{model}/rotation_1/notebook.ipynb"
+                if name == run
+                else f"{name}/notebook.ipynb"
             )
 
 
@@ -111,6 +147,13 @@ def test_without_a_grid_the_study_file_stands_for_the_choice_of_rates():
 
 
 def test_a_record_is_described_by_what_is_known():
-    known = {"sex": "female", "age": 67.0, "mimic": "LVH", "culprit": "none", "severity": 0.0, "stage1": pd.NA}
+    known = {
+        "sex": "female",
+        "age": 67.0,
+        "mimic": "LVH",
+        "culprit": "none",
+        "severity": 0.0,
+        "stage1": pd.NA,
+    }
     assert report.describe(pd.Series(known)) == "female, 67 years, mimic: LVH"
     assert report.describe(pd.Series({"sex": None, "age": np.nan})) == "sex unknown, age unknown"

@@ -12,23 +12,43 @@ from ecglib.params import Study
 
 MODELS = {
     "ecg_smart_net": {"learning_rate": 1e-4},
-    "smart_millivolt": {"network": "ecg_smart_net", "learning_rate": 1e-4, "normalisation": "millivolt"},
+    "smart_millivolt": {
+        "network": "ecg_smart_net",
+        "learning_rate": 1e-4,
+        "normalisation": "millivolt",
+    },
     "mayo_alvd": {"learning_rate": 1e-3},
     "random_forest": {},
     "second_forest": {"network": "random_forest"},
 }
-LABELS = {"ecg_smart_net": "ECG-SMART-NET", "mayo_alvd": "Mayo Clinic ALVD model", "random_forest": "Random Forest"}
+LABELS = {
+    "ecg_smart_net": "ECG-SMART-NET",
+    "mayo_alvd": "Mayo Clinic ALVD model",
+    "random_forest": "Random Forest",
+}
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study of five models and two rotations, all of whose runs are finished."""
     monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
-    content = {"name": "small", "title": "Small", "cohort": {"source": "synthetic", "records": 100}, "models": MODELS}
-    found = Study.model_validate_json(json.dumps(content | {"folds": {"count": 3, "rotations": [0, 1]}}))
+    content = {
+        "name": "small",
+        "title": "Small",
+        "cohort": {"source": "synthetic", "records": 100},
+        "models": MODELS,
+    }
+    found = Study.model_validate_json(
+        json.dumps(content | {"folds": {"count": 3, "rotations": [0, 1]}})
+    )
     for model, entry in MODELS.items():
         for rotation in (0, 1):
-            write_run(model, entry.get("network", model), rotation, entry.get("normalisation", "lead_zscore"))
+            write_run(
+                model,
+                entry.get("network", model),
+                rotation,
+                entry.get("normalisation", "lead_zscore"),
+            )
     return found
 
 
@@ -38,11 +58,20 @@ def write_run(model, network, rotation, normalisation):
     parts = []
     for split, fold in (("validation", rotation), ("test", (rotation + 1) % 3)):
         ids = np.arange(20) + 20 * fold
-        part = pd.DataFrame({"record_id": ids.astype(str), "patient_id": ids.astype(str), "label": ids % 2})
-        parts.append(part.assign(split=split, model=model, rotation=rotation, probability=(ids % 7) / 7))
+        part = pd.DataFrame(
+            {"record_id": ids.astype(str), "patient_id": ids.astype(str), "label": ids % 2}
+        )
+        parts.append(
+            part.assign(split=split, model=model, rotation=rotation, probability=(ids % 7) / 7)
+        )
     pd.concat(parts).to_parquet(folder / "predictions.parquet")
     identity = {"network": network, "options": {}, "threads": 1}
-    facts = {"label": LABELS[network], "device": "cpu", "train_seconds": 6.0 + 2 * rotation, "label_kind": "synthetic"}
+    facts = {
+        "label": LABELS[network],
+        "device": "cpu",
+        "train_seconds": 6.0 + 2 * rotation,
+        "label_kind": "synthetic",
+    }
     if network != "random_forest":
         identity["training"] = {"normalisation": normalisation}
         facts |= {"parameters": 81938, "mflops": 18.6, "epochs": 2, "best_epoch": 1}
@@ -67,11 +96,21 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_goes_on(study):
     (paths.run_folder("small", "ecg_smart_net", 0) / "predictions.parquet").write_bytes(b"cut")
     found = runs.load_runs(study)
     assert len(found.facts) == 8 and len(found.problems) == 2
-    assert list(found.labels) == list(MODELS) and found.labels["mayo_alvd"] == "Mayo Clinic ALVD model"
-    assert "ecg_smart_net/rotation_0/predictions.parquet is missing or not the file" in found.problems[0]
+    assert (
+        list(found.labels) == list(MODELS) and found.labels["mayo_alvd"] == "Mayo Clinic ALVD model"
+    )
+    assert (
+        "ecg_smart_net/rotation_0/predictions.parquet is missing or not the file"
+        in found.problems[0]
+    )
     assert "mayo_alvd/rotation_1 has no run.json" in found.problems[1]
-    rows, notes = statistics.check_predictions(found.predictions, list(study.models), list(study.rotations))
-    assert notes == ["ecg_smart_net: no predictions for rotation 0.", "mayo_alvd: no predictions for rotation 1."]
+    rows, notes = statistics.check_predictions(
+        found.predictions, list(study.models), list(study.rotations)
+    )
+    assert notes == [
+        "ecg_smart_net: no predictions for rotation 0.",
+        "mayo_alvd: no predictions for rotation 1.",
+    ]
     assert rows.groupby("model")["rotation"].nunique()["random_forest"] == 2
 
 
@@ -90,7 +129,11 @@ def test_cost_counts_what_a_model_has(study):
     found = runs.load_runs(study)
     table = runs.cost(found.facts)
     mayo, forest = table.loc["Mayo Clinic ALVD model"], table.loc["Random Forest [random_forest]"]
-    assert mayo["Parameters"] == 81938 and mayo["Seconds per run"] == 7 and mayo["Seconds per epoch"] == 3.5
+    assert (
+        mayo["Parameters"] == 81938
+        and mayo["Seconds per run"] == 7
+        and mayo["Seconds per epoch"] == 3.5
+    )
     assert mayo["MFLOPs"] == 18.6 and np.isnan(forest["MFLOPs"])
     assert pd.isna(forest["Parameters"]) and forest["Seconds per run"] == 7
     noted = runs.cost(found.facts.assign(peak_memory_mb=500.0))
@@ -98,11 +141,21 @@ def test_cost_counts_what_a_model_has(study):
 
 
 def test_operations_are_those_counted_by_hand():
-    # six temporal convolutions, the spatial one and the head, a multiply-add as two: counted by hand
-    widths, maps, kernels = (400, 200, 100, 25, 12, 6), (1, 16, 16, 32, 32, 64, 64), (5, 5, 5, 3, 3, 3)
-    adds = sum(12 * w * maps[i] * maps[i + 1] * k for i, (w, k) in enumerate(zip(widths, kernels, strict=True)))
+    # six temporal convolutions, the spatial one and the head, a multiply-add as two: counted by
+    # hand
+    widths, maps, kernels = (
+        (400, 200, 100, 25, 12, 6),
+        (1, 16, 16, 32, 32, 64, 64),
+        (5, 5, 5, 3, 3, 3),
+    )
+    adds = sum(
+        12 * w * maps[i] * maps[i + 1] * k
+        for i, (w, k) in enumerate(zip(widths, kernels, strict=True))
+    )
     adds += 2 * 12 * 64 * 64 + 64 * 64 + 64 * 32 + 32 * 2
-    assert runs.mflops({"network": "mayo_alvd", "options": {}}) == pytest.approx(2e-6 * adds, rel=1e-6)
+    assert runs.mflops({"network": "mayo_alvd", "options": {}}) == pytest.approx(
+        2e-6 * adds, rel=1e-6
+    )
 
 
 def test_selecting_among_no_runs_is_refused(study):

@@ -32,7 +32,9 @@ class Linear(torch.nn.Module):
 
 
 class Squares(torch.nn.Module):
-    """Looks at the energy of samples 200 to 260 of aVL only; a nuisance input is mixed in by batch statistics."""
+    """Looks at the energy of samples 200 to 260 of aVL only; a nuisance input is mixed in by batch
+    statistics.
+    """
 
     def __init__(self):
         super().__init__()
@@ -87,10 +89,14 @@ class TestAttribution:
     def test_integrated_gradients(self):
         w, x = weights(), ecgs()
         np.testing.assert_allclose(
-            saliency.attribute(Linear(w), x, "integrated_gradients", steps=3), w * x, rtol=1e-4, atol=1e-5
+            saliency.attribute(Linear(w), x, "integrated_gradients", steps=3),
+            w * x,
+            rtol=1e-4,
+            atol=1e-5,
         )
         torch.manual_seed(0)
-        model = build_model("mayo_alvd").eval()  # completeness: what is attributed is what the logit gained
+        # completeness: what is attributed is what the logit gained
+        model = build_model("mayo_alvd").eval()
         maps = saliency.attribute(model, x, "integrated_gradients", steps=100, batch=50)
         gained = saliency.logits(model, x) - saliency.logits(model, np.zeros_like(x))
         np.testing.assert_allclose(maps.sum((1, 2)), gained, rtol=0.02, atol=1e-3)
@@ -130,7 +136,9 @@ class TestAttribution:
         assert table.share.min() > (0.99 if method != "occlude_leads" else 60 / 400 - 1e-6)
 
     def test_refusals(self):
-        with pytest.raises(ValueError, match="'gradients' is not one of gradient, integrated_gradients"):
+        with pytest.raises(
+            ValueError, match="'gradients' is not one of gradient, integrated_gradients"
+        ):
             saliency.attribute(Linear(weights()), ecgs(), "gradients")
         with pytest.raises(ValueError, match="its segments are missing"):
             saliency.attribute(Linear(weights()), ecgs(), "occlude_waves")
@@ -161,7 +169,9 @@ class TestErase:
 class TestSegments:
     def test_they_follow_the_points(self):
         found = saliency.segments_of(points())
-        edges = {name: (inside[0].argmax() + 150, inside[0].sum()) for name, inside in found.items()}
+        edges = {
+            name: (inside[0].argmax() + 150, inside[0].sum()) for name, inside in found.items()
+        }
         assert edges["P"] == (210, 50) and edges["PQ"] == (260, 15) and edges["QRS"] == (275, 50)
         assert edges["ST"] == (325, 430 - 65 - 325) and edges["T"] == (
             365,
@@ -171,9 +181,16 @@ class TestSegments:
 
     def test_missing_waves_are_empty(self):
         found = saliency.segments_of(points(p_on=np.nan, p_off=np.nan, t_peak=np.nan))
-        assert not found["P"].any() and not found["PQ"].any() and not found["T"].any() and found["QRS"].any()
+        assert (
+            not found["P"].any()
+            and not found["PQ"].any()
+            and not found["T"].any()
+            and found["QRS"].any()
+        )
         np.testing.assert_array_equal(np.sum(list(found.values()), axis=0), 1)
-        assert saliency.segments_of(points(t_off=700))["T"][0, -1], "what lies outside the crop is cut"
+        assert saliency.segments_of(points(t_off=700))["T"][0, -1], (
+            "what lies outside the crop is cut"
+        )
 
     def test_contributions_add_up_and_an_even_map_gives_the_lengths(self):
         found, maps = saliency.segments_of(points()), np.abs(ecgs())
@@ -192,10 +209,16 @@ class TestSegments:
             symbols, samples = "".join(marks.symbol), marks.sample
             at = symbols.find("(t)")
             if at >= 0:
-                told = {"t_peak": samples[at + 1] - samples[at] + 350, "t_off": samples[at + 2] - samples[at] + 350}
-                inside = saliency.segments_of(points(1, qrs_off=260, qrs_on=240, p_off=220, **told))["T"][0]
+                told = {
+                    "t_peak": samples[at + 1] - samples[at] + 350,
+                    "t_off": samples[at + 2] - samples[at] + 350,
+                }
+                inside = saliency.segments_of(
+                    points(1, qrs_off=260, qrs_on=240, p_off=220, **told)
+                )["T"][0]
                 errors.append(inside.argmax() + 150 - 350)
-        assert len(errors) > 30 and np.median(np.abs(errors)) < 15 and abs(np.mean(errors)) < 10  # 30 ms and 20 ms
+        # 30 ms and 20 ms
+        assert len(errors) > 30 and np.median(np.abs(errors)) < 15 and abs(np.mean(errors)) < 10
 
 
 class TestPaperMap:
@@ -203,9 +226,13 @@ class TestPaperMap:
         maps = np.abs(ecgs(4)) * np.random.default_rng(0).uniform(0.1, 9, (4, 12, 1))
         want = {"lead": np.zeros((12, 20)), "map": np.zeros((12, 20))}
         for one in maps:
-            means = np.array([[lead[20 * w : 20 * w + 20].mean() for w in range(20)] for lead in one])
+            means = np.array(
+                [[lead[20 * w : 20 * w + 20].mean() for w in range(20)] for lead in one]
+            )
             want["map"] += (means - means.min()) / (means.max() - means.min()) / 4
-            want["lead"] += np.array([(lead - lead.min()) / (lead.max() - lead.min()) for lead in means]) / 4
+            want["lead"] += (
+                np.array([(lead - lead.min()) / (lead.max() - lead.min()) for lead in means]) / 4
+            )
         for per, told in want.items():
             np.testing.assert_allclose(saliency.paper_map(maps, per), told, rtol=1e-5)
 
@@ -216,7 +243,9 @@ class TestPaperMap:
         assert saliency.paper_map(louder, "map").mean(1).argmax() == AVL
         share = saliency.lead_contributions(louder)
         np.testing.assert_allclose(share.sum(1), 1)
-        assert (share.idxmax(axis=1) == "aVL").all() and share["aVL"].mean() == pytest.approx(50 / 61, abs=0.01)
+        assert (share.idxmax(axis=1) == "aVL").all() and share["aVL"].mean() == pytest.approx(
+            50 / 61, abs=0.01
+        )
 
     def test_flat_maps_give_no_division_by_zero(self):
         assert np.isfinite(saliency.paper_map(np.zeros((2, 12, 400)))).all()
@@ -229,7 +258,9 @@ class TestPaperMap:
 
 class TestIntervals:
     def test_patients_are_drawn_not_ecgs(self):
-        """Each patient's ECGs repeated ten times leave the interval as it is; taken as patients they shrink it."""
+        """Each patient's ECGs repeated ten times leave the interval as it is; taken as patients
+        they shrink it.
+        """
         rng = np.random.default_rng(0)
         values = pd.DataFrame({"I": rng.normal(0.1, 0.02, 40), "II": rng.normal(0.2, 0.04, 40)})
         once = saliency.patient_intervals(values, np.arange(40))
@@ -249,7 +280,9 @@ class TestIntervals:
 
     def test_seed(self):
         values, patients = pd.DataFrame({"I": np.arange(30.0)}), np.arange(30) // 2
-        first, again, other = (saliency.patient_intervals(values, patients, seed=s) for s in (1, 1, 2))
+        first, again, other = (
+            saliency.patient_intervals(values, patients, seed=s) for s in (1, 1, 2)
+        )
         assert first.equals(again) and not first.equals(other)
 
 
@@ -257,7 +290,8 @@ class TestChecks:
     def test_agreement_is_spearmans(self):
         a, b = np.abs(ecgs(4)), np.abs(ecgs(4, seed=9))
         want = [
-            spearmanr(x.ravel(), y.ravel())[0] for x, y in zip(saliency.windows(a), saliency.windows(b), strict=True)
+            spearmanr(x.ravel(), y.ravel())[0]
+            for x, y in zip(saliency.windows(a), saliency.windows(b), strict=True)
         ]
         np.testing.assert_allclose(saliency.agreement(a, b), want, atol=1e-6)
         np.testing.assert_allclose(saliency.agreement(a, 3 * a), 1, rtol=1e-6)
@@ -267,17 +301,32 @@ class TestChecks:
         model = build_model("mayo_alvd").eval()
         state = {name: value.clone() for name, value in model.state_dict().items()}
         table, maps = saliency.cascade(model, ecgs(6))
-        assert all(torch.equal(state[name], value) for name, value in model.state_dict().items()), "model stays"
+        assert all(torch.equal(state[name], value) for name, value in model.state_dict().items()), (
+            "model stays"
+        )
         order = table.layer.unique().tolist()
-        assert order == ["fc3", "bn3", "fc2", "bn2", "fc1", "bn1", "conv1", *[f"convblock{i}" for i in range(6, 0, -1)]]
+        assert order == [
+            "fc3",
+            "bn3",
+            "fc2",
+            "bn2",
+            "fc1",
+            "bn1",
+            "conv1",
+            *[f"convblock{i}" for i in range(6, 0, -1)],
+        ]
         mean = table.groupby("layer", sort=False).rank_correlation.mean()
         assert len(table) == 6 * len(order) and mean.iloc[-1] < 0.5
         again, _ = saliency.cascade(model, ecgs(6))
         pd.testing.assert_frame_equal(table, again)
         (*_, (_, forgotten)) = saliency.forget(model)
         np.testing.assert_array_equal(maps, saliency.attribute(forgotten, ecgs(6)))
-        few, _ = saliency.cascade(model, ecgs(6), trained=saliency.attribute(model, ecgs(6)), stages=2)
-        pd.testing.assert_frame_equal(few, table[table.layer.isin(["conv1", "convblock1"])].reset_index(drop=True))
+        few, _ = saliency.cascade(
+            model, ecgs(6), trained=saliency.attribute(model, ecgs(6)), stages=2
+        )
+        pd.testing.assert_frame_equal(
+            few, table[table.layer.isin(["conv1", "convblock1"])].reset_index(drop=True)
+        )
 
     def test_what_forgets_all_has_nothing_of_the_training_left(self):
         model = build_model("mayo_alvd").eval()
@@ -287,7 +336,9 @@ class TestChecks:
         assert not any((value == 7).all() for value in forgotten.state_dict().values())
 
     def test_cascade_finds_a_map_that_ignores_the_network(self, monkeypatch):
-        monkeypatch.setattr(saliency, "attribute", lambda model, x, method: np.gradient(x, axis=2) ** 2)
+        monkeypatch.setattr(
+            saliency, "attribute", lambda model, x, method: np.gradient(x, axis=2) ** 2
+        )
         table, _ = saliency.cascade(Linear(weights()), ecgs())
         np.testing.assert_allclose(table.rank_correlation, 1)
 
@@ -299,28 +350,40 @@ class TestChecks:
         ("ecg_smart_net", {}, ["fc", "bn2", "conv2"]), ("resnet18", {"pretrained": False}, ["fc"])
     ])  # fmt: skip
     def test_cascade_reaches_every_layer(self, name, options, top, monkeypatch):
-        monkeypatch.setattr(saliency, "attribute", lambda model, x, method: x)  # the layers alone are of interest
+        # the layers alone are of interest
+        monkeypatch.setattr(saliency, "attribute", lambda model, x, method: x)
         layers = saliency.cascade(build_model(name, **options).eval(), ecgs(1))[0].layer.tolist()
         assert layers == [*top, "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
 
     def test_deletion_prefers_the_map_that_is_right(self):
-        x, model = np.random.default_rng(5).standard_normal((8, 12, 400)).astype(np.float32), Squares().eval()
+        x, model = (
+            np.random.default_rng(5).standard_normal((8, 12, 400)).astype(np.float32),
+            Squares().eval(),
+        )
         right = saliency.attribute(model, x)
         wrong = np.ones_like(right)
         wrong[:, AVL] = 0
-        table = saliency.deletion(model, x, {"right": right, "wrong": wrong}, fractions=(0, 0.02, 0.5, 1))
+        table = saliency.deletion(
+            model, x, {"right": right, "wrong": wrong}, fractions=(0, 0.02, 0.5, 1)
+        )
         assert set(table["map"]) == {"right", "wrong", "random", "QRS energy"}
         fall = table.pivot_table(index="fraction", columns="map", values="logit")
         np.testing.assert_allclose(fall.loc[0], saliency.logits(model, x).mean(), rtol=1e-5)
-        np.testing.assert_allclose(fall.loc[1], saliency.logits(model, np.zeros_like(x)).mean(), atol=1e-5)
+        np.testing.assert_allclose(
+            fall.loc[1], saliency.logits(model, np.zeros_like(x)).mean(), atol=1e-5
+        )
         assert fall.loc[0.02, "right"] < fall.loc[0.02, ["wrong", "random", "QRS energy"]].min()
         assert fall.loc[0.5, "wrong"] == pytest.approx(fall.loc[0, "wrong"])
 
     def test_deletion_takes_what_raises_the_logit_first(self):
-        """A linear network, whose signed map is exact: deletion by it lowers the logit as fast as can be."""
+        """A linear network, whose signed map is exact: deletion by it lowers the logit as fast as
+        can be.
+        """
         w, x = weights(), np.random.default_rng(5).standard_normal((8, 12, 400)).astype(np.float32)
         signed = saliency.attribute(Linear(w), x, "integrated_gradients", steps=2)
-        table = saliency.deletion(Linear(w), x, {"signed": signed, "size": np.abs(signed)}, fractions=(0, 0.2))
+        table = saliency.deletion(
+            Linear(w), x, {"signed": signed, "size": np.abs(signed)}, fractions=(0, 0.2)
+        )
         fall = table[table.fraction == 0.2].groupby("map").logit.mean()
         assert fall.idxmin() == "signed" and fall["signed"] < fall["size"] - 10
 
@@ -333,21 +396,32 @@ class TestChecks:
         np.testing.assert_allclose(table.share[:2], table.chance[:2])
         np.testing.assert_allclose(table.hit_chance[:2], 3 / 240)
         table = saliency.localisation(-spot, truth)
-        assert (table.share[:2] == 1).all() and (table.hit[:2] == 1).all() and table.loc[2].isna().all()
+        assert (
+            (table.share[:2] == 1).all()
+            and (table.hit[:2] == 1).all()
+            and table.loc[2].isna().all()
+        )
         spot[0, 0, 0:20] = 5
         assert saliency.localisation(spot, truth).hit[0] == 0
 
     def test_random_maps_stay_at_chance(self):
-        maps, truth = np.random.default_rng(0).random((400, 12, 400)), np.zeros((400, 12, 400), bool)
+        maps, truth = (
+            np.random.default_rng(0).random((400, 12, 400)),
+            np.zeros((400, 12, 400), bool),
+        )
         truth[:, :4, 180:300] = True
         mean = saliency.localisation(maps, truth).mean()
-        assert mean.share == pytest.approx(mean.chance, rel=0.01) and abs(mean.hit - mean.hit_chance) < 0.05
+        assert (
+            mean.share == pytest.approx(mean.chance, rel=0.01)
+            and abs(mean.hit - mean.hit_chance) < 0.05
+        )
 
 
 class TestKnownPlaces:
     def test_true_region(self):
         records = pd.DataFrame(
-            {"affected_leads": ["I;aVL", ""], "window_start": [320, 0], "window_end": [700, 0]}, index=[7, 9]
+            {"affected_leads": ["I;aVL", ""], "window_start": [320, 0], "window_end": [700, 0]},
+            index=[7, 9],
         )
         truth = saliency.true_region(records)
         assert truth[0, [0, AVL], 170:].all() and truth[0].sum() == 2 * 230 and not truth[1].any()
@@ -363,18 +437,24 @@ class TestKnownPlaces:
 
     def test_injection_is_where_and_as_large_as_told(self):
         beats = np.random.default_rng(0).normal(0, 100, (3, 12, 600)).astype(np.int16)
-        changed, truth = saliency.inject_st(beats, ["V2", "V3", "III"], [200, 200, -80], [320, 330, 325], 480)
+        changed, truth = saliency.inject_st(
+            beats, ["V2", "V3", "III"], [200, 200, -80], [320, 330, 325], 480
+        )
         assert changed.dtype == np.float32 and truth.shape == changed.shape and truth.dtype == bool
         change = changed - beats
         assert (np.abs(change[~truth]) < 1e-4).all()
-        assert truth[0, LEADS.index("V2"), 320:480].all() and truth[1, LEADS.index("III")].sum() == 150
+        assert (
+            truth[0, LEADS.index("V2"), 320:480].all() and truth[1, LEADS.index("III")].sum() == 150
+        )
         assert not truth[:, LEADS.index("I")].any()
         np.testing.assert_allclose(change[:, LEADS.index("V3"), 400], 200, atol=1e-3)
         np.testing.assert_allclose(change[:, LEADS.index("III"), 400], -80, atol=1e-3)
         assert np.abs(np.diff(change, axis=2)).max() < 200 * np.pi / 2 / 20 + 1e-3, "no step"
 
     def test_a_network_that_measures_st_is_localised_on_injected_change(self):
-        """From µV to the map: mean of aVL's ST minus mean of aVL's PQ, with the cohort's own normalisation."""
+        """From µV to the map: mean of aVL's ST minus mean of aVL's PQ, with the cohort's own
+        normalisation.
+        """
         w = np.zeros((12, 400), np.float32)
         w[AVL, 190:230], w[AVL, 110:120] = 1 / 40, -1 / 10
         beats = (100 * ecgs(6)).repeat(2, axis=2)[:, :, :600]
@@ -382,5 +462,6 @@ class TestKnownPlaces:
         x = normalise(torch.from_numpy(changed[..., CROP])).numpy()
         maps = saliency.attribute(Linear(w), x)
         table = saliency.localisation(maps, truth[..., CROP])
-        np.testing.assert_allclose(table.share, 0.5, atol=1e-5)  # the other half is on PQ, where nothing was injected
+        # the other half is on PQ, where nothing was injected
+        np.testing.assert_allclose(table.share, 0.5, atol=1e-5)
         assert (table.chance < 0.02).all()

@@ -19,20 +19,36 @@ ZSCORE, MILLIVOLT = ({"training": {"normalisation": how}} for how in ("lead_zsco
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     """Simulated beats without noise, all with the truth of their injury."""
-    source = open_source(SyntheticCohort(source="synthetic", records=80, subtle=0.0, prevalence=0.4), SEED)
+    source = open_source(
+        SyntheticCohort(source="synthetic", records=80, subtle=0.0, prevalence=0.4), SEED
+    )
     records = source.records.assign(poor_quality=False, quality_reasons="")
     beats = np.stack([synthetic.true_beat(row, SEED) for row in records.itertuples(index=False)])
-    info = {"name": "synthetic", "version": "1", "label_kind": "synthetic", "label_meaning": "simulated occlusion"}
+    info = {
+        "name": "synthetic",
+        "version": "1",
+        "label_kind": "synthetic",
+        "label_meaning": "simulated occlusion",
+    }
     return save_cohort(tmp_path_factory.mktemp("cohort") / "x", beats, records, info)
 
 
 @pytest.fixture(scope="module")
 def bare(cohort, tmp_path_factory):
     """The same as any cohort comes: without truth."""
-    records = cohort.records[["record_id", "patient_id", "site", "age", "sex", "label", "poor_quality"]]
+    records = cohort.records[
+        ["record_id", "patient_id", "site", "age", "sex", "label", "poor_quality"]
+    ]
     records = records.assign(poor_quality=np.arange(len(records)) % 5 == 0)
-    info = {"name": "files", "version": "1", "label_kind": "proxy", "label_meaning": "something else"}
-    return save_cohort(tmp_path_factory.mktemp("cohort") / "y", np.asarray(cohort.beats), records, info)
+    info = {
+        "name": "files",
+        "version": "1",
+        "label_kind": "proxy",
+        "label_meaning": "something else",
+    }
+    return save_cohort(
+        tmp_path_factory.mktemp("cohort") / "y", np.asarray(cohort.beats), records, info
+    )
 
 
 class TestKnownPlace:
@@ -40,13 +56,18 @@ class TestKnownPlace:
         place = saliency_checks.known_place(cohort, cohort.records, MILLIVOLT, SEED, 12)
         assert len(place.inputs) == 12 and place.truth.any((1, 2)).all()
         np.testing.assert_allclose(1000 * (place.inputs - place.without), place.change, atol=0.1)
-        assert np.abs(place.change[~place.truth.any(1).repeat(12, 0).reshape(place.truth.shape)]).max() < 1e-3
+        assert (
+            np.abs(place.change[~place.truth.any(1).repeat(12, 0).reshape(place.truth.shape)]).max()
+            < 1e-3
+        )
         inside = saliency.localisation(place.change, place.truth)
         assert (inside.share > 2 * inside.chance).all() and inside.hit.mean() > 0.9
 
     def test_without_it_the_ecg_is_that_of_the_unharmed_heart(self, cohort):
         place = saliency_checks.known_place(cohort, cohort.records, MILLIVOLT, SEED, 60)
-        rows = cohort.records[cohort.records.record_id.isin(cohort.records.record_id[cohort.records.label == 1])]
+        rows = cohort.records[
+            cohort.records.record_id.isin(cohort.records.record_id[cohort.records.label == 1])
+        ]
         st = (
             1000 * np.abs(place.without[:, :, 190:200]).max((1, 2)),
             1000 * np.abs(place.inputs[:, :, 190:200]).max((1, 2)),
@@ -66,9 +87,9 @@ class TestKnownPlace:
         fine = bare.records[(bare.records.label == 0) & ~bare.records.poor_quality].record_id
         beats, _ = saliency_checks.inputs_of(bare, pd.DataFrame({"record_id": fine}), MILLIVOLT)
         known = {row.tobytes() for row in beats[:, 0]}
-        assert all(np.rint(beat[0]).astype(np.int16).tobytes() in known for beat in place.beats[:5]), (
-            "V leads changed only"
-        )
+        assert all(
+            np.rint(beat[0]).astype(np.int16).tobytes() in known for beat in place.beats[:5]
+        ), "V leads changed only"
 
     def test_inputs_are_those_of_training(self, cohort):
         chosen = cohort.records.iloc[[7, 3, 20]]
@@ -91,7 +112,9 @@ def st_detector():
 def anterior(place):
     """The half of the ECGs whose change is anterior."""
     half = slice(0, (len(place.inputs) + 1) // 2)
-    parts = (getattr(place, name)[half] for name in ("beats", "inputs", "without", "truth", "change"))
+    parts = (
+        getattr(place, name)[half] for name in ("beats", "inputs", "without", "truth", "change")
+    )
     return saliency_checks.Place(*parts, place.told)
 
 
@@ -102,15 +125,23 @@ class TestCheck:
         assert found.table.index.tolist() == list(saliency.METHODS.values())
         row = found.table.loc["Gradient saliency"]
         assert row.randomisation == row.deletion == row.localisation == "yes"
-        assert row["share / chance, trained"] > 3 > 1.2 > row["share / chance, randomised"] and row.hits > 0.5
+        assert (
+            row["share / chance, trained"] > 3 > 1.2 > row["share / chance, randomised"]
+            and row.hits > 0.5
+        )
         assert row["logit against random"] < 0 and row["logit against QRS energy"] < 0
-        assert "Gradient saliency: passes all three." in found.verdict and "deserve trust." in found.verdict
+        assert (
+            "Gradient saliency: passes all three." in found.verdict
+            and "deserve trust." in found.verdict
+        )
         assert set(found.layers.method) == set(found.maps) == set(saliency.METHODS.values())
 
     def test_other_ecgs_for_the_place_give_the_same_localisation(self, bare, st_detector):
         place = anterior(saliency_checks.known_place(bare, bare.records, MILLIVOLT, SEED, 8))
         same = saliency_checks.check(st_detector, place.beats, place.inputs, place, stages=1).table
-        other = saliency_checks.check(st_detector, place.beats[:2], place.inputs[:2].copy(), place, stages=1).table
+        other = saliency_checks.check(
+            st_detector, place.beats[:2], place.inputs[:2].copy(), place, stages=1
+        ).table
         columns = [name for name in same if name.startswith("share")]
         pd.testing.assert_frame_equal(same[columns], other[columns], rtol=1e-4)
 
@@ -120,7 +151,9 @@ class TestCheck:
         place = anterior(saliency_checks.known_place(bare, bare.records, MILLIVOLT, SEED, 8))
         found = saliency_checks.check(Linear(weights), place.beats, place.inputs, place, stages=1)
         assert (found.table.localisation == "no").all()
-        assert found.verdict.endswith("no map deserves trust: none may be read as the place of a disease.")
+        assert found.verdict.endswith(
+            "no map deserves trust: none may be read as the place of a disease."
+        )
 
     def test_compare(self):
         maps = {name: np.random.default_rng(k).random((3, 12, 400)) for k, name in enumerate("abc")}
@@ -130,12 +163,17 @@ class TestCheck:
         np.testing.assert_allclose(np.diag(table), 1)
 
     def test_cases(self):
-        table = pd.DataFrame({"record_id": list("abcdefg"), "label": [1, 1, 0, 0, 1, 1, 1], "split": "test"})
+        table = pd.DataFrame(
+            {"record_id": list("abcdefg"), "label": [1, 1, 0, 0, 1, 1, 1], "split": "test"}
+        )
         table["probability"] = [0.9, 0.6, 0.7, 0.8, 0.4, 0.1, 0.99]
         table.loc[6, "split"] = "validation"
         got = saliency_checks.cases(table, 0.5).set_index("case").record_id.to_dict()
         assert got == {"true positive": "a", "false positive": "d", "false negative": "f"}
-        assert saliency_checks.cases(table, 0.05)["case"].tolist() == ["true positive", "false positive"]
+        assert saliency_checks.cases(table, 0.05)["case"].tolist() == [
+            "true positive",
+            "false positive",
+        ]
 
 
 class TestLimits:
@@ -144,7 +182,9 @@ class TestLimits:
         rows = {}
         for identity in (MILLIVOLT, ZSCORE):
             place = saliency_checks.known_place(cohort, cohort.records, identity, SEED, 12)
-            rows[identity["training"]["normalisation"]], told = saliency_checks.limits(st_detector, place)
+            rows[identity["training"]["normalisation"]], told = saliency_checks.limits(
+                st_detector, place
+            )
             assert "the simulated injury" in told and "× chance" in told
         volts, z = ("the change in µV", "the change in the network's input")
         table = rows["millivolt"].region
@@ -154,8 +194,14 @@ class TestLimits:
     def test_shares_are_those_of_localisation(self, cohort, st_detector):
         place = saliency_checks.known_place(cohort, cohort.records, ZSCORE, SEED, 6)
         table, _ = saliency_checks.limits(st_detector, place)
-        told = saliency.localisation(saliency.attribute(st_detector, place.inputs), place.truth).mean()
+        told = saliency.localisation(
+            saliency.attribute(st_detector, place.inputs), place.truth
+        ).mean()
         row = table.loc["gradient (the paper's map)"]
-        assert row.share == pytest.approx(told["share"]) and row.region == pytest.approx(told["share"] / told["chance"])
-        assert table.loc["gradient of the randomised network", "region"] == pytest.approx(1, abs=0.1)
+        assert row.share == pytest.approx(told["share"]) and row.region == pytest.approx(
+            told["share"] / told["chance"]
+        )
+        assert table.loc["gradient of the randomised network", "region"] == pytest.approx(
+            1, abs=0.1
+        )
         assert place.inputs.shape[2] == len(range(*CROP.indices(600)))

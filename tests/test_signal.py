@@ -22,10 +22,19 @@ ECTOPIC = {"R": (0.02, 0.035, (-700, 900, 500)), "T": (0.30, 0.060, (400, -350, 
 
 
 def directions():
-    """Unit directions of the twelve leads on three axes; the limb leads obey Einthoven and Goldberger."""
+    """Unit directions of the twelve leads on three axes; the limb leads obey Einthoven and
+    Goldberger.
+    """
     one, two = np.array([1.0, 0, 0]), np.array([0.5, 0.87, 0])
     chest = np.array(
-        [[-0.4, 0.1, 0.9], [-0.1, 0.2, 1], [0.3, 0.3, 0.8], [0.6, 0.4, 0.4], [0.8, 0.4, 0], [0.9, 0.4, -0.2]]
+        [
+            [-0.4, 0.1, 0.9],
+            [-0.1, 0.2, 1],
+            [0.3, 0.3, 0.8],
+            [0.6, 0.4, 0.4],
+            [0.8, 0.4, 0],
+            [0.9, 0.4, -0.2],
+        ]
     )
     return np.vstack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, chest])
 
@@ -45,7 +54,9 @@ def recording(seed, ectopic=(), noise=15.0, wander=200.0, mains=20.0, seconds=10
         times.append(now - 0.25 * rr * early)
         kinds.append(early)
         now += rr * rng.normal(1, 0.02)
-    signal = sum(one_beat(ECTOPIC if e else WAVES, t - r) for r, e in zip(times, kinds, strict=True))
+    signal = sum(
+        one_beat(ECTOPIC if e else WAVES, t - r) for r, e in zip(times, kinds, strict=True)
+    )
     signal += noise * rng.normal(size=signal.shape)
     drift = wander * np.sin(2 * np.pi * 0.25 * t + rng.uniform(0, 6, (3, 1)))
     signal += directions() @ drift / 2 + mains * np.sin(2 * np.pi * 50 * t + 1)
@@ -53,7 +64,9 @@ def recording(seed, ectopic=(), noise=15.0, wander=200.0, mains=20.0, seconds=10
 
 
 def true_beat():
-    """The median beat without noise: R peak of the twelve leads at sample 300, each lead minus its PQ median."""
+    """The median beat without noise: R peak of the twelve leads at sample 300, each lead minus its
+    PQ median.
+    """
     t = np.arange(-500, 500) / RATE
     beat = one_beat(WAVES, t)
     r = int(np.argmax(np.mean(beat**2, axis=0)))
@@ -65,7 +78,9 @@ def rms(x):
 
 
 def error(found):
-    """RMS error in µV where the neighbouring beats don't reach; that is the part the networks see."""
+    """RMS error in µV where the neighbouring beats don't reach; that is the part the networks
+    see.
+    """
     return rms((found.beat - true_beat())[:, 150:550])
 
 
@@ -88,7 +103,9 @@ def test_augmented_lead_keeps_its_sign():
 def test_ectopic_beats_are_rejected_and_others_kept():
     rejected = ectopics = kept = normal = 0
     for seed in range(30):
-        places = np.random.default_rng(seed).choice(np.arange(1, 11), size=1 + seed % 3, replace=False)
+        places = np.random.default_rng(seed).choice(
+            np.arange(1, 11), size=1 + seed % 3, replace=False
+        )
         signal, times, kinds = recording(seed, ectopic=set(places), noise=25)
         found = process(signal, RATE, SETTINGS)
         at = np.abs(found.r_peaks[:, None] / RATE - times).argmin(axis=1)
@@ -134,7 +151,9 @@ def test_filters_have_no_delay_and_the_stated_edges():
         (45.0, filters.notch(50, f), 1.0),
     ):
         tone = np.cos(2 * np.pi * hz * t)[None]
-        assert rms(filters.apply(tone, gain)[:, 500:-500]) / rms(tone) == pytest.approx(expected, abs=0.03)
+        assert rms(filters.apply(tone, gain)[:, 500:-500]) / rms(tone) == pytest.approx(
+            expected, abs=0.03
+        )
 
 
 @pytest.mark.parametrize("hz", [50, 60, None])
@@ -150,7 +169,9 @@ def test_pacing_spikes_are_blanked_and_narrow_complexes_are_not():
     signal, times, _ = recording(5, mains=0)
     paced = signal.copy()
     for r in times[1:-1]:
-        paced[:, int((r - 0.2) * RATE) + np.arange(2)] += 2500 * directions()[:, [1]].astype(np.float32)
+        paced[:, int((r - 0.2) * RATE) + np.arange(2)] += 2500 * directions()[:, [1]].astype(
+            np.float32
+        )
     assert np.abs(filters.blank_pacing(paced) - signal).max() < 250
     np.testing.assert_array_equal(filters.blank_pacing(signal), signal)
     blanked = process(paced, RATE, SETTINGS)
@@ -180,7 +201,10 @@ def test_alignment_finds_the_shift_that_brute_force_finds():
     template = beats.cut(signal, r[:1])[0]
     moved = r + np.random.default_rng(1).integers(-10, 11, size=len(r))
     pattern = template[:, beats.SHAPE] - template[:, beats.SHAPE].mean(axis=1, keepdims=True)
-    brute = [max(range(m - 15, m + 16), key=lambda k: np.sum(signal[:, k - 100 : k + 100] * pattern)) for m in moved]
+    brute = [
+        max(range(m - 15, m + 16), key=lambda k: np.sum(signal[:, k - 100 : k + 100] * pattern))
+        for m in moved
+    ]
     np.testing.assert_array_equal(beats.align(signal, moved, template), brute)
 
 
@@ -212,7 +236,12 @@ def test_a_hopeless_recording_is_refused_in_one_sentence(signal, rate, says):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from([100, 250, 500, 1000]), st.floats(0, 5), st.integers(0, 3))
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([100, 250, 500, 1000]),
+    st.floats(0, 5),
+    st.integers(0, 3),
+)
 def test_whatever_comes_in_nothing_undefined_comes_out(seed, rate, level, damage):
     rng = np.random.default_rng(seed)
     signal, _, _ = recording(seed, noise=10**level)
@@ -237,8 +266,12 @@ def test_100_hz_and_500_hz_recordings_give_the_same_median_beats(real_data):
         low = np.concatenate([low[:, 1:], low[:, -1:]], axis=1)  # the 100 Hz files come 2 ms late
         a, b = (process(x, RATE, SETTINGS).beat for x in (high, low))
         differences.append(rms(a - b))
-        lags.append(min(range(-10, 11), key=lambda k: rms(a[:, 20:-20] - np.roll(b, k, axis=1)[:, 20:-20])))
-    print(f"Median difference {np.median(differences):.1f} µV RMS; without lag: {np.mean(np.equal(lags, 0)):.0%}")
+        lags.append(
+            min(range(-10, 11), key=lambda k: rms(a[:, 20:-20] - np.roll(b, k, axis=1)[:, 20:-20]))
+        )
+    print(
+        f"Median difference {np.median(differences):.1f} µV RMS; without lag: {np.mean(np.equal(lags, 0)):.0%}"
+    )
     assert len(lags) == 71
     assert np.median(lags) == 0
     assert np.mean(np.equal(lags, 0)) > 0.7

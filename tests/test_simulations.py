@@ -1,4 +1,6 @@
-"""Simulated studies whose truth is known: intervals cover it, tests hold their level, permuted labels give chance."""
+"""Simulated studies whose truth is known: intervals cover it, tests hold their level, permuted
+labels give chance.
+"""
 
 import subprocess
 import sys
@@ -31,7 +33,9 @@ def test_permuted_labels_give_chance():
     assert 0.35 < np.mean(found) < 0.65, f"labels that mean nothing were predicted: {found}"
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (paths.ROOT / "benchmarks").glob("*.py")))
+@pytest.mark.parametrize(
+    "name", sorted(file.stem for file in (paths.ROOT / "benchmarks").glob("*.py"))
+)
 def test_a_benchmark_begins_with_the_present_code(name):
     """What takes long in it is not run, but whatever it imports must be there."""
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]

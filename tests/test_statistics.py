@@ -23,8 +23,14 @@ def study(models=("a", "b"), rotations=3, patients=90, seed=0, decimals=1):
         for rotation in range(rotations):
             for split, tested in (("validation", rotation), ("test", (rotation + 1) % rotations)):
                 at = np.flatnonzero(fold == tested)
-                probability = generator.random(at.size) * 0.7 + 0.3 * label[at] * generator.random(at.size)
-                part = {"record_id": [f"r{i}" for i in at], "patient_id": patient[at], "label": label[at]}
+                probability = generator.random(at.size) * 0.7 + 0.3 * label[at] * generator.random(
+                    at.size
+                )
+                part = {
+                    "record_id": [f"r{i}" for i in at],
+                    "patient_id": patient[at],
+                    "label": label[at],
+                }
                 rows.append(pd.DataFrame(part).assign(split=split, model=model, rotation=rotation))
                 rows[-1]["probability"] = probability.round(decimals)
     return pd.concat(rows, ignore_index=True)
@@ -46,17 +52,32 @@ def test_every_draw_agrees_with_drawing_the_records_themselves(decimals):
     patients = predictions["patient_id"].unique()
     drawn = np.random.default_rng(7).integers(patients.size, size=(draws, patients.size))
     for place, run in boot.runs.iterrows():
-        rows = predictions[(predictions["model"] == run["model"]) & (predictions["rotation"] == run["rotation"])]
+        rows = predictions[
+            (predictions["model"] == run["model"]) & (predictions["rotation"] == run["rotation"])
+        ]
         of_patient = dict(list(rows.groupby("patient_id")))
         for draw in range(draws):
             again = [of_patient[p] for p in patients[drawn[draw]] if p in of_patient]
-            label, probability = (pd.concat(again)[column].to_numpy() for column in ("label", "probability"))
-            area, precision = roc_auc_score(label, probability), average_precision_score(label, probability)
-            expected = metrics.at_threshold(label, probability, thresholds[run["model"], run["rotation"]])
-            expected |= {"auc": area, "average_precision": precision, "score": 2 / 3 * area + precision / 3}
+            label, probability = (
+                pd.concat(again)[column].to_numpy() for column in ("label", "probability")
+            )
+            area, precision = (
+                roc_auc_score(label, probability),
+                average_precision_score(label, probability),
+            )
+            expected = metrics.at_threshold(
+                label, probability, thresholds[run["model"], run["rotation"]]
+            )
+            expected |= {
+                "auc": area,
+                "average_precision": precision,
+                "score": 2 / 3 * area + precision / 3,
+            }
             expected["brier"] = np.mean((label - probability) ** 2)
             for name, values in boot.draws.items():
-                assert values[place, draw] == pytest.approx(expected[name], abs=1e-9, nan_ok=True), name
+                assert values[place, draw] == pytest.approx(
+                    expected[name], abs=1e-9, nan_ok=True
+                ), name
 
 
 def test_estimates_are_the_metrics_themselves(tested):
@@ -69,26 +90,36 @@ def test_estimates_are_the_metrics_themselves(tested):
             )
             assert table[name][place] == pytest.approx(boot.estimate[name][place])
     found = statistics.intervals(statistics.bootstrap(tested, 100)).set_index(["model", "metric"])
-    assert found.loc[("a", "auc"), "estimate"] == pytest.approx(table[table["model"] == "a"]["auc"].mean())
+    assert found.loc[("a", "auc"), "estimate"] == pytest.approx(
+        table[table["model"] == "a"]["auc"].mean()
+    )
 
 
 def test_draws_depend_on_the_seed_alone(tested):
     few, many = statistics.bootstrap(tested, 100, seed=3), statistics.bootstrap(tested, 600, seed=3)
     assert many.draws["auc"].shape == (6, 600)
     np.testing.assert_array_equal(few.draws["score"], many.draws["score"][:, :100])
-    assert not np.array_equal(few.draws["auc"], statistics.bootstrap(tested, 100, seed=4).draws["auc"])
+    assert not np.array_equal(
+        few.draws["auc"], statistics.bootstrap(tested, 100, seed=4).draws["auc"]
+    )
 
 
 def test_standard_error_agrees_with_its_closed_form():
-    """One ECG a patient, one rotation: the Brier score is a plain mean, whose standard error is sd / sqrt(n)."""
+    """One ECG a patient, one rotation: the Brier score is a plain mean, whose standard error is sd
+    / sqrt(n).
+    """
     generator = np.random.default_rng(1)
     n = 400
-    rows = pd.DataFrame({"record_id": range(n), "patient_id": range(n), "label": generator.integers(0, 2, n)})
+    rows = pd.DataFrame(
+        {"record_id": range(n), "patient_id": range(n), "label": generator.integers(0, 2, n)}
+    )
     rows = rows.assign(split="test", model="a", rotation=0, probability=generator.random(n))
     boot = statistics.bootstrap(rows, 4000)
     loss = (rows["probability"] - rows["label"]) ** 2
     assert boot.draws["brier"].std() == pytest.approx(loss.std(ddof=0) / np.sqrt(n), rel=0.04)
-    assert boot.draws["brier"].mean() == pytest.approx(loss.mean(), abs=3 * loss.std() / np.sqrt(n * 4000))
+    assert boot.draws["brier"].mean() == pytest.approx(
+        loss.mean(), abs=3 * loss.std() / np.sqrt(n * 4000)
+    )
     # and DeLong's standard error of the AUC fits the bootstrap's, records being independent here
     _, variance = statistics.delong(rows["label"], rows["probability"])
     assert boot.draws["auc"].std() == pytest.approx(np.sqrt(variance[0, 0]), rel=0.05)
@@ -97,7 +128,9 @@ def test_standard_error_agrees_with_its_closed_form():
 def test_patients_are_drawn_jointly_in_all_models():
     predictions = study(models=("a",))
     twin = pd.concat([predictions, predictions.assign(model="twin")])
-    found = statistics.differences(statistics.bootstrap(twin[twin["split"] == "test"], 200), folds=5)
+    found = statistics.differences(
+        statistics.bootstrap(twin[twin["split"] == "test"], 200), folds=5
+    )
     assert (found[["estimate", "low", "high", "se"]] == 0).all(axis=None)
     assert (found["p"] == 1).all() and (found["p_holm"] == 1).all()
     assert found["t"].isna().all()
@@ -108,7 +141,9 @@ def test_patients_with_many_ecgs_widen_the_interval():
     rows = predictions[predictions["split"] == "test"]
     copies = pd.concat([rows.assign(record_id=rows["record_id"] + f"-{i}") for i in range(4)])
     alone = copies.assign(patient_id=copies["record_id"])  # each copy as if it were somebody else
-    together, apart = (statistics.bootstrap(part, 500).draws["auc"].mean(axis=0).std() for part in (copies, alone))
+    together, apart = (
+        statistics.bootstrap(part, 500).draws["auc"].mean(axis=0).std() for part in (copies, alone)
+    )
     assert together > 1.6 * apart  # four copies, wrongly taken for four patients, halve the error
 
 
@@ -125,7 +160,8 @@ def test_p_value_is_the_level_whose_interval_reaches_zero(centre, bias, unbias, 
 
 
 def test_interval_of_normal_draws_has_its_closed_form():
-    draws = 0.7 + 0.03 * stats.norm.ppf(np.arange(1, 20_000) / 20_000) + 0.01  # biased by 0.01 against the estimate
+    # biased by 0.01 against the estimate
+    draws = 0.7 + 0.03 * stats.norm.ppf(np.arange(1, 20_000) / 20_000) + 0.01
     found = statistics.interval(0.7, draws, np.array([40, 40]))
     reach = 0.03 * np.sqrt(40 / 39) * stats.t.ppf(0.975, 78)
     assert found["low"] == pytest.approx(
@@ -148,7 +184,13 @@ def test_effective_patients_count_the_scarcer_class_with_its_clusters(tested):
 def test_draws_without_a_positive_patient_are_left_out_and_counted():
     predictions = study(models=("a",), rotations=3, patients=60)
     rows = predictions[predictions["split"] == "test"]
-    keep = rows[rows["label"] == 1].drop_duplicates(["rotation", "patient_id"]).groupby("rotation").head(2).index
+    keep = (
+        rows[rows["label"] == 1]
+        .drop_duplicates(["rotation", "patient_id"])
+        .groupby("rotation")
+        .head(2)
+        .index
+    )
     rows = rows.assign(label=rows.index.isin(keep).astype(int))
     boot = statistics.bootstrap(rows, 500)
     found = statistics.intervals(boot).set_index("metric")
@@ -160,14 +202,18 @@ def test_draws_without_a_positive_patient_are_left_out_and_counted():
 
 def test_paired_table_against_its_parts():
     predictions = study(models=("a", "b", "c"), rotations=4, patients=160)
-    rows = predictions[(predictions["split"] == "test") & ~predictions[["model", "rotation"]].eq(["c", 2]).all(axis=1)]
+    rows = predictions[
+        (predictions["split"] == "test")
+        & ~predictions[["model", "rotation"]].eq(["c", 2]).all(axis=1)
+    ]
     boot = statistics.bootstrap(rows, 300)
     found = statistics.differences(boot, folds=4).set_index(["metric", "a", "b"])
     wide = statistics.per_rotation(rows).pivot_table("auc", "rotation", "model")
     gap = (wide["a"] - wide["c"]).dropna()
     row = found.loc[("auc", "a", "c")]
     assert row["rotations"] == 3 and row["estimate"] == pytest.approx(gap.mean())
-    t = gap.mean() / (gap.std() * np.sqrt(1 / 3 + 1 / 2))  # a test fold is half of two training folds
+    # a test fold is half of two training folds
+    t = gap.mean() / (gap.std() * np.sqrt(1 / 3 + 1 / 2))
     assert row["t"] == pytest.approx(t) and row["p_t"] == pytest.approx(2 * stats.t.sf(abs(t), 2))
     drawn = boot.draws["auc"][[0, 1, 3]].mean(axis=0) - boot.draws["auc"][[8, 9, 10]].mean(axis=0)
     assert row["se"] == pytest.approx(drawn.std(ddof=1))
@@ -178,7 +224,9 @@ def test_paired_table_against_its_parts():
 
 def brute_delong(label, probability):
     positive, negative = probability[:, label == 1], probability[:, label == 0]
-    wins = (positive[:, :, None] > negative[:, None, :]) + 0.5 * (positive[:, :, None] == negative[:, None, :])
+    wins = (positive[:, :, None] > negative[:, None, :]) + 0.5 * (
+        positive[:, :, None] == negative[:, None, :]
+    )
     by_positive, by_negative = wins.mean(axis=2), wins.mean(axis=1)
     covariance = np.cov(by_positive) / positive.shape[1] + np.cov(by_negative) / negative.shape[1]
     return wins.mean(axis=(1, 2)), covariance
@@ -203,17 +251,31 @@ def test_delong_differences_average_independent_rotations(tested):
         area, covariance = brute_delong(wide.index.get_level_values("label"), wide.to_numpy().T)
         gaps.append((area[0] - area[1], np.array([1, -1]) @ covariance @ [1, -1]))
     gap, variance = np.array(gaps).T
-    assert found["estimate"] == pytest.approx(gap.mean()) and found["se"] == pytest.approx(np.sqrt(variance.sum()) / 3)
+    assert found["estimate"] == pytest.approx(gap.mean()) and found["se"] == pytest.approx(
+        np.sqrt(variance.sum()) / 3
+    )
     assert found["p"] == pytest.approx(2 * stats.norm.sf(abs(gap.mean()) / found["se"]))
 
 
 def test_what_is_missing_is_told_and_the_rest_goes_on():
     predictions = study(models=("a", "b"))
     lost = predictions[(predictions["model"] == "b") & (predictions["rotation"] == 1)].index
-    one_class = (predictions["model"] == "a") & (predictions["rotation"] == 2) & (predictions["split"] == "test")
-    half = (predictions["model"] == "b") & (predictions["rotation"] == 2) & (predictions["split"] == "validation")
-    kept = predictions.drop(predictions.index[(one_class & (predictions["label"] == 1)) | half]).drop(lost)
-    found, problems = statistics.check_predictions(kept, models=["a", "b", "c"], rotations=[0, 1, 2])
+    one_class = (
+        (predictions["model"] == "a")
+        & (predictions["rotation"] == 2)
+        & (predictions["split"] == "test")
+    )
+    half = (
+        (predictions["model"] == "b")
+        & (predictions["rotation"] == 2)
+        & (predictions["split"] == "validation")
+    )
+    kept = predictions.drop(
+        predictions.index[(one_class & (predictions["label"] == 1)) | half]
+    ).drop(lost)
+    found, problems = statistics.check_predictions(
+        kept, models=["a", "b", "c"], rotations=[0, 1, 2]
+    )
     negatives = (one_class & (predictions["label"] == 0)).sum()
     assert problems == [
         f"a, rotation 2: all {negatives} labels of the test fold are 0; left out.",
@@ -222,7 +284,8 @@ def test_what_is_missing_is_told_and_the_rest_goes_on():
         "c: no predictions for rotation 0, 1, 2.",
     ]
     runs = found.groupby(["model", "rotation"])["split"].nunique()
-    assert runs.to_dict() == {("a", 0): 2, ("a", 1): 2, ("b", 0): 2}  # a run counts with both folds or not at all
+    # a run counts with both folds or not at all
+    assert runs.to_dict() == {("a", 0): 2, ("a", 1): 2, ("b", 0): 2}
     compared = statistics.differences(statistics.bootstrap(found[found["split"] == "test"], 50), 3)
     assert (compared["rotations"] == 1).all() and len(compared) == 3
 
@@ -230,17 +293,30 @@ def test_what_is_missing_is_told_and_the_rest_goes_on():
 def test_a_study_of_one_class_leaves_nothing_but_says_why():
     predictions = study(models=("a",)).assign(label=0)
     found, problems = statistics.check_predictions(predictions)
-    assert found.empty and len(problems) == 3 and all("labels of the validation fold are 0" in p for p in problems)
+    assert (
+        found.empty
+        and len(problems) == 3
+        and all("labels of the validation fold are 0" in p for p in problems)
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda p: p.assign(probability=p["probability"].where(p.index != 3)), "a, rotation 0, validation fold: 1 of"),
+        (
+            lambda p: p.assign(probability=p["probability"].where(p.index != 3)),
+            "a, rotation 0, validation fold: 1 of",
+        ),
         (lambda p: p.assign(probability=p["probability"] + (p.index == 3)), "must lie within 0–1"),
         (lambda p: pd.concat([p, p.iloc[:1]]), "r0 is twice in one run"),
-        (lambda p: pd.concat([p, p[p["record_id"] == "r0"].assign(rotation=9)]), "r0 is in the same split of two"),
-        (lambda p: p.assign(label=p["label"].where(p.index != 0, 1 - p["label"])), "r0 has two labels"),
+        (
+            lambda p: pd.concat([p, p[p["record_id"] == "r0"].assign(rotation=9)]),
+            "r0 is in the same split of two",
+        ),
+        (
+            lambda p: p.assign(label=p["label"].where(p.index != 0, 1 - p["label"])),
+            "r0 has two labels",
+        ),
         (lambda p: p.assign(split="train"), "train at least one model"),
     ],
 )
@@ -256,7 +332,9 @@ def test_a_bootstrap_of_two_splits_is_refused():
 
 
 def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
-    """Ten rotations of one model: the best one's lead over its own truth, averaged over many studies."""
+    """Ten rotations of one model: the best one's lead over its own truth, averaged over many
+    studies.
+    """
     generator = np.random.default_rng(11)
     runs = pd.DataFrame({"model": "a", "rotation": range(10), "patients": 40.0})
     for spread in (0.0, 0.02):
@@ -265,8 +343,13 @@ def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
             truth = 0.8 + spread * generator.normal(size=10)
             seen = truth + 0.02 * generator.normal(size=10)
             draws = {"score": seen[:, None] + 0.02 * generator.normal(size=(10, 200))}
-            found = statistics.selection_optimism(statistics.Bootstrap(runs, {"score": seen}, draws), "a")
-            assert found["rotation"] == seen.argmax() and found["corrected"] <= found["apparent"] == seen.max()
+            found = statistics.selection_optimism(
+                statistics.Bootstrap(runs, {"score": seen}, draws), "a"
+            )
+            assert (
+                found["rotation"] == seen.argmax()
+                and found["corrected"] <= found["apparent"] == seen.max()
+            )
             gained.append(seen.max() - truth[seen.argmax()])
             told.append(found["optimism"])
         assert np.mean(told) == pytest.approx(np.mean(gained), rel=0.15)
@@ -276,13 +359,19 @@ def test_draws_that_are_all_alike_give_no_limits():
     rows = study(models=("a",), rotations=3)
     rows = rows[rows["split"] == "test"].assign(probability=lambda part: part["label"] * 0.8 + 0.1)
     thresholds = {("a", rotation): 0.5 for rotation in range(3)}
-    found = statistics.intervals(statistics.bootstrap(rows, 100, thresholds=thresholds)).set_index("metric")
+    found = statistics.intervals(statistics.bootstrap(rows, 100, thresholds=thresholds)).set_index(
+        "metric"
+    )
     assert found.loc["sens", "estimate"] == 1 and found.loc["sens", ["low", "high"]].isna().all()
 
 
 def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
     found = statistics.differences(statistics.bootstrap(tested, 50), folds=None)
-    assert found["p_t"].isna().all() and found["p_t_holm"].isna().all() and found["p_holm"].notna().all()
+    assert (
+        found["p_t"].isna().all()
+        and found["p_t_holm"].isna().all()
+        and found["p_holm"].notna().all()
+    )
 
 
 def test_one_rotation_leaves_nothing_to_choose(tested):
@@ -299,6 +388,10 @@ def test_recalibration_mends_slope_and_intercept_and_keeps_ranks():
     half = truth.size // 2
     mended = statistics.recalibrate(label[:half], shown[:half], shown[half:])
     found = metrics.calibration(label[half:], mended)
-    assert found["slope"] == pytest.approx(1, abs=0.06) and found["intercept"] == pytest.approx(0, abs=0.12)
-    assert metrics.auc(label[half:], mended) == pytest.approx(metrics.auc(label[half:], shown[half:]), abs=1e-9)
+    assert found["slope"] == pytest.approx(1, abs=0.06) and found["intercept"] == pytest.approx(
+        0, abs=0.12
+    )
+    assert metrics.auc(label[half:], mended) == pytest.approx(
+        metrics.auc(label[half:], shown[half:]), abs=1e-9
+    )
     assert metrics.brier(label[half:], mended) < metrics.brier(label[half:], shown[half:])

@@ -47,7 +47,11 @@ def site():
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, driven by Playwright."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if not found:
         pytest.skip("no chromium on this machine: apt install chromium")
     from playwright.sync_api import sync_playwright
@@ -60,12 +64,16 @@ def browser():
 
 def pages():
     """Every page of the site."""
-    return sorted(str(f.relative_to(SITE)) for f in SITE.rglob("*.html") if "_static" not in f.parts)
+    return sorted(
+        str(f.relative_to(SITE)) for f in SITE.rglob("*.html") if "_static" not in f.parts
+    )
 
 
 @contextlib.contextmanager
 def opened(browser, size):
-    """A page of that size, and what went wrong on it: console errors and requests that failed or left the site."""
+    """A page of that size, and what went wrong on it: console errors and requests that failed or
+    left the site.
+    """
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height})
     page, wrong = context.new_page(), []
@@ -80,18 +88,27 @@ def opened(browser, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_page(site, browser, size):
-    """No console error, nothing from elsewhere, no sideways scroll, figures in sight, no dead picture."""
+    """No console error, nothing from elsewhere, no sideways scroll, figures in sight, no dead
+    picture.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
     SHOTS.mkdir(parents=True, exist_ok=True)
     found, axe = [], Axe()
     with opened(browser, size) as (page, wrong):
         page.on(
-            "request", lambda r: wrong.append(f"elsewhere: {r.url}") if not r.url.startswith((site, "data:")) else None
+            "request",
+            lambda r: (
+                wrong.append(f"elsewhere: {r.url}")
+                if not r.url.startswith((site, "data:"))
+                else None
+            ),
         )
         for name in pages():
             page.goto(f"{site}/{name}", wait_until="load")
-            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            wide = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
             if wide > 1:
                 wrong.append(f"{wide} px wider than the window")
             wrong += page.evaluate(
@@ -108,13 +125,21 @@ def test_every_page(site, browser, size):
                     "'tbody td:nth-of-type(3)')].some(td => td.getBoundingClientRect().right > "
                     "w.getBoundingClientRect().right + 1)).map(([w, told]) => 'figures out of sight: ' + told)"
                 )
-            if "/api/" not in f"/{name}" and name not in ("genindex.html", "search.html", "py-modindex.html"):
+            if "/api/" not in f"/{name}" and name not in (
+                "genindex.html",
+                "search.html",
+                "py-modindex.html",
+            ):
                 page.screenshot(path=SHOTS / f"{size}_{name.replace('/', '_')}.png", full_page=True)
-                result = axe.run(page, options={"runOnly": ["wcag2a", "wcag2aa"], "preload": False}).response
+                result = axe.run(
+                    page, options={"runOnly": ["wcag2a", "wcag2aa"], "preload": False}
+                ).response
                 for v in result["violations"]:
                     if v["impact"] in ("serious", "critical"):
                         where = "; ".join(str(n["target"]) for n in v["nodes"][:3])
-                        wrong.append(f"axe {v['id']} ({v['impact']}), {len(v['nodes'])} times: {where}")
+                        wrong.append(
+                            f"axe {v['id']} ({v['impact']}), {len(v['nodes'])} times: {where}"
+                        )
             found += [f"{name}: {w}" for w in wrong]
             wrong.clear()
     assert not found, "\n".join(found[:60])
@@ -126,9 +151,14 @@ def test_no_link_is_broken(site, browser):
         places, links = {}, set()
         for name in pages():
             page.goto(f"{site}/{name}", wait_until="domcontentloaded")
-            places[name] = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
+            places[name] = set(
+                page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+            )
             links |= {
-                (name, link) for link in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
+                (name, link)
+                for link in page.evaluate(
+                    "[...document.querySelectorAll('a[href]')].map(a => a.href)"
+                )
             }
     broken = []
     for name, link in links:
@@ -136,7 +166,9 @@ def test_no_link_is_broken(site, browser):
             continue
         target, _, anchor = link.removeprefix(site).lstrip("/").partition("#")
         target = (target or "index.html").split("?")[0]
-        if not (SITE / target).is_file() or (anchor and target in places and anchor not in places[target]):
+        if not (SITE / target).is_file() or (
+            anchor and target in places and anchor not in places[target]
+        ):
             broken.append(f"{name}: {link.removeprefix(site)}")
     assert not broken, "\n".join(sorted(broken)[:40])
 

@@ -1,4 +1,6 @@
-"""The simulated cohort: its size and truth, its laws of physics, its determinism, its likeness to an ECG."""
+"""The simulated cohort: its size and truth, its laws of physics, its determinism, its likeness to
+an ECG.
+"""
 
 import pickle
 from concurrent.futures import ProcessPoolExecutor
@@ -65,12 +67,22 @@ def test_size_of_the_paper():
     assert patients.site.value_counts().to_dict() == {"Pittsburgh": 4127, "Charlotte": 3170}
     assert patients.groupby("site").label.sum().to_dict() == {"Pittsburgh": 261, "Charlotte": 217}
     assert records.label.sum() == 956
-    assert (patients[patients.sex == "female"].site.value_counts().to_dict()) == {"Pittsburgh": 1937, "Charlotte": 1400}
-    assert patients.groupby("site").age.mean().to_dict() == pytest.approx({"Pittsburgh": 59, "Charlotte": 60}, abs=1)
+    assert (patients[patients.sex == "female"].site.value_counts().to_dict()) == {
+        "Pittsburgh": 1937,
+        "Charlotte": 1400,
+    }
+    assert patients.groupby("site").age.mean().to_dict() == pytest.approx(
+        {"Pittsburgh": 59, "Charlotte": 60}, abs=1
+    )
     assert patients.age.std() == pytest.approx(16, abs=1)
     assert (records.patient_id.value_counts() == 1).sum() == pytest.approx(3357 + 1588, abs=10)
     assert patients.subtle.sum() / 478 == pytest.approx(0.67, abs=0.06)
-    assert records.groupby("patient_id")[["label", "sex", "age", "culprit", "mimic"]].nunique().eq(1).all(axis=None)
+    assert (
+        records.groupby("patient_id")[["label", "sex", "age", "culprit", "mimic"]]
+        .nunique()
+        .eq(1)
+        .all(axis=None)
+    )
 
 
 @hypothesis_settings(max_examples=12, deadline=None)
@@ -106,7 +118,9 @@ def test_severity_alone_makes_the_counterfactual(rows):
     ill = heart_of(row, SEED)
     np.testing.assert_array_equal(healthy.torso, ill.torso)
     for kinds in (("P",), ("T",), ("ST",)):
-        np.testing.assert_allclose(healthy.leads(*kinds).max(1), ill.leads(*kinds).max(1), rtol=0.02, atol=1)
+        np.testing.assert_allclose(
+            healthy.leads(*kinds).max(1), ill.leads(*kinds).max(1), rtol=0.02, atol=1
+        )
     assert not healthy.leads("injury").any()
 
 
@@ -118,20 +132,33 @@ def test_culprits_elevate_their_wall_and_depress_the_opposite_one(source):
             :, row.window_start : row.window_end
         ].mean(1)
     assert np.isin(np.argsort(mean["LAD"])[-3:], [V["V2"], V["V3"], V["V4"]]).all()
-    assert mean["RCA"][V["III"]] > mean["RCA"][V["II"]] > 0 > mean["RCA"][V["I"]] > mean["RCA"][V["aVL"]]
+    assert (
+        mean["RCA"][V["III"]]
+        > mean["RCA"][V["II"]]
+        > 0
+        > mean["RCA"][V["I"]]
+        > mean["RCA"][V["aVL"]]
+    )
     assert mean["LCx"][V["V6"]] > 0 > mean["LCx"][[V["V1"], V["V2"]]].max()
 
 
 def test_healthy_beats_look_like_an_ecg(source):
     records = source.records
-    records = records[(records.mimic == "none") & (records.label == 0) & (records.rhythm == "sinus")]
+    records = records[
+        (records.mimic == "none") & (records.label == 0) & (records.rhythm == "sinus")
+    ]
     beats = np.array([true_beat(row, SEED) for row in records.itertuples(index=False)])
     r, s = beats[:, :, 275:330].max(2), beats[:, :, 275:330].min(2)
     t = beats[:, :, 400:460].mean(2)
     median = np.median(r, 0)
     assert list(median[6:10]) == sorted(median[6:10])  # R grows from V1 to V4
-    assert np.median(r[:, V["V1"]] / -s[:, V["V1"]]) < 0.6 and np.median(r[:, V["V6"]] / -s[:, V["V6"]]) > 3
-    assert (t[:, [V["II"], V["V4"], V["V5"]]] > 0).mean() > 0.9 and (t[:, V["aVR"]] < 0).mean() > 0.9
+    assert (
+        np.median(r[:, V["V1"]] / -s[:, V["V1"]]) < 0.6
+        and np.median(r[:, V["V6"]] / -s[:, V["V6"]]) > 3
+    )
+    assert (t[:, [V["II"], V["V4"], V["V5"]]] > 0).mean() > 0.9 and (
+        t[:, V["aVR"]] < 0
+    ).mean() > 0.9
     assert records.qrs_ms.between(80, 120).all() and records.pr_ms.between(90, 230).all()
     assert records.qrs_axis.between(-45, 110).mean() > 0.9
     qtc = records.qt_ms + 1.75 * (records.heart_rate - 60)
@@ -142,7 +169,9 @@ def test_bundle_branch_block_and_pacing_are_wide(source):
     records = source.records
     wide = records.mimic.isin(["LBBB", "RBBB"]) | (records.rhythm == "ventricular pacing")
     assert wide.any() and (records.qrs_ms[wide] >= 112).all()
-    assert records.pr_ms.isna().equals(records.rhythm.isin(["atrial fibrillation", "ventricular pacing"]))
+    assert records.pr_ms.isna().equals(
+        records.rhythm.isin(["atrial fibrillation", "ventricular pacing"])
+    )
 
 
 def test_leads_obey_einthoven_and_goldberger(source, rows):
@@ -181,7 +210,10 @@ def test_rhythms(source, rows):
     beats = {}
     for rhythm in ("sinus", "atrial fibrillation", "ectopic beats"):
         beats[rhythm] = process(*source.read(row._replace(rhythm=rhythm)), Signal())
-    spread = {rhythm: np.diff(beat.r_peaks).std() / np.diff(beat.r_peaks).mean() for rhythm, beat in beats.items()}
+    spread = {
+        rhythm: np.diff(beat.r_peaks).std() / np.diff(beat.r_peaks).mean()
+        for rhythm, beat in beats.items()
+    }
     assert spread["sinus"] < 0.08 < spread["atrial fibrillation"]
     assert spread["ectopic beats"] > 0.08
     assert beats["sinus"].rr_ms == pytest.approx(750, rel=0.06)
@@ -199,8 +231,15 @@ def test_the_median_beat_is_the_true_beat(source, rows):
 
 def test_a_patients_own_ecgs_are_more_alike_than_anothers(source):
     records = source.records[(source.records.label == 0) & (source.records.rhythm == "sinus")]
-    beats = {row.record_id: true_beat(row._replace(heart_rate=70), SEED) for row in records.itertuples(index=False)}
-    serial = [group.record_id.tolist() for _, group in records.groupby("patient_id") if len(group) > 1]
+    beats = {
+        row.record_id: true_beat(row._replace(heart_rate=70), SEED)
+        for row in records.itertuples(index=False)
+    }
+    serial = [
+        group.record_id.tolist() for _, group in records.groupby("patient_id") if len(group) > 1
+    ]
     own = [np.corrcoef(beats[a].ravel(), beats[b].ravel())[0, 1] for a, b, *_ in serial]
-    other = [np.corrcoef(beats[a[0]].ravel(), beats[b[0]].ravel())[0, 1] for a, b in pairwise(serial)]
+    other = [
+        np.corrcoef(beats[a[0]].ravel(), beats[b[0]].ravel())[0, 1] for a, b in pairwise(serial)
+    ]
     assert np.median(own) > 0.97 > 0.9 > np.median(other)

@@ -1,4 +1,6 @@
-"""Tabular models: nothing leaks from rows that were not given, and a saved model is data, not code."""
+"""Tabular models: nothing leaks from rows that were not given, and a saved model is data, not
+code.
+"""
 
 import json
 from types import SimpleNamespace
@@ -39,14 +41,19 @@ def fitted(request, table):
 
 
 def test_every_tabular_model_is_tested():
-    assert {name for name, entry in REGISTRY.items() if entry.kind == "tabular"} == {name for name, _ in MODELS}
+    assert {name for name, entry in REGISTRY.items() if entry.kind == "tabular"} == {
+        name for name, _ in MODELS
+    }
 
 
 def test_settings_are_the_published_ones():
     first = build_model("random_forest", setting="nature_medicine_2023")[-1]
     forest = first.estimator.get_params()
     assert (first.method, first.cv) == ("isotonic", 5)
-    assert {k: forest[k] for k in ("n_estimators", "criterion", "max_features", "max_samples", "class_weight")} == {
+    assert {
+        k: forest[k]
+        for k in ("n_estimators", "criterion", "max_features", "max_samples", "class_weight")
+    } == {
         "n_estimators": 20,
         "criterion": "entropy",
         "max_features": "log2",
@@ -54,9 +61,17 @@ def test_settings_are_the_published_ones():
         "class_weight": "balanced_subsample",
     }
     assert (forest["min_samples_split"], forest["min_samples_leaf"]) == (0.01, 0.005)
-    assert (forest["min_impurity_decrease"], forest["ccp_alpha"], forest["random_state"]) == (0.01, 0.01, 42)
+    assert (forest["min_impurity_decrease"], forest["ccp_alpha"], forest["random_state"]) == (
+        0.01,
+        0.01,
+        42,
+    )
     second = build_model("random_forest", setting="ecg_smart_2024")[-1].get_params()
-    assert (second["n_estimators"], second["min_samples_split"], second["min_samples_leaf"]) == (50, 0.001, 0.001)
+    assert (second["n_estimators"], second["min_samples_split"], second["min_samples_leaf"]) == (
+        50,
+        0.001,
+        0.001,
+    )
     assert (second["min_impurity_decrease"], second["ccp_alpha"]) == (0.0, 0.001)
 
 
@@ -95,7 +110,9 @@ def test_imputation_and_scaling_know_only_training_rows(table):
 def test_columns_are_taken_by_name(fitted, table):
     features, _ = table
     expected = tabular.predict(fitted[2], features[500:])
-    np.testing.assert_array_equal(tabular.predict(fitted[2], features[500:][list("fdbeca")]), expected)
+    np.testing.assert_array_equal(
+        tabular.predict(fitted[2], features[500:][list("fdbeca")]), expected
+    )
     with pytest.raises(ValueError, match="lack 'b'"):
         tabular.predict(fitted[2], features.drop(columns="b"))
 
@@ -127,21 +144,27 @@ def test_saved_model_predicts_the_same(fitted, table, tmp_path):
     features, _ = table
     tabular.save(fitted[2], tmp_path / "model.skops")
     loaded = tabular.load(tmp_path / "model.skops")
-    np.testing.assert_array_equal(tabular.predict(loaded, features), tabular.predict(fitted[2], features))
+    np.testing.assert_array_equal(
+        tabular.predict(loaded, features), tabular.predict(fitted[2], features)
+    )
 
 
 def test_a_file_with_other_types_is_refused(tmp_path):
     skops.io.dump(FunctionTransformer(func=pytest.importorskip), tmp_path / "model.skops")
     with pytest.raises(ValueError, match="isn't loaded"):
         tabular.load(tmp_path / "model.skops")
-    skops.io.dump(LogisticRegression(), tmp_path / "plain.skops")  # scikit-learn's own types need no trust
+    # scikit-learn's own types need no trust
+    skops.io.dump(LogisticRegression(), tmp_path / "plain.skops")
     assert isinstance(tabular.load(tmp_path / "plain.skops"), LogisticRegression)
 
 
 def test_importance_finds_what_the_label_depends_on(fitted, table):
     features, label = table
     model = fitted[2]
-    assert set(tabular.permutation(model, features[500:], label[500:], repeats=2).feature[:2]) == {"a", "b"}
+    assert set(tabular.permutation(model, features[500:], label[500:], repeats=2).feature[:2]) == {
+        "a",
+        "b",
+    }
     values = tabular.shap_values(model, features[500:])
     assert list(values.columns) == list(features) and len(values) == 200
     assert set(values.abs().mean().nlargest(2).index) == {"a", "b"}
@@ -149,7 +172,9 @@ def test_importance_finds_what_the_label_depends_on(fitted, table):
 
 def test_shap_values_add_up_to_the_prediction(table):
     features, label = table
-    forest = tabular.fit("random_forest", features[:500], label[:500], {"setting": "ecg_smart_2024"}, seed=3)
+    forest = tabular.fit(
+        "random_forest", features[:500], label[:500], {"setting": "ecg_smart_2024"}, seed=3
+    )
     boosting = tabular.fit("gradient_boosting", features[:500], label[:500], seed=3)
     for model, output in (
         (forest, tabular.predict(forest, features)),
@@ -160,8 +185,15 @@ def test_shap_values_add_up_to_the_prediction(table):
 
 
 def test_a_runs_identity_tells_what_decides_its_predictions():
-    base = {"title": "t", "cohort": {"source": "synthetic", "records": 240}, "selected_model": "random_forest"}
-    models = {"random_forest": {}, "later": {"network": "random_forest", "options": {"setting": "ecg_smart_2024"}}}
+    base = {
+        "title": "t",
+        "cohort": {"source": "synthetic", "records": 240},
+        "selected_model": "random_forest",
+    }
+    models = {
+        "random_forest": {},
+        "later": {"network": "random_forest", "options": {"setting": "ecg_smart_2024"}},
+    }
     models["mayo_alvd"] = {"learning_rate": 1e-3}
     study = Study.model_validate({"name": "x", **base, "models": models})
     cohort = SimpleNamespace(key="abc")

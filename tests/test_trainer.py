@@ -17,7 +17,12 @@ from ecglib.dataset import BeatBank
 from ecglib.folds import build_folds, rotate
 from ecglib.params import load_study
 
-INFO = {"name": "made up", "version": "1", "label_kind": "synthetic", "label_meaning": "a wave made up for a test"}
+INFO = {
+    "name": "made up",
+    "version": "1",
+    "label_kind": "synthetic",
+    "label_meaning": "a wave made up for a test",
+}
 
 
 def made_up_cohort(folder, n=160):
@@ -59,7 +64,11 @@ def identity(world, model="mayo_alvd", epochs=3, **changes):
 def run(world, folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     facts = trainer.train(identity(world, **changes), *world, folder)
-    return facts, pd.read_parquet(folder / "predictions.parquet"), pd.read_csv(folder / "history.csv")
+    return (
+        facts,
+        pd.read_parquet(folder / "predictions.parquet"),
+        pd.read_csv(folder / "history.csv"),
+    )
 
 
 def same_bits(one, other):
@@ -77,8 +86,18 @@ def test_learns_and_keeps_the_best_epoch_as_a_copy(world, tmp_path):
     assert facts["best_epoch"] == history.epoch[history.val_score.idxmax()]
     validation = predictions[predictions.split == "validation"]
     again = metrics.score(validation.label, validation.probability)
-    assert again == pytest.approx(history.val_score.max(), abs=1e-12), "predictions are those of the best epoch"
-    assert set(predictions.columns) == {"record_id", "patient_id", "label", "split", "model", "rotation", "probability"}
+    assert again == pytest.approx(history.val_score.max(), abs=1e-12), (
+        "predictions are those of the best epoch"
+    )
+    assert set(predictions.columns) == {
+        "record_id",
+        "patient_id",
+        "label",
+        "split",
+        "model",
+        "rotation",
+        "probability",
+    }
     assert history.train_loss.iloc[-1] < history.train_loss.iloc[0]
 
 
@@ -136,14 +155,20 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bits(world, tmp_p
     for attempt in range(6):
         folder = tmp_path / f"killed_{attempt}"
         folder.mkdir()
-        code = KILLED.format(tests=os.path.dirname(__file__), cohort=str(world[0].folder), folder=str(folder))
+        code = KILLED.format(
+            tests=os.path.dirname(__file__), cohort=str(world[0].folder), folder=str(folder)
+        )
         kills = 0
         while not (folder / "predictions.parquet").exists():
             process = subprocess.Popen(
                 [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
             if kills < 3:
-                while not (folder / "checkpoint.pt.tmp").exists() and process.poll() is None and kills == 0:
+                while (
+                    not (folder / "checkpoint.pt.tmp").exists()
+                    and process.poll() is None
+                    and kills == 0
+                ):
                     time.sleep(0.001)  # the first kill falls while a checkpoint is being written
                 time.sleep(rng.uniform(0, 0.02) if kills == 0 else rng.uniform(2, 5))
                 process.send_signal(signal.SIGKILL)
@@ -185,7 +210,9 @@ def test_full_disk_leaves_the_previous_checkpoint(world, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         run(world, tmp_path / "a")
     monkeypatch.setattr(torch, "save", real)
-    assert torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["history"][-1]["epoch"] == 1
+    assert (
+        torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["history"][-1]["epoch"] == 1
+    )
     run(world, tmp_path / "a")
     run(world, tmp_path / "b")
     same_bits(tmp_path / "a", tmp_path / "b")
@@ -194,7 +221,8 @@ def test_full_disk_leaves_the_previous_checkpoint(world, tmp_path, monkeypatch):
 def test_nan_loss_names_epoch_batch_and_records(world, tmp_path):
     cohort, folds = world
     with pytest.raises(
-        trainer.TrainingError, match=r"epoch \d+, batch \d+ of \d+ \(records r\d+.*lower the learning rate"
+        trainer.TrainingError,
+        match=r"epoch \d+, batch \d+ of \d+ \(records r\d+.*lower the learning rate",
     ):
         run((cohort, folds), tmp_path / "a", learning_rate=1e30, epochs=5)
 
@@ -210,7 +238,9 @@ def test_a_device_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         assert trainer.pick_device("auto").type == "cuda"
     else:
-        with pytest.raises(trainer.TrainingError, match="Device 'cuda' was asked for but isn't there"):
+        with pytest.raises(
+            trainer.TrainingError, match="Device 'cuda' was asked for but isn't there"
+        ):
             trainer.pick_device("cuda")
     assert trainer.pick_device("cpu").type == "cpu"
 
@@ -256,7 +286,9 @@ def finished(folder, told, facts):
     (folder / "checkpoint.pt").unlink()
     (folder / "tables").mkdir()
     (folder / "tables" / "performance.csv").write_text("split,auc\ntest,0.9\n")
-    files = {str(f.relative_to(folder)): execute.sha256(f) for f in folder.rglob("*") if f.is_file()}
+    files = {
+        str(f.relative_to(folder)): execute.sha256(f) for f in folder.rglob("*") if f.is_file()
+    }
     execute.write_json(folder / "run.json", facts | {"identity": told, "files": files})
 
 
@@ -267,14 +299,17 @@ def test_a_run_that_came_without_weights_gets_them_back(world, tmp_path, capsys)
     (tmp_path / "run" / runs.WEIGHTS).unlink()
     network = runs.network_of(tmp_path / "run", *world)
     assert "trained again" in capsys.readouterr().out and not network.training
-    assert (tmp_path / "run" / runs.WEIGHTS).read_bytes() == weights and not (tmp_path / "run" / runs.AGAIN).exists()
+    assert (tmp_path / "run" / runs.WEIGHTS).read_bytes() == weights and not (
+        tmp_path / "run" / runs.AGAIN
+    ).exists()
     runs.network_of(tmp_path / "run", *world)
     assert not capsys.readouterr().out
 
 
 def test_weights_that_come_out_otherwise_are_kept_apart(world, tmp_path, capsys):
     facts, *_ = run(world, tmp_path / "run", epochs=2)
-    finished(tmp_path / "run", identity(world, epochs=2, seed=7), facts)  # as if another platform had made it
+    # as if another platform had made it
+    finished(tmp_path / "run", identity(world, epochs=2, seed=7), facts)
     (tmp_path / "run" / runs.WEIGHTS).unlink()
     for _ in range(2):  # the second time nothing is trained
         runs.network_of(tmp_path / "run", *world)

@@ -27,12 +27,22 @@ def names(files):
 def test_code_that_decides_what_a_step_finds():
     network = names(workflow.code_of("05_train_network", "mayo_alvd", ("runs", "plots")))
     assert {"trainer.py", "dataset.py", "metrics.py", "folds.py", "models/mayo_alvd.py"} <= network
-    assert not network & {"models/ecg_smart_net.py", "plots/curves.py", "runs.py", "execute.py", "params.py"}
+    assert not network & {
+        "models/ecg_smart_net.py",
+        "plots/curves.py",
+        "runs.py",
+        "execute.py",
+        "params.py",
+    }
     smart = names(workflow.code_of("05_train_network", "ecg_smart_net", ("runs", "plots")))
-    assert {"models/ecg_smart_net.py", "models/temporal_resnet18.py"} <= smart, "what a model is built from"
+    assert {"models/ecg_smart_net.py", "models/temporal_resnet18.py"} <= smart, (
+        "what a model is built from"
+    )
     forest = names(workflow.code_of("06_random_forest", "random_forest", ("runs", "plots")))
     assert {"tabular.py", "features.py", "features.csv", "signal/fiducials.py"} <= forest
-    assert {"statistics.py", "plots/tables.py", "runs.py"} <= names(workflow.code_of("07_comparison"))
+    assert {"statistics.py", "plots/tables.py", "runs.py"} <= names(
+        workflow.code_of("07_comparison")
+    )
     assert "saliency.py" in names(workflow.code_of("09_saliency"))
     assert {"signal/filters.py", "sources/ptbxl.py", "building.py"} <= names(workflow.cohort_code())
 
@@ -42,7 +52,11 @@ def test_values_of_the_study_that_a_step_reads():
     assert "statistics" in workflow.settings_of(study, "07_comparison")
     assert "saliency" not in workflow.settings_of(study, "07_comparison")
     told = workflow.section(study, "folds.count", "statistics", "models.mayo_alvd")
-    assert "folds.count=3" in told and "statistics.draws=200" in told and "models.mayo_alvd.learning_rate=null" in told
+    assert (
+        "folds.count=3" in told
+        and "statistics.draws=200" in told
+        and "models.mayo_alvd.learning_rate=null" in told
+    )
 
 
 def test_shards_follow_from_the_study_alone(tmp_path):
@@ -53,17 +67,34 @@ def test_shards_follow_from_the_study_alone(tmp_path):
 
 
 def test_code_of_training_is_part_of_what_a_run_is(tmp_path):
-    file, words = tmp_path / "a.py", '"""Words."""\n\nx = "#"  # more\n\n\ndef f():\n    """Say."""\n    return x\n'
+    file, words = (
+        tmp_path / "a.py",
+        '"""Words."""\n\nx = "#"  # more\n\n\ndef f():\n    """Say."""\n    return x\n',
+    )
     file.write_text(words)
     before = workflow.code_hash([file])
-    file.write_text(words.replace("Words", "Other words").replace("# more", "# less").replace("Say", "Tell\n    all"))
+    file.write_text(
+        words.replace("Words", "Other words")
+        .replace("# more", "# less")
+        .replace("Say", "Tell\n    all")
+    )
     assert workflow.code_hash([file]) == before, "comments and docstrings decide nothing"
     file.write_text(words.replace('"#"', '"# "'))
     assert workflow.code_hash([file]) != before
-    assert runs.differences({"seed": 1, "code": "a"}, {"seed": 1, "code": "b"}) == ["code: 'a' → 'b'"]
-    assert not runs.differences({"seed": 1}, {"seed": 1, "code": "b"}), "a run from before code was noted"
+    assert runs.differences({"seed": 1, "code": "a"}, {"seed": 1, "code": "b"}) == [
+        "code: 'a' → 'b'"
+    ]
+    assert not runs.differences({"seed": 1}, {"seed": 1, "code": "b"}), (
+        "a run from before code was noted"
+    )
     used = {file.name for file in workflow.training_code("ecg_smart_net")}
-    assert used == {"ecg_smart_net.py", "temporal_resnet18.py", "convolution.py", "dataset.py", "trainer.py"}
+    assert used == {
+        "ecg_smart_net.py",
+        "temporal_resnet18.py",
+        "convolution.py",
+        "dataset.py",
+        "trainer.py",
+    }
 
 
 # ---- one at a time
@@ -73,7 +104,9 @@ HOLD = "import sys, time; from ecglib import execute; from pathlib import Path; 
 
 
 def child(take, then="time.sleep(60)"):
-    process = subprocess.Popen([sys.executable, "-c", HOLD.format(take, then)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(take, then)], stdout=subprocess.PIPE, text=True
+    )
     return process
 
 
@@ -94,7 +127,9 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
     take = "import os; lock = execute.gpu(2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
     first, second = child(take), child(take)
-    assert {first.stdout.readline(), second.stdout.readline()} == {"3\n", "5\n"}, "two of the three that are visible"
+    assert {first.stdout.readline(), second.stdout.readline()} == {"3\n", "5\n"}, (
+        "two of the three that are visible"
+    )
     third = child(take, "pass")
     time.sleep(1)
     assert third.poll() is None, "the third waits for a free one"
@@ -105,9 +140,13 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
 
 
 def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "ROOT", tmp_path), monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    (
+        monkeypatch.setattr(paths, "ROOT", tmp_path),
+        monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs"),
+    )
     study = load_study("smoke")
-    for place, auc in (("07_comparison", 0.9), ("07_comparison.partial", 0.1)):  # the second: left in the middle
+    # the second: left in the middle
+    for place, auc in (("07_comparison", 0.9), ("07_comparison.partial", 0.1)):
         tables = tmp_path / "outputs" / "smoke" / place / "tables"
         tables.mkdir(parents=True)
         (tables / "table_4.csv").write_text(f"Model,AUC\nnet,{auc}\n")
@@ -121,7 +160,9 @@ def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
 
 def injected(parameters, **more):
     """What a notebook's globals hold after papermill's cell."""
-    defaults = 'study = "smoke"\nmodel = "ecg_smart_net"\nrotation = 0\nlearning_rate = 0.0\ndata_dir = ""'
+    defaults = (
+        'study = "smoke"\nmodel = "ecg_smart_net"\nrotation = 0\nlearning_rate = 0.0\ndata_dir = ""'
+    )
     namespace = {"In": ["", "import x", defaults, f"# Parameters\n{parameters}\n", "check"]}
     exec(f"{defaults}\n{parameters}", namespace)
     return namespace | more
@@ -161,7 +202,10 @@ def test_every_notebook_checks_its_parameters():
     ("change", "says"),
     [
         ({"trainning": {}}, "did you mean 'training'"),
-        ({"models": {"mayo_avld": {"learning_rate": 0.1}}}, "no model is called 'mayo_avld'; did you mean 'mayo_alvd'"),
+        (
+            {"models": {"mayo_avld": {"learning_rate": 0.1}}},
+            "no model is called 'mayo_avld'; did you mean 'mayo_alvd'",
+        ),
         (
             {
                 "cohort": {
@@ -190,7 +234,10 @@ def test_a_mistyped_study_stops_in_a_moment(tmp_path, change, says):
 
 def test_a_mistyped_variable_of_make_is_refused():
     done = subprocess.run(
-        ["make", "-n", "reproduce", "STUDI=params/demo.yaml"], cwd=paths.ROOT, capture_output=True, text=True
+        ["make", "-n", "reproduce", "STUDI=params/demo.yaml"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode and "STUDI" in done.stderr and "STUDY" in done.stderr
 
@@ -207,14 +254,19 @@ def test_several_targets_and_settings_go_to_snakemake_in_one_variable():
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """One network, one rotation, trained."""
-    home = Home(tmp_path_factory.mktemp("workflow") / "home", TINY | {"folds": {"count": 3, "rotations": [0]}})
+    home = Home(
+        tmp_path_factory.mktemp("workflow") / "home",
+        TINY | {"folds": {"count": 3, "rotations": [0]}},
+    )
     done = home.run("run", "outputs/tiny/runs/mayo_alvd/rotation_0.done")
     assert done.returncode == 0, done.stdout + done.stderr
     return home
 
 
 def planned(home, **change):
-    """Lines of the plan, in which training and comparison are wanted, after a change of the study."""
+    """Lines of the plan, in which training and comparison are wanted, after a change of the
+    study.
+    """
     before = yaml.safe_load((home.folder / "params" / "tiny.yaml").read_text())
     home.write(before | change)
     try:
@@ -230,11 +282,19 @@ def test_only_what_changed_runs_again(home):
     assert told.startswith("A study for tests: 3 done, 5 waiting"), told
     lines = planned(home)
     assert not [line for line in lines if "runs/" in line or "00_" in line or "02_" in line]
-    lines = planned(home, models={"mayo_alvd": {"learning_rate": 3.0e-3}, "ecg_smart_net": {"learning_rate": 1.0e-3}})
-    assert [line for line in lines if "runs/" in line] == [line for line in lines if "runs/ecg_smart_net: 0" in line]
+    lines = planned(
+        home,
+        models={"mayo_alvd": {"learning_rate": 3.0e-3}, "ecg_smart_net": {"learning_rate": 1.0e-3}},
+    )
+    assert [line for line in lines if "runs/" in line] == [
+        line for line in lines if "runs/ecg_smart_net: 0" in line
+    ]
     lines = planned(home, models={"mayo_alvd": {"learning_rate": 1.0e-3}})
     changed = next(line for line in lines if "runs/mayo_alvd: 0" in line)
-    assert "models.mayo_alvd.learning_rate=0.003 (before)" in changed and "learning_rate=0.001 (now)" in changed
+    assert (
+        "models.mayo_alvd.learning_rate=0.003 (before)" in changed
+        and "learning_rate=0.001 (now)" in changed
+    )
     assert not [line for line in lines if "00_" in line or "02_" in line]
 
 
@@ -251,10 +311,15 @@ def test_a_run_brought_from_elsewhere_counts_if_it_fits(home, tmp_path):
     assert done.returncode == 0, done.stderr
     told = read_run(other.outputs / "runs/mayo_alvd/rotation_0")
     assert told["taken_from"]["folder"] == "outputs/reference/tiny/runs/mayo_alvd/rotation_0"
-    ours, theirs = (h.outputs / "runs/mayo_alvd/rotation_0/predictions.parquet" for h in (other, home))
+    ours, theirs = (
+        h.outputs / "runs/mayo_alvd/rotation_0/predictions.parquet" for h in (other, home)
+    )
     assert ours.read_bytes() == theirs.read_bytes()
 
-    other.write(TINY | {"folds": {"count": 3, "rotations": [0]}, "training": {"epochs": 3, "batch_size": 64}})
+    other.write(
+        TINY
+        | {"folds": {"count": 3, "rotations": [0]}, "training": {"epochs": 3, "batch_size": 64}}
+    )
     done = other.run("run", target)
     assert done.returncode == 0, done.stderr
     log = (other.outputs / "logs" / "05_mayo_alvd_0.log").read_text()
@@ -270,12 +335,19 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again_alone(home, tmp_path
     other.write(home.study | {"models": {"lost": lost, **home.study["models"]}})
     runs = [f"outputs/tiny/runs/{model}/rotation_0.done" for model in ("lost", "mayo_alvd")]
     done = other.run("run", *runs)
-    assert done.returncode == 1 and re.search(r"FAILED +runs/lost/rotation_0: .*nowhere\.pt", done.stderr), done.stderr
+    assert done.returncode == 1 and re.search(
+        r"FAILED +runs/lost/rotation_0: .*nowhere\.pt", done.stderr
+    ), done.stderr
     assert read_run(other.outputs / "runs/mayo_alvd/rotation_0")
-    other.write(home.study | {"models": {"lost": lost | {"options": {"pretrained": False}}, **home.study["models"]}})
+    other.write(
+        home.study
+        | {"models": {"lost": lost | {"options": {"pretrained": False}}, **home.study["models"]}}
+    )
     again = [line for line in other.run("plan").stdout.splitlines() if "runs/" in line]
     assert len(again) == 1 and "runs/lost: 0" in again[0]
-    assert other.run("run", runs[0]).returncode == 0 and read_run(other.outputs / "runs/lost/rotation_0")
+    assert other.run("run", runs[0]).returncode == 0 and read_run(
+        other.outputs / "runs/lost/rotation_0"
+    )
 
 
 @pytest.mark.slow
@@ -283,13 +355,26 @@ def test_papermill_by_hand_from_any_folder(home, tmp_path):
     notebook = str(paths.NOTEBOOKS / "05_train_network.ipynb")
 
     def papermill(*words):
-        command = [sys.executable, "-m", "papermill", notebook, "out.ipynb", "-p", "study", "params/tiny.yaml"]
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            notebook,
+            "out.ipynb",
+            "-p",
+            "study",
+            "params/tiny.yaml",
+        ]
         for word in words:
             command += ["-p", *word.split("=")]
-        return subprocess.run(command, cwd=tmp_path, env=home.environment, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=tmp_path, env=home.environment, capture_output=True, text=True
+        )
 
     wrong = papermill("model=mayo_alvd", "rotaton=0")
-    assert wrong.returncode == 1 and "no parameter 'rotaton'; did you mean 'rotation'?" in wrong.stderr
+    assert (
+        wrong.returncode == 1 and "no parameter 'rotaton'; did you mean 'rotation'?" in wrong.stderr
+    )
     right = papermill("model=mayo_alvd", "rotation=0")
     assert right.returncode == 0, right.stderr
     read_run(home.outputs / "runs/mayo_alvd/rotation_0")
@@ -321,6 +406,10 @@ def test_shards_side_by_side_give_the_same_cohort(tmp_path):
         assert done.returncode == 0, done.stderr
         shards = sorted(home.outputs.glob("logs/00_cohort_shard_*.log"))
         assert len(shards) == (3 if length else 0)
-        built.append(next((home.folder / "data" / "cohorts").glob("files-*/beats.npy")).read_bytes())
-        assert home.run("plan", "outputs/tiny/00_cohort/run.json").stdout.startswith("A study for tests: 0 jobs")
+        built.append(
+            next((home.folder / "data" / "cohorts").glob("files-*/beats.npy")).read_bytes()
+        )
+        assert home.run("plan", "outputs/tiny/00_cohort/run.json").stdout.startswith(
+            "A study for tests: 0 jobs"
+        )
     assert built[0] == built[1]

@@ -11,10 +11,11 @@ from functools import partial
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered model: its label in tables, its kind, the function that builds it and a study's options.
+    """A registered model: its label in tables, its kind, the function that builds it and a study's
+    options.
 
-    `options` gives the allowed values of each option; `str` among them allows any text, such as a path. `variants`
-    gives the label where an option's value makes another model of it.
+    `options` gives the allowed values of each option; `str` among them allows any text, such as a
+    path. `variants` gives the label where an option's value makes another model of it.
     """
 
     label: str
@@ -33,7 +34,9 @@ REGISTRY = {
         {"head": ("pool", "flatten")},
         {("head", "flatten"): "Mayo Clinic ALVD model (flatten head)"},
     ),
-    "temporal_resnet18": Entry("Temporal ResNet-18", "network", "ecglib.models.temporal_resnet18:TemporalResNet18"),
+    "temporal_resnet18": Entry(
+        "Temporal ResNet-18", "network", "ecglib.models.temporal_resnet18:TemporalResNet18"
+    ),
     "resnet18": Entry(
         "ResNet-18 (pretrained on ImageNet)",
         "network",
@@ -48,14 +51,21 @@ REGISTRY = {
         {"setting": ("nature_medicine_2023", "ecg_smart_2024")},
         {("setting", "ecg_smart_2024"): "Random Forest (2024 setting)"},
     ),
-    "gradient_boosting": Entry("Gradient boosting (not in the paper)", "tabular", "ecglib.tabular:gradient_boosting"),
+    "gradient_boosting": Entry(
+        "Gradient boosting (not in the paper)", "tabular", "ecglib.tabular:gradient_boosting"
+    ),
 }
 
 
 def label(name: str, options: dict | None = None) -> str:
-    """Return a model's name in tables and figures, as its options make it (for example, a random start)."""
+    """Return a model's name in tables and figures, as its options make it (for example, a random
+    start).
+    """
     entry = REGISTRY[name]
-    return next((entry.variants[item] for item in (options or {}).items() if item in entry.variants), entry.label)
+    return next(
+        (entry.variants[item] for item in (options or {}).items() if item in entry.variants),
+        entry.label,
+    )
 
 
 def build_model(name: str, **options):
@@ -66,14 +76,14 @@ def build_model(name: str, **options):
     name : str
         A key of `REGISTRY`.
     **options
-        Parameters of that model, as in its docstring. Every network takes ``leads`` (default 12); weights are
-        drawn from torch's global random state.
+        Parameters of that model, as in its docstring. Every network takes ``leads`` (default 12);
+        weights are drawn from torch's global random state.
 
     Returns
     -------
     torch.nn.Module or estimator
-        A network's ``forward`` takes float32 ``(batch, 1, leads, samples)`` and returns logits ``(batch, 2)``, index
-        1 = positive.
+        A network's ``forward`` takes float32 ``(batch, 1, leads, samples)`` and returns logits
+        ``(batch, 2)``, index 1 = positive.
 
     Raises
     ------
@@ -94,13 +104,18 @@ def build_model(name: str, **options):
 
 
 def check_input(x, leads: int) -> None:
-    """Refuse a batch that is not ``(batch, 1, leads, samples)``: too many leads would pass unseen to the pooling."""
+    """Refuse a batch that is not ``(batch, 1, leads, samples)``: too many leads would pass unseen
+    to the pooling.
+    """
     if x.ndim != 4 or x.shape[1] != 1 or x.shape[2] != leads:
-        raise ValueError(f"This network takes (batch, 1, {leads} leads, samples) but got {tuple(x.shape)}")
+        raise ValueError(
+            f"This network takes (batch, 1, {leads} leads, samples) but got {tuple(x.shape)}"
+        )
 
 
 def layer_table(model, leads: int = 12, samples: int = 400):
-    """List a network's layers in the order in which they run, for comparison with the paper's Tables 1 and 2.
+    """List a network's layers in the order in which they run, for comparison with the paper's
+    Tables 1 and 2.
 
     Parameters
     ----------
@@ -112,8 +127,9 @@ def layer_table(model, leads: int = 12, samples: int = 400):
     Returns
     -------
     pandas.DataFrame
-        ``layer`` (dotted name), ``depth`` (1: top level), ``kind`` (class), ``output`` (dimensions without the batch,
-        for example ``64x12x200``), ``kernel_size``, ``stride``, ``padding`` and ``parameters`` (with its parts').
+        ``layer`` (dotted name), ``depth`` (1: top level), ``kind`` (class), ``output`` (dimensions
+        without the batch, for example ``64x12x200``), ``kernel_size``, ``stride``, ``padding`` and
+        ``parameters`` (with its parts').
     """
     import pandas as pd
 
@@ -123,21 +139,24 @@ def layer_table(model, leads: int = 12, samples: int = 400):
         outputs[name] = "x".join(map(str, output.shape[1:]))
 
     _run_once(model, leads, samples, note)
-    table = pd.DataFrame({"layer": [name for name in layers if name in outputs]})  # a stage stands above its parts
+    # a stage stands above its parts
+    table = pd.DataFrame({"layer": [name for name in layers if name in outputs]})
     table["depth"] = table.layer.str.count(r"\.") + 1
     table["kind"] = [type(layers[name]).__name__ for name in table.layer]
     table["output"] = table.layer.map(outputs)
     for setting in ("kernel_size", "stride", "padding"):
         table[setting] = [str(getattr(layers[name], setting, "")) for name in table.layer]
-    table["parameters"] = [sum(p.numel() for p in layers[name].parameters()) for name in table.layer]
+    table["parameters"] = [
+        sum(p.numel() for p in layers[name].parameters()) for name in table.layer
+    ]
     return table
 
 
 def flops(model, leads: int = 12, samples: int = 400) -> int:
     """Count floating-point operations of one ECG's forward pass (a multiply-add counts as two).
 
-    What convolutions and linear layers do, by PyTorch's own formulas: its `FlopCounterMode` gives the same, but
-    starts a compiler for it, which takes seconds.
+    What convolutions and linear layers do, by PyTorch's own formulas: its `FlopCounterMode` gives
+    the same, but starts a compiler for it, which takes seconds.
 
     Parameters
     ----------

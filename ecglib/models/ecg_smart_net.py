@@ -6,7 +6,8 @@ from ecglib.models.temporal_resnet18 import TemporalTrunk
 
 
 class ECGSmartNet(TemporalTrunk):
-    """Residual temporal features of each lead, then one convolution across the leads [1]_ (Tables 1 and 2, Fig. 3A).
+    """Residual temporal features of each lead, then one convolution across the leads [1]_ (Tables 1
+    and 2, Fig. 3A).
 
     ============  ==============  ==========================================
     layer         output          settings
@@ -23,8 +24,9 @@ class ECGSmartNet(TemporalTrunk):
     fc            2               with bias
     ============  ==============  ==========================================
 
-    6,991,682 parameters, PyTorch's default initialisation. Its 19 layers are conv1, 16 convolutions in residual
-    blocks, conv2 and fc. Names and order of the state dict are those of the authors' published checkpoints.
+    6,991,682 parameters, PyTorch's default initialisation. Its 19 layers are conv1, 16 convolutions
+    in residual blocks, conv2 and fc. Names and order of the state dict are those of the authors'
+    published checkpoints.
 
     Parameters
     ----------
@@ -33,12 +35,14 @@ class ECGSmartNet(TemporalTrunk):
 
     Notes
     -----
-    The batch norm and ReLU after conv2, and the (1,1) convolutions of the shortcuts, are in the authors' code but not
-    in Tables 1 and 2. That code also knows a dropout on the logits, off by default and left out here.
+    The batch norm and ReLU after conv2, and the (1,1) convolutions of the shortcuts, are in the
+    authors' code but not in Tables 1 and 2. That code also knows a dropout on the logits, off by
+    default and left out here.
 
     References
     ----------
-    .. [1] N. T. Riek et al., "ECG-SMART-NET: A Deep Learning Architecture for Precise ECG Diagnosis of Occlusion
+    .. [1] N. T. Riek et al., "ECG-SMART-NET: A Deep Learning Architecture for Precise ECG Diagnosis
+    of Occlusion
        Myocardial Infarction", arXiv:2405.09567v1, 2024.
     """
 
@@ -52,6 +56,8 @@ class ECGSmartNet(TemporalTrunk):
         self.fc = nn.Linear(512, 2)
 
     def forward(self, x):
-        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 = positive."""
+        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 =
+        positive.
+        """
         x = self.relu2(self.bn2(self.conv2(self.features(x))))
         return self.fc(self.flatten(self.avgpool(x)))

@@ -1,4 +1,6 @@
-"""The Mayo Clinic's network for asymptomatic left ventricular dysfunction, in two public readings."""
+"""The Mayo Clinic's network for asymptomatic left ventricular dysfunction, in two public
+readings.
+"""
 
 from collections import OrderedDict
 
@@ -12,7 +14,8 @@ POOLS = (2, 2, 4, 2, 2, 4)
 
 
 class MayoALVD(nn.Module):
-    """Temporal convolutions, then one across the leads, then three fully connected layers [1]_ (paper, Fig. 3D).
+    """Temporal convolutions, then one across the leads, then three fully connected layers [1]_
+    (paper, Fig. 3D).
 
     =============  ==============  =============================================
     layer          output          settings
@@ -38,16 +41,19 @@ class MayoALVD(nn.Module):
     samples : int
         Samples of the ECG; only 'flatten' depends on it, 'pool' takes any number from 128 on.
     head : {'pool', 'flatten'}
-        'pool': 64 spatial filters, global average, dropout 0.2, as in the later code of the paper's authors.
-        'flatten': 128 spatial filters, no pooling, dropout 0.5, as in other public re-implementations.
+        'pool': 64 spatial filters, global average, dropout 0.2, as in the later code of the paper's
+        authors. 'flatten': 128 spatial filters, no pooling, dropout 0.5, as in other public
+        re-implementations.
 
     Notes
     -----
-    The paper counts nine layers; this network has six temporal, one spatial and three fully connected ones.
+    The paper counts nine layers; this network has six temporal, one spatial and three fully
+    connected ones.
 
     References
     ----------
-    .. [1] Z. I. Attia et al., "Screening for cardiac contractile dysfunction using an artificial intelligence-enabled
+    .. [1] Z. I. Attia et al., "Screening for cardiac contractile dysfunction using an artificial
+    intelligence-enabled
        electrocardiogram", Nature Medicine 25, 2019.
     """
 
@@ -58,7 +64,9 @@ class MayoALVD(nn.Module):
         filters, dropout = (64, 0.2) if head == "pool" else (128, 0.5)
         self.leads = leads
         before, width = 1, samples
-        for number, (kernel, channels, pool) in enumerate(zip(KERNELS, CHANNELS, POOLS, strict=True), 1):
+        for number, (kernel, channels, pool) in enumerate(
+            zip(KERNELS, CHANNELS, POOLS, strict=True), 1
+        ):
             padding = 1 if pool == 4 else 0
             parts = OrderedDict(
                 conv=nn.Conv2d(before, channels, (1, kernel), padding="same"),
@@ -80,7 +88,9 @@ class MayoALVD(nn.Module):
         self.fc3 = nn.Linear(32, 2)
 
     def forward(self, x):
-        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 = positive."""
+        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 =
+        positive.
+        """
         check_input(x, self.leads)
         for number in range(1, len(KERNELS) + 1):
             x = getattr(self, f"convblock{number}")(x)

@@ -15,22 +15,24 @@ TIMEOUT_S = 5
 
 
 class ResNet18(nn.Module):
-    """The image network, with kernels that span leads and time, as a baseline (paper, section II.A, Fig. 3C) [1]_.
+    """The image network, with kernels that span leads and time, as a baseline (paper, section II.A,
+    Fig. 3C) [1]_.
 
-    Output sizes for 1 x 12 x 400, behind ``model.``: conv1 64 x 6 x 200, maxpool 64 x 3 x 100, layer1 64 x 3 x 100,
-    layer2 128 x 2 x 50, layer3 256 x 1 x 25, layer4 512 x 1 x 13, avgpool 512 x 1 x 1, fc 2.
-    11,171,266 parameters. ``conv1`` (1→64) and ``fc`` (512→2) always start afresh, with PyTorch's initialisation.
+    Output sizes for 1 x 12 x 400, behind ``model.``: conv1 64 x 6 x 200, maxpool 64 x 3 x 100,
+    layer1 64 x 3 x 100, layer2 128 x 2 x 50, layer3 256 x 1 x 25, layer4 512 x 1 x 13, avgpool 512
+    x 1 x 1, fc 2. 11,171,266 parameters. ``conv1`` (1→64) and ``fc`` (512→2) always start afresh,
+    with PyTorch's initialisation.
 
     Parameters
     ----------
     leads : int
         Leads of the ECG; the weights don't depend on it. The number of samples is free.
     pretrained : bool
-        Start from torchvision's ImageNet weights (``IMAGENET1K_V1``), as the paper. False: torchvision's random
-        start, another model, called "ResNet-18 (random start)" in tables.
+        Start from torchvision's ImageNet weights (``IMAGENET1K_V1``), as the paper. False:
+        torchvision's random start, another model, called "ResNet-18 (random start)" in tables.
     weights : str
-        File with these weights (``.pth`` or ``.safetensors``, torchvision's names). Empty: torch's cache is looked
-        up, then the file is downloaded into it.
+        File with these weights (``.pth`` or ``.safetensors``, torchvision's names). Empty: torch's
+        cache is looked up, then the file is downloaded into it.
 
     Raises
     ------
@@ -39,7 +41,8 @@ class ResNet18(nn.Module):
 
     References
     ----------
-    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR
+    2016.
     """
 
     def __init__(self, leads: int = 12, pretrained: bool = True, weights: str = ""):
@@ -55,7 +58,9 @@ class ResNet18(nn.Module):
                 layer.inplace = False  # attribution needs the values before the ReLU
 
     def forward(self, x):
-        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 = positive."""
+        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 =
+        positive.
+        """
         check_input(x, self.leads)
         return self.model(x)
 
@@ -69,7 +74,8 @@ def _cached_or_downloaded() -> Path:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             socket.setdefaulttimeout(TIMEOUT_S)  # torch.hub sets none and would wait for minutes
-            digest = file.stem.rsplit("-", 1)[1]  # torchvision's names end with the start of the file's SHA-256
+            # torchvision's names end with the start of the file's SHA-256
+            digest = file.stem.rsplit("-", 1)[1]
             torch.hub.download_url_to_file(url, str(file), digest)
         except (OSError, RuntimeError) as error:
             raise ValueError(
@@ -84,7 +90,9 @@ def _cached_or_downloaded() -> Path:
 def _load(model: nn.Module, file: Path) -> None:
     """Load all but conv1 and fc, which start afresh, from a file with torchvision's names."""
     if not file.is_file():
-        raise ValueError(f"resnet18: the weights file {file} does not exist; check `options: {{weights: path}}`")
+        raise ValueError(
+            f"resnet18: the weights file {file} does not exist; check `options: {{weights: path}}`"
+        )
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -97,4 +105,6 @@ def _load(model: nn.Module, file: Path) -> None:
         model.load_state_dict({**state, **fresh})
     except Exception as error:  # unpickling alone has a dozen kinds of error
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"resnet18: {file} does not hold torchvision's resnet18 weights ({reason})") from None
+        raise ValueError(
+            f"resnet18: {file} does not hold torchvision's resnet18 weights ({reason})"
+        ) from None

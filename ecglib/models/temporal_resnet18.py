@@ -6,7 +6,8 @@ from ecglib.models import check_input
 
 
 class TemporalBlock(nn.Module):
-    """A basic residual block whose kernels run along time only (paper, Table 2; half of one of its columns).
+    """A basic residual block whose kernels run along time only (paper, Table 2; half of one of its
+    columns).
 
     Parameters
     ----------
@@ -17,8 +18,9 @@ class TemporalBlock(nn.Module):
 
     Notes
     -----
-    Where the shape changes, the shortcut is a strided (1,1) convolution with batch norm, as in ResNet (He et al. 2016);
-    Table 2 leaves it out. Each ReLU is a module of its own and not in place, because attribution methods hook them.
+    Where the shape changes, the shortcut is a strided (1,1) convolution with batch norm, as in
+    ResNet (He et al. 2016); Table 2 leaves it out. Each ReLU is a module of its own and not in
+    place, because attribution methods hook them.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int):
@@ -35,13 +37,17 @@ class TemporalBlock(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x):
-        """Map ``(batch, channels_in, leads, samples)`` to ``(batch, channels, leads, samples / stride)``."""
+        """Map ``(batch, channels_in, leads, samples)`` to ``(batch, channels, leads, samples /
+        stride)``.
+        """
         out = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         return self.relu2(out + self.shortcut(x))
 
 
 class TemporalTrunk(nn.Module):
-    """ResNet-18's stem and four stages with every kernel (1, k): features of each lead by itself (paper, Table 1)."""
+    """ResNet-18's stem and four stages with every kernel (1, k): features of each lead by itself
+    (paper, Table 1).
+    """
 
     def __init__(self, leads: int):
         super().__init__()
@@ -64,11 +70,12 @@ class TemporalTrunk(nn.Module):
 
 
 class TemporalResNet18(TemporalTrunk):
-    """ResNet-18 with (1, k) kernels: ECG-SMART-NET without its spatial convolution (paper, section II.A, Fig. 3B).
+    """ResNet-18 with (1, k) kernels: ECG-SMART-NET without its spatial convolution (paper, section
+    II.A, Fig. 3B).
 
-    The layers are those of `ecglib.models.ecg_smart_net.ECGSmartNet` up to layer4 (512 x 12 x 13); then avgpool (mean
-    over leads and time, 512 x 1 x 1) and fc (2, with bias).
-    3,844,930 parameters, PyTorch's default initialisation.
+    The layers are those of `ecglib.models.ecg_smart_net.ECGSmartNet` up to layer4 (512 x 12 x 13);
+    then avgpool (mean over leads and time, 512 x 1 x 1) and fc (2, with bias). 3,844,930
+    parameters, PyTorch's default initialisation.
 
     Parameters
     ----------
@@ -83,5 +90,7 @@ class TemporalResNet18(TemporalTrunk):
         self.fc = nn.Linear(512, 2)
 
     def forward(self, x):
-        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 = positive."""
+        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 =
+        positive.
+        """
         return self.fc(self.flatten(self.avgpool(self.features(x))))

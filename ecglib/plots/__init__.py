@@ -18,13 +18,16 @@ def save(figure: Figure, folder: str | Path, name: str) -> None:
     shown_at = figure.dpi
     figure.set_dpi(DPI)  # a text's width depends on it
     lay_out(figure)
-    cut = figure.get_tightbbox().padded(0.1)  # inches; "tight" would draw the figure once more for each file
+    # inches; "tight" would draw the figure once more for each file
+    cut = figure.get_tightbbox().padded(0.1)
     figure.set_dpi(shown_at)
     for kind in ("png", "svg"):
         figure.savefig(target / f"{name}.{kind}", dpi=DPI, bbox_inches=cut)
 
 
 def lay_out(figure: Figure) -> None:
-    """Lay a figure out once; else each file it is saved to, and the notebook that shows it, would do it again."""
+    """Lay a figure out once; else each file it is saved to, and the notebook that shows it, would
+    do it again.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine(None)

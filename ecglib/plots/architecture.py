@@ -10,10 +10,18 @@ from matplotlib.figure import Figure
 from ecglib import models
 
 PAPER_TABLE_1 = pd.read_csv(Path(__file__).with_name("paper_table_1.csv"), index_col="layer")
-"""Layer of the network → name and output dimensions in the paper's Table 1, for an input of 1x12x400."""
+"""Layer of the network → name and output dimensions in the paper's Table 1, for an input of
+1x12x400.
+"""
 
 PAPER_ORDER = ("ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd")
-KINDS = {"temporal": "#56B4E9", "square": "#E69F00", "spatial": "#D55E00", "dense": "#009E73", "pool": "#DDDDDD"}
+KINDS = {
+    "temporal": "#56B4E9",
+    "square": "#E69F00",
+    "spatial": "#D55E00",
+    "dense": "#009E73",
+    "pool": "#DDDDDD",
+}
 """Colour of each kind of layer (Okabe and Ito 2008)."""
 
 
@@ -27,7 +35,9 @@ def table_1(network) -> pd.DataFrame:
 
 
 def draw() -> Figure:
-    """Fig. 3: the four networks from input to output, each box a layer with the dimensions it puts out."""
+    """Fig. 3: the four networks from input to output, each box a layer with the dimensions it puts
+    out.
+    """
     names = [name for name, entry in models.REGISTRY.items() if entry.kind == "network"]
     names.sort(key=lambda name: (*PAPER_ORDER, name).index(name))
     figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 7), layout="constrained")
@@ -41,9 +51,16 @@ def draw() -> Figure:
                 ends = {"xy": (0.5, -place + 0.33), "xytext": (0.5, -place + 0.62)}
                 axis.annotate("", **ends, arrowprops={"arrowstyle": "-|>", "color": "0.3"})
         axis.set(xlim=(0, 1), ylim=(-12, 0.6))
-        axis.set_title(f"{letter}  {models.REGISTRY[name].label.replace(' (', chr(10) + '(')}", fontsize=10)
+        axis.set_title(
+            f"{letter}  {models.REGISTRY[name].label.replace(' (', chr(10) + '(')}", fontsize=10
+        )
         axis.set_axis_off()
-    words = ("temporal convolution (1×k)", "square convolution (k×k)", "spatial convolution (12×1)", "fully connected")
+    words = (
+        "temporal convolution (1×k)",
+        "square convolution (k×k)",
+        "spatial convolution (12×1)",
+        "fully connected",
+    )
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in list(KINDS.values())[:4]]
     figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False)
     plt.close(figure)
@@ -56,7 +73,12 @@ def _boxes(name: str) -> list[tuple[str, str, str]]:
     table = models.layer_table(models.build_model(name, **options))
     table["layer"] = table.layer.str.removeprefix("model.")
     table["depth"] = table.layer.str.count(r"\.") + 1
-    inner = table[table.kind == "Conv2d"].assign(top=lambda t: t.layer.str.partition(".")[0]).groupby("top").kernel_size
+    inner = (
+        table[table.kind == "Conv2d"]
+        .assign(top=lambda t: t.layer.str.partition(".")[0])
+        .groupby("top")
+        .kernel_size
+    )
     boxes = []
     for row in table[(table.depth == 1) & (table.kind != "ResNet")].itertuples():
         kernels = list(inner.get_group(row.layer)) if row.layer in inner.groups else []
@@ -69,5 +91,7 @@ def _boxes(name: str) -> list[tuple[str, str, str]]:
         elif row.kind == "Linear":
             boxes.append(("fully connected", row.output, "dense"))
         elif "Pool" in row.kind:
-            boxes.append(("max-pool" if row.kind == "MaxPool2d" else "average pool", row.output, "pool"))
+            boxes.append(
+                ("max-pool" if row.kind == "MaxPool2d" else "average pool", row.output, "pool")
+            )
     return boxes

@@ -1,7 +1,8 @@
 """Learning, ROC, precision-recall, calibration and decision curves; forest plot and matrices.
 
-Every function returns a matplotlib figure, narrow enough to be read on a small screen; ``note``, for which
-`Cohort.caption` is meant, is written under it and names the kind of label; ``names`` are those of `Runs.labels`.
+Every function returns a matplotlib figure, narrow enough to be read on a small screen; ``note``,
+for which `Cohort.caption` is meant, is written under it and names the kind of label; ``names`` are
+those of `Runs.labels`.
 """
 
 import itertools
@@ -19,7 +20,12 @@ from ecglib import metrics
 from ecglib.plots.tables import interval_text, label_of, mean_sd, p_text
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
-COLOURS = {"ecg_smart_net": "#0072B2", "mayo_alvd": "#D55E00", "temporal_resnet18": "#009E73", "resnet18": "#CC79A7"}
+COLOURS = {
+    "ecg_smart_net": "#0072B2",
+    "mayo_alvd": "#D55E00",
+    "temporal_resnet18": "#009E73",
+    "resnet18": "#CC79A7",
+}
 COLOURS |= {"random_forest": "#E69F00", "gradient_boosting": "#56B4E9"}
 COLOURS |= {"test": "#0072B2", "validation": "#E69F00"}
 COLOURS |= {"as trained": "#D55E00", "recalibrated on validation": "#0072B2"}
@@ -37,9 +43,14 @@ PANELS = {
 
 
 def colours(names) -> dict[str, str]:
-    """Colour of each model (by key or printed name) or split; unknown names take the spare colours in their order."""
+    """Colour of each model (by key or printed name) or split; unknown names take the spare colours
+    in their order.
+    """
     spare, keys = itertools.cycle(SPARE), {label_of(key): key for key in COLOURS}
-    return {name: COLOURS[keys.get(name, name)] if keys.get(name, name) in COLOURS else next(spare) for name in names}
+    return {
+        name: COLOURS[keys.get(name, name)] if keys.get(name, name) in COLOURS else next(spare)
+        for name in names
+    }
 
 
 def _parts(predictions: pd.DataFrame, by: str, names: dict | None):
@@ -64,13 +75,14 @@ def _finish(figure: Figure, note: str) -> Figure:
 
 
 def learning_curves(history: pd.DataFrame, note: str = "", names: dict | None = None) -> Figure:
-    """Fig. 5: validation AUC, AP, loss and score by epoch, mean ± 1 SD over rotations; a dot at the best mean score.
+    """Fig. 5: validation AUC, AP, loss and score by epoch, mean ± 1 SD over rotations; a dot at the
+    best mean score.
 
     Parameters
     ----------
     history : pandas.DataFrame
-        ``model, rotation, epoch`` (from 1) and the columns of `PANELS`. A model's curve ends at the last epoch that
-        all its rotations reached, so that no mean changes its members.
+        ``model, rotation, epoch`` (from 1) and the columns of `PANELS`. A model's curve ends at the
+        last epoch that all its rotations reached, so that no mean changes its members.
     """
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.6), layout="constrained")
     for axis, letter, (column, title) in zip(axes.flat, "ABCD", PANELS.items(), strict=True):
@@ -86,7 +98,14 @@ def learning_curves(history: pd.DataFrame, note: str = "", names: dict | None = 
         axis.set_title(letter, loc="left", fontweight="bold")
         axis.grid(alpha=0.3)
     lines, titles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(lines, titles, loc="outside upper center", ncols=2, fontsize=9, title="Mean ± 1 SD over rotations")
+    figure.legend(
+        lines,
+        titles,
+        loc="outside upper center",
+        ncols=2,
+        fontsize=9,
+        title="Mean ± 1 SD over rotations",
+    )
     return _finish(figure, note)
 
 
@@ -112,18 +131,24 @@ CURVES = (  # curve, metric, its short name, name of the x axis, name of the y a
 )
 
 
-def roc_pr(predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None) -> Figure:
-    """ROC and precision-recall curves: a thin line per rotation, their (vertical) mean and a band of ± 1 SD.
+def roc_pr(
+    predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None
+) -> Figure:
+    """ROC and precision-recall curves: a thin line per rotation, their (vertical) mean and a band
+    of ± 1 SD.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
         Of one split; or, with ``by="split"`` (Fig. 6), of one trained model.
     by : str
-        Column that the colours stand for. With more than two, thin lines would hide the means and are left out.
+        Column that the colours stand for. With more than two, thin lines would hide the means and
+        are left out.
     """
     count, lines, told = predictions[by].nunique(), {}, {}
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.8 + 0.17 * count * (1 + (by == "split"))), layout="constrained")
+    figure, axes = plt.subplots(
+        1, 2, figsize=(WIDTH, 3.8 + 0.17 * count * (1 + (by == "split"))), layout="constrained"
+    )
     for axis, (curve, metric, short, x, y) in zip(axes, CURVES, strict=True):
         for name, colour, style, _, part in _parts(predictions, by, names):
             runs = [run for _, run in part.groupby(["model", "rotation"])]
@@ -133,38 +158,61 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", note: str = "", names: 
             told.setdefault(name, []).append(f"{short} {mean_sd(values)}")
             lines[name] = axis.plot(GRID, mean, color=colour, lw=2, ls=style, label=name)[0]
             if len(runs) > 1:
-                axis.fill_between(GRID, (mean - sd).clip(0), (mean + sd).clip(None, 1), color=colour, alpha=0.15, lw=0)
+                axis.fill_between(
+                    GRID,
+                    (mean - sd).clip(0),
+                    (mean + sd).clip(None, 1),
+                    color=colour,
+                    alpha=0.15,
+                    lw=0,
+                )
                 if count <= 2:
                     axis.plot(GRID, each.T, color=colour, lw=0.6, alpha=0.45)
         axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=x, ylabel=y)
         axis.grid(alpha=0.3)
-    lines["Chance"], told["Chance"] = axes[0].plot([0, 1], [0, 1], color="0.5", lw=1, ls=":")[0], ["AUC 0.500"]
+    lines["Chance"], told["Chance"] = (
+        axes[0].plot([0, 1], [0, 1], color="0.5", lw=1, ls=":")[0],
+        ["AUC 0.500"],
+    )
     shares = _parts(predictions, by, names) if by == "split" else [("", "0.3", "", "", predictions)]
     for name, colour, *_, part in shares:
         rate, name = part["label"].mean(), f"Prevalence{name and ', '}{name}"
-        lines[name], told[name] = axes[1].axhline(rate, color=colour, lw=1.2, ls="-."), [f"{rate:.3f}"]
+        lines[name], told[name] = (
+            axes[1].axhline(rate, color=colour, lw=1.2, ls="-."),
+            [f"{rate:.3f}"],
+        )
     legend = [f"{name}: {', '.join(values)}" for name, values in told.items()]
     figure.legend(lines.values(), legend, loc="outside upper center", fontsize=9)
     return _finish(figure, note)
 
 
-def calibration(predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None) -> Figure:
-    """Observed share of positives by tenths of predicted probability, with 95 % Wilson intervals; a histogram below.
+def calibration(
+    predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None
+) -> Figure:
+    """Observed share of positives by tenths of predicted probability, with 95 % Wilson intervals; a
+    histogram below.
 
-    Fewer than ten parts where they would hold under 30 records. The intervals take records as independent.
+    Fewer than ten parts where they would hold under 30 records. The intervals take records as
+    independent.
     """
     shape = {"figsize": (5.2, 6.4), "height_ratios": (3, 1), "sharex": True}
     figure, (top, bottom) = plt.subplots(2, 1, **shape, layout="constrained")
     for name, colour, _, marker, part in _parts(predictions, by, names):
-        tenth = pd.qcut(part["probability"], max(2, min(10, len(part) // 30)), labels=False, duplicates="drop")
-        table = part.groupby(tenth.to_numpy()).agg(x=("probability", "mean"), y=("label", "mean"), n=("label", "size"))
+        tenth = pd.qcut(
+            part["probability"], max(2, min(10, len(part) // 30)), labels=False, duplicates="drop"
+        )
+        table = part.groupby(tenth.to_numpy()).agg(
+            x=("probability", "mean"), y=("label", "mean"), n=("label", "size")
+        )
         x, y, n = table.to_numpy().T
         low, high = proportion_confint(y * n, n, method="wilson")
         found = metrics.calibration(part["label"], part["probability"])
         told = f"{name}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
         reach = np.abs([y - low, high - y])
         top.errorbar(x, y, reach, color=colour, marker=marker, ms=5, lw=1.2, capsize=2, label=told)
-        bottom.hist(part["probability"], np.linspace(0, 1, 41), histtype="step", color=colour, lw=1.5)
+        bottom.hist(
+            part["probability"], np.linspace(0, 1, 41), histtype="step", color=colour, lw=1.5
+        )
     top.plot([0, 1], [0, 1], color="0.5", lw=1, ls=":", label="Perfect calibration")
     top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share of positives")
     bottom.set(xlabel="Predicted probability", ylabel="ECGs", yscale="log")
@@ -173,7 +221,9 @@ def calibration(predictions: pd.DataFrame, by: str = "model", note: str = "", na
     return _finish(figure, note)
 
 
-def decision_curve(predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None) -> Figure:
+def decision_curve(
+    predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None
+) -> Figure:
     """Net benefit by threshold probability, beside calling every ECG and calling none."""
     figure, axis = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
     threshold = np.linspace(0.005, 0.6, 120)
@@ -181,7 +231,13 @@ def decision_curve(predictions: pd.DataFrame, by: str = "model", note: str = "",
         benefit = metrics.net_benefit(part["label"], part["probability"], threshold)
         axis.plot(threshold, benefit, color=colour, ls=style, lw=1.8, label=name)
     rate = predictions["label"].mean()
-    axis.plot(threshold, rate - (1 - rate) * threshold / (1 - threshold), color="0.45", lw=1.2, label="Call every ECG")
+    axis.plot(
+        threshold,
+        rate - (1 - rate) * threshold / (1 - threshold),
+        color="0.45",
+        lw=1.2,
+        label="Call every ECG",
+    )
     axis.axhline(0, color="black", lw=1.2, label="Call none")
     axis.set(xlim=(0, 0.6), ylim=(-0.3 * rate, 1.05 * rate))
     axis.set(xlabel="Threshold probability", ylabel="Net benefit (true positives per ECG)")
@@ -190,8 +246,11 @@ def decision_curve(predictions: pd.DataFrame, by: str = "model", note: str = "",
     return _finish(figure, note)
 
 
-def forest(table: pd.DataFrame, metric: str, overall: float | None = None, note: str = "") -> Figure:
-    """Estimates and 95 % intervals of `ecglib.subgroups.estimate`, with counts; "too few" where it says nothing.
+def forest(
+    table: pd.DataFrame, metric: str, overall: float | None = None, note: str = ""
+) -> Figure:
+    """Estimates and 95 % intervals of `ecglib.subgroups.estimate`, with counts; "too few" where it
+    says nothing.
 
     `overall` is the value of all test records, drawn as a dotted line.
     """
@@ -199,7 +258,9 @@ def forest(table: pd.DataFrame, metric: str, overall: float | None = None, note:
     for group, part in table.groupby("group", sort=False):
         rows += [(group, None), *((f"   {row.level}", row) for row in part.itertuples())]
     figure = plt.figure(figsize=(WIDTH, 1 + 0.22 * len(rows)))
-    axis = figure.add_axes((0.45, 0.5 / figure.get_figheight(), 0.28, 1 - 0.5 / figure.get_figheight()))
+    axis = figure.add_axes(
+        (0.45, 0.5 / figure.get_figheight(), 0.28, 1 - 0.5 / figure.get_figheight())
+    )
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 9}
     axis.text(-0.06, -1, "positives / ECGs", ha="right", **beside)
     axis.text(1.06, -1, f"{metric} [95 %]", **beside)
@@ -211,7 +272,12 @@ def forest(table: pd.DataFrame, metric: str, overall: float | None = None, note:
                 axis.plot([row.low, row.high], [y, y], "-|", color=COLOURS["test"], lw=1.5, ms=7)
                 axis.plot(row.estimate, y, "s", color=COLOURS["test"], ms=5)
             few = np.isnan(row.estimate)
-            axis.text(1.06, y, "too few" if few else interval_text(row.estimate, row.low, row.high), **beside)
+            axis.text(
+                1.06,
+                y,
+                "too few" if few else interval_text(row.estimate, row.low, row.high),
+                **beside,
+            )
     if overall is not None:
         axis.axvline(overall, color="0.5", ls=":", lw=1)
     axis.set(ylim=(len(rows) - 0.5, -1.6), yticks=[], xlabel=metric)
@@ -219,8 +285,11 @@ def forest(table: pd.DataFrame, metric: str, overall: float | None = None, note:
     return _finish(figure, note)
 
 
-def difference_matrix(table: pd.DataFrame, metric: str, title: str, note: str = "", names=None) -> Figure:
-    """Paired differences, row − column, of `ecglib.statistics.differences` and Holm's p; bold where it is below 0.05.
+def difference_matrix(
+    table: pd.DataFrame, metric: str, title: str, note: str = "", names=None
+) -> Figure:
+    """Paired differences, row − column, of `ecglib.statistics.differences` and Holm's p; bold where
+    it is below 0.05.
 
     The columns are the rows' models, by number; intervals are for a table.
     """
@@ -238,7 +307,10 @@ def difference_matrix(table: pd.DataFrame, metric: str, title: str, note: str = 
             axis.text(x, y, told, ha="center", va="center", fontsize=9, weight=weight)
     reach = max(np.nanmax(np.abs(matrix), initial=0), 1e-3) * 1.6  # pale enough for black text
     axis.imshow(matrix, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
-    rows = [f"{textwrap.fill(label_of(model, names), 22)}  {place}" for place, model in enumerate(models, 1)]
+    rows = [
+        f"{textwrap.fill(label_of(model, names), 22)}  {place}"
+        for place, model in enumerate(models, 1)
+    ]
     axis.set(xticks=range(size), yticks=range(size), xticklabels=range(1, size + 1))
     axis.set_yticks(range(size), rows, fontsize=9)
     axis.set_title(f"{title}: row − column", loc="left", fontsize=10, x=0)
@@ -246,7 +318,9 @@ def difference_matrix(table: pd.DataFrame, metric: str, title: str, note: str = 
 
 
 def confusion_matrices(counts: dict[str, dict], note: str = "") -> Figure:
-    """Confusion matrices by title, from `ecglib.metrics.at_threshold`: counts, and shares of the true class."""
+    """Confusion matrices by title, from `ecglib.metrics.at_threshold`: counts, and shares of the
+    true class.
+    """
     size = 0.4 + 2 * len(counts), 2.6
     figure, axes = plt.subplots(1, len(counts), figsize=size, layout="constrained", squeeze=False)
     for axis, (title, of) in zip(axes.flat, counts.items(), strict=True):
@@ -254,9 +328,13 @@ def confusion_matrices(counts: dict[str, dict], note: str = "") -> Figure:
         share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1.8)
         for (i, j), count in np.ndenumerate(cells):
-            axis.text(j, i, f"{count:.0f}\n{share[i, j]:.1%}", ha="center", va="center", fontsize=11)
+            axis.text(
+                j, i, f"{count:.0f}\n{share[i, j]:.1%}", ha="center", va="center", fontsize=11
+            )
         axis.set_title(title, fontsize=10)
-        axis.set(xlabel="Called", xticks=(0, 1), yticks=(0, 1), xticklabels=("positive", "negative"))
+        axis.set(
+            xlabel="Called", xticks=(0, 1), yticks=(0, 1), xticklabels=("positive", "negative")
+        )
         axis.set_yticks((0, 1), ("positive", "negative"), rotation=90, va="center")
     for axis in axes[0, 1:]:
         axis.set_yticklabels([])

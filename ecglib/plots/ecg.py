@@ -1,7 +1,8 @@
-"""ECGs as clinicians know them: on pink paper, 25 mm/s and 10 mm/mV, small squares of 40 ms × 0.1 mV.
+"""ECGs as clinicians know them: on pink paper, 25 mm/s and 10 mm/mV, small squares of 40 ms × 0.1
+mV.
 
-Everything is drawn in millimetres of that paper on one axis with equal aspect. Every function returns a closed figure:
-end a notebook's cell with it to show it.
+Everything is drawn in millimetres of that paper on one axis with equal aspect. Every function
+returns a closed figure: end a notebook's cell with it to show it.
 """
 
 import matplotlib.pyplot as plt
@@ -15,27 +16,40 @@ from ecglib.plots import PAIR
 
 MM_PER_S, MM_PER_UV = 25, 10 / 1000
 INK, SMALL, BOLD = "#1a1a1a", "#f9d5d5", "#eda5a5"
-SPANS = {"P wave": "#56B4E9", "QRS complex": "#0072B2", "ST segment": "#D55E00", "T wave": "#E69F00"}
+SPANS = {
+    "P wave": "#56B4E9",
+    "QRS complex": "#0072B2",
+    "ST segment": "#D55E00",
+    "T wave": "#E69F00",
+}
 SALIENCY_COLOURS = LinearSegmentedColormap.from_list(
     "saliency", [(0, (1, 0.9, 0)), (0.275, (1, 0.45, 0)), (0.55, (1, 0, 0)), (1, (0.25, 0, 0))]
 )
-"""Bright yellow (low importance) to dark red (high), as in the paper's saliency maps (section II.C)."""
+"""Bright yellow (low importance) to dark red (high), as in the paper's saliency maps (section
+II.C).
+"""
 
 
-def draw_beat(beat, *, title="", note="", saliency=None, saliency_label="saliency", points=None, figure=None) -> Figure:
-    """Draw a 12-lead median beat (Fig. 4B), optionally coloured by what a network looked at (Fig. 7).
+def draw_beat(
+    beat, *, title="", note="", saliency=None, saliency_label="saliency", points=None, figure=None
+) -> Figure:
+    """Draw a 12-lead median beat (Fig. 4B), optionally coloured by what a network looked at (Fig.
+    7).
 
     Parameters
     ----------
     beat : array
-        ``(12, samples)`` in µV at 500 Hz, order of `ecglib.LEADS`: 600 samples as stored, or any other number.
+        ``(12, samples)`` in µV at 500 Hz, order of `ecglib.LEADS`: 600 samples as stored, or any
+        other number.
     title, note, saliency_label : str
         Above and below the paper, and beside the colour bar; the note names the kind of label.
     saliency : array, optional
-        ``(12, k)`` with k a divisor of 400, for example 20 windows of 40 ms: for the 400 samples that a network sees,
-        which are 150 to 550 of a stored beat or all of a beat of 400. The colour scale spans its range.
+        ``(12, k)`` with k a divisor of 400, for example 20 windows of 40 ms: for the 400 samples
+        that a network sees, which are 150 to 550 of a stored beat or all of a beat of 400. The
+        colour scale spans its range.
     points : dict, optional
-        Fiducial points, name → sample of `beat` (NaN is left out), drawn as dashed lines in every lead.
+        Fiducial points, name → sample of `beat` (NaN is left out), drawn as dashed lines in every
+        lead.
     figure : matplotlib.figure.SubFigure, optional
         Part of a page to draw in; None: a figure of its own.
 
@@ -47,22 +61,47 @@ def draw_beat(beat, *, title="", note="", saliency=None, saliency_label="salienc
     beat = np.asarray(beat, dtype=np.float32)
     saliency = None if saliency is None else np.asarray(saliency, dtype=np.float32)
     for name, array, samples in (("beat", beat, None), ("saliency", saliency, 400)):
-        if array is not None and (array.ndim != 2 or len(array) != 12 or (samples and samples % array.shape[1])):
-            raise ValueError(f"{name} must be (12, {samples or 'samples'} or a part of it) but is {array.shape}")
+        if array is not None and (
+            array.ndim != 2 or len(array) != 12 or (samples and samples % array.shape[1])
+        ):
+            raise ValueError(
+                f"{name} must be (12, {samples or 'samples'} or a part of it) but is {array.shape}"
+            )
     told, panel = (title, note), beat.shape[1] / RATE_HZ
-    figure, axis, places = _sheet(beat.min(1), beat.max(1), panel, *told, gap=5, scale=1.45, figure=figure)
-    x, seen = np.arange(beat.shape[1]) * MM_PER_S / RATE_HZ, slice(150, 550) if beat.shape[1] > 400 else slice(400)
+    figure, axis, places = _sheet(
+        beat.min(1), beat.max(1), panel, *told, gap=5, scale=1.45, figure=figure
+    )
+    x, seen = (
+        np.arange(beat.shape[1]) * MM_PER_S / RATE_HZ,
+        slice(150, 550) if beat.shape[1] > 400 else slice(400),
+    )
     coloured = []
     for lead, (x0, y0, low, high) in places.items():
         y = y0 + beat[lead] * MM_PER_UV
         axis.plot(x0 + x, y, color=INK, linewidth=0.9 if saliency is None else 0.5)
         if saliency is not None:
-            coloured.append((x0 + x[seen], y[seen], np.repeat(saliency[lead], 400 // saliency.shape[1])))
+            coloured.append(
+                (x0 + x[seen], y[seen], np.repeat(saliency[lead], 400 // saliency.shape[1]))
+            )
         for number, (name, sample) in enumerate((points or {}).items()):
             if np.isfinite(sample):
                 at, told = x0 + sample * MM_PER_S / RATE_HZ, name if lead % 3 == 0 else ""
-                axis.plot([at, at], [low + 1, high - 5], color=PAIR[0], linewidth=0.7, linestyle=(0, (3, 2)))
-                axis.text(at, high - 1 - 2 * (number % 2), told, fontsize=6, ha="center", va="top", color=PAIR[0])
+                axis.plot(
+                    [at, at],
+                    [low + 1, high - 5],
+                    color=PAIR[0],
+                    linewidth=0.7,
+                    linestyle=(0, (3, 2)),
+                )
+                axis.text(
+                    at,
+                    high - 1 - 2 * (number % 2),
+                    told,
+                    fontsize=6,
+                    ha="center",
+                    va="top",
+                    color=PAIR[0],
+                )
     if saliency is not None:
         lines = axis.add_collection(_coloured_traces(coloured, (saliency.min(), saliency.max())))
         figure.colorbar(lines, ax=axis, fraction=0.025, pad=0.01, shrink=0.7, label=saliency_label)
@@ -87,33 +126,55 @@ def draw_mean_beats(beats, labels, names, *, title="", note="") -> Figure:
             mean[label, lead], spread[label, lead] = one[group].mean(0), one[group].std(0)
     low, high, x = mean - spread, mean + spread, np.arange(beats.shape[-1]) * MM_PER_S / RATE_HZ
     panel = beats.shape[-1] / RATE_HZ
-    figure, axis, places = _sheet(low.min((0, 2)), high.max((0, 2)), panel, title, note, gap=5, scale=1.45)
+    figure, axis, places = _sheet(
+        low.min((0, 2)), high.max((0, 2)), panel, title, note, gap=5, scale=1.45
+    )
     for lead, (x0, y0, *_) in places.items():
         for label, (colour, width) in enumerate(zip(PAIR, (1.8, 1.0), strict=True)):
             told = f"{names[label]}, n = {groups[label].sum():,}" if lead == 0 else None
-            axis.plot(x0 + x, y0 + mean[label, lead] * MM_PER_UV, color=colour, linewidth=width, label=told)
+            axis.plot(
+                x0 + x,
+                y0 + mean[label, lead] * MM_PER_UV,
+                color=colour,
+                linewidth=width,
+                label=told,
+            )
             band = [y0 + edge[label, lead, ::3] * MM_PER_UV for edge in (low, high)]
             axis.fill_between(x0 + x[::3], *band, color=colour, alpha=0.18, linewidth=0)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, title="mean ± 1 SD")
+    axis.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, title="mean ± 1 SD"
+    )
     return figure
 
 
 def draw_recording(signal, rate, *, title="", note="") -> Figure:
-    """Draw up to 10 s of a 12-lead recording: four columns one after the other in time, and lead II below (Fig. 4A).
+    """Draw up to 10 s of a 12-lead recording: four columns one after the other in time, and lead II
+    below (Fig. 4A).
 
     Parameters
     ----------
     signal, rate : array, float
-        ``(12, samples)`` in µV, order of `ecglib.LEADS`, a missing lead all NaN; sampling rate in Hz.
+        ``(12, samples)`` in µV, order of `ecglib.LEADS`, a missing lead all NaN; sampling rate in
+        Hz.
     """
     signal = np.asarray(signal, dtype=np.float32)[:, : int(10 * rate)]
     samples = signal.shape[1]
-    low, high = np.percentile(np.nan_to_num(signal), [0.05, 99.95], axis=1)  # an artefact may leave its row
+    # an artefact may leave its row
+    low, high = np.percentile(np.nan_to_num(signal), [0.05, 99.95], axis=1)
     figure, axis, places = _sheet(low, high, samples / rate / 4, title, note, rhythm=True, scale=1)
     for lead, (x0, y0, *_) in places.items():
         column = lead // 3
-        trace = signal[lead, samples * column // 4 : samples * (column + 1) // 4] if lead < 12 else signal[1]
-        axis.plot(x0 + np.arange(len(trace)) * MM_PER_S / rate, y0 + trace * MM_PER_UV, color=INK, linewidth=0.7)
+        trace = (
+            signal[lead, samples * column // 4 : samples * (column + 1) // 4]
+            if lead < 12
+            else signal[1]
+        )
+        axis.plot(
+            x0 + np.arange(len(trace)) * MM_PER_S / rate,
+            y0 + trace * MM_PER_UV,
+            color=INK,
+            linewidth=0.7,
+        )
         if np.isnan(trace).all():
             axis.text(x0 + 5, y0, "missing", color=PAIR[1], va="center")
     return figure
@@ -125,9 +186,13 @@ def draw_labelled_beat(trace, spans, *, lead="II", title="") -> Figure:
     Parameters
     ----------
     trace, spans : array, dict
-        ``(samples,)`` in µV at 500 Hz; name → (first, last sample), of which those in `SPANS` have colours.
+        ``(samples,)`` in µV at 500 Hz; name → (first, last sample), of which those in `SPANS` have
+        colours.
     """
-    x, y = np.arange(len(trace)) * MM_PER_S / RATE_HZ, np.asarray(trace, dtype=np.float32) * MM_PER_UV
+    x, y = (
+        np.arange(len(trace)) * MM_PER_S / RATE_HZ,
+        np.asarray(trace, dtype=np.float32) * MM_PER_UV,
+    )
     bottom, top = 5 * np.floor(y.min() / 5 - 0.5), 5 * np.ceil(y.max() / 5 + 1)
     figure, axis = _paper(5 * np.ceil(x[-1] / 5), bottom, top, title, "", scale=4)
     for number, (name, ends) in enumerate(spans.items()):
@@ -142,33 +207,61 @@ def draw_labelled_beat(trace, spans, *, lead="II", title="") -> Figure:
 
 
 def draw_lead_directions() -> Figure:
-    """Draw the leads' nominal directions (Fig. 2), clockwise from the patient's left; dashed: the reciprocal ones."""
+    """Draw the leads' nominal directions (Fig. 2), clockwise from the patient's left; dashed: the
+    reciprocal ones.
+    """
     frontal = {"I": 0, "II": 60, "aVF": 90, "III": 120, "aVR": -150, "aVL": -30}
     horizontal = {"V1": 115, "V2": 95, "V3": 75, "V4": 55, "V5": 25, "V6": 0}
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.8), layout="constrained")
-    for axis, angles, plane in zip(axes, (frontal, horizontal), ("Frontal", "Horizontal"), strict=True):
+    for axis, angles, plane in zip(
+        axes, (frontal, horizontal), ("Frontal", "Horizontal"), strict=True
+    ):
         axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.7"))
         for lead, degrees in angles.items():
             x, y = np.cos(np.radians(degrees)), -np.sin(np.radians(degrees))
-            axis.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": PAIR[0], "linewidth": 1.8})
+            axis.annotate(
+                "",
+                (x, y),
+                (0, 0),
+                arrowprops={"arrowstyle": "-|>", "color": PAIR[0], "linewidth": 1.8},
+            )
             axis.plot([0, -x], [0, -y], color="0.7", linewidth=1, linestyle="--")
-            axis.text(1.17 * x, 1.17 * y, f"{lead}\n{degrees}°".replace("-", "−"), ha="center", va="center")
-        up, down, view = ("head", "feet", "the front") if plane == "Frontal" else ("back", "chest", "above")
+            axis.text(
+                1.17 * x,
+                1.17 * y,
+                f"{lead}\n{degrees}°".replace("-", "−"),
+                ha="center",
+                va="center",
+            )
+        up, down, view = (
+            ("head", "feet", "the front") if plane == "Frontal" else ("back", "chest", "above")
+        )
         for word, x, y in ((up, 0, 1.45), (down, 0, -1.45), ("right", -1.5, 0), ("left", 1.5, 0)):
             axis.text(x, y, word, ha="center", va="center", color="0.35", style="italic")
-        axis.set(title=f"{plane} plane, seen from {view}", xlim=(-1.7, 1.7), ylim=(-1.6, 1.6), aspect="equal")
+        axis.set(
+            title=f"{plane} plane, seen from {view}",
+            xlim=(-1.7, 1.7),
+            ylim=(-1.6, 1.6),
+            aspect="equal",
+        )
         axis.set_axis_off()
     plt.close(figure)
     return figure
 
 
 def _coloured_traces(traces, limits) -> LineCollection:
-    """Return traces (x, y, values) as one line for each run of equal colour (64 of them), which keeps an SVG small."""
+    """Return traces (x, y, values) as one line for each run of equal colour (64 of them), which
+    keeps an SVG small.
+    """
     runs, colours = [], []
     for x, y, values in traces:
         level = np.round(63 * (values - limits[0]) / max(limits[1] - limits[0], 1e-12)).astype(int)
-        starts = np.flatnonzero(np.diff(level, prepend=-1))  # runs end one sample later, to touch the next one
-        runs += [np.column_stack([x, y])[a : b + 1] for a, b in zip(starts, [*starts[1:], len(x)], strict=True)]
+        # runs end one sample later, to touch the next one
+        starts = np.flatnonzero(np.diff(level, prepend=-1))
+        runs += [
+            np.column_stack([x, y])[a : b + 1]
+            for a, b in zip(starts, [*starts[1:], len(x)], strict=True)
+        ]
         colours.append(values[starts])
     lines = LineCollection(runs, cmap=SALIENCY_COLOURS, linewidths=2.6, capstyle="round", zorder=3)
     lines.set(array=np.concatenate(colours), clim=limits)
@@ -176,24 +269,35 @@ def _coloured_traces(traces, limits) -> LineCollection:
 
 
 def _sheet(low, high, panel_s, title, note, *, gap=0, rhythm=False, scale, figure=None):
-    """Lay out the leads by their extents in µV; places: lead (12: rhythm strip) → x, y, bottom and top of its row."""
-    low, high = np.clip(np.stack([low, high]) * MM_PER_UV, [[-30], [0]], [[0], [30]])[:, [*range(12), 1]]
+    """Lay out the leads by their extents in µV; places: lead (12: rhythm strip) → x, y, bottom and
+    top of its row.
+    """
+    low, high = np.clip(np.stack([low, high]) * MM_PER_UV, [[-30], [0]], [[0], [30]])[
+        :, [*range(12), 1]
+    ]
     width, places, top = panel_s * MM_PER_S + gap, {}, 0.0
     for row in [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [12]][: 3 + rhythm]:
-        y0 = top - 5 * np.ceil((max(high[row].max(), 8) + 4) / 5)  # 4 mm for the names; zero lies on a bold line
+        # 4 mm for the names; zero lies on a bold line
+        y0 = top - 5 * np.ceil((max(high[row].max(), 8) + 4) / 5)
         bottom = y0 - 5 * np.ceil((1 - low[row].min()) / 5)
         places |= {lead: (10 + column * width, y0, bottom, top) for column, lead in enumerate(row)}
         top = bottom
-    figure, axis = _paper(5 * np.ceil((10 + 4 * width) / 5), top, 0, title, note, scale=scale, figure=figure)
+    figure, axis = _paper(
+        5 * np.ceil((10 + 4 * width) / 5), top, 0, title, note, scale=scale, figure=figure
+    )
     for lead, (x0, y0, _, above) in places.items():
         axis.text(x0 + 1, above - 1, [*LEADS, "II"][lead], va="top", weight="bold")
         if x0 == 10:  # calibration: 1 mV for 200 ms
-            axis.plot([1, 2, 2, 7, 7, 8], y0 + np.array([0, 0, 10, 10, 0, 0]), color=INK, linewidth=0.9)
+            axis.plot(
+                [1, 2, 2, 7, 7, 8], y0 + np.array([0, 0, 10, 10, 0, 0]), color=INK, linewidth=0.9
+            )
     return figure, axis, dict(sorted(places.items()))
 
 
 def _paper(right, bottom, top, title, note, *, scale, figure=None):
-    """Return a figure and an axis in mm with the grid of ECG paper; `scale` 1 prints at the paper's own size."""
+    """Return a figure and an axis in mm with the grid of ECG paper; `scale` 1 prints at the paper's
+    own size.
+    """
     size = scale * right / 25.4 + 0.3, scale * (top - bottom) / 25.4 + 0.75
     figure = figure or plt.figure(figsize=size, layout="constrained")
     axis = figure.subplots()
@@ -201,7 +305,9 @@ def _paper(right, bottom, top, title, note, *, scale, figure=None):
         lines = [((x, bottom), (x, top)) for x in np.arange(0, right + 0.1, step)]
         lines += [((0, y), (right, y)) for y in np.arange(bottom, top + 0.1, step)]
         axis.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=0))
-    axis.set(xlim=(0, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], frame_on=False)
+    axis.set(
+        xlim=(0, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], frame_on=False
+    )
     axis.set_title(title, loc="left", parse_math=False)  # a file or a label may hold a $
     told = f"25 mm/s, 10 mm/mV; small square 40 ms × 0.1 mV\n{note}".strip()
     axis.set_xlabel(told, fontsize=9, loc="left", parse_math=False)

@@ -1,4 +1,6 @@
-"""One ECG explained, as pictures and as a page to print; each carries a watermark unless the label was angiographic."""
+"""One ECG explained, as pictures and as a page to print; each carries a watermark unless the label
+was angiographic.
+"""
 
 import textwrap
 from pathlib import Path
@@ -18,7 +20,9 @@ WORDS = {"ha": "left", "va": "top", "parse_math": False}  # a file or a label ma
 
 
 def draw_beat(explanation, coloured: bool = True) -> Figure:
-    """Draw the median beat of an `ecglib.explain.Explanation`, coloured by saliency or else with fiducial points."""
+    """Draw the median beat of an `ecglib.explain.Explanation`, coloured by saliency or else with
+    fiducial points.
+    """
     return _marked(_beat(explanation, coloured), explanation.networks, 24)
 
 
@@ -48,8 +52,17 @@ def _marked(figure: Figure, networks, size: int) -> Figure:
     if not networks.clinical:
         words = [f"{networks.kind.upper()} LABEL", "NOT A CLINICAL RISK"]
         words += textwrap.wrap(textwrap.shorten(networks.meaning, 110, placeholder=" …"), 28)
-        style = {"ha": "center", "va": "center", "alpha": 0.25, "rotation": 25, "zorder": 100, "weight": "bold"}
-        figure.text(0.5, 0.5, "\n".join(words), fontsize=size, color="0.3", parse_math=False, **style)
+        style = {
+            "ha": "center",
+            "va": "center",
+            "alpha": 0.25,
+            "rotation": 25,
+            "zorder": 100,
+            "weight": "bold",
+        }
+        figure.text(
+            0.5, 0.5, "\n".join(words), fontsize=size, color="0.3", parse_math=False, **style
+        )
     lay_out(figure)
     return figure
 
@@ -59,7 +72,12 @@ def _beat(explanation, coloured, figure=None):
     if coloured:
         shown = {"saliency": explanation.saliency, "saliency_label": "saliency"}
     title = "What moves the score" if coloured else "Median beat and fiducial points"
-    note = "\n".join([*textwrap.wrap(explanation.warning, 100), *textwrap.wrap(explanation.networks.caption, 100)])
+    note = "\n".join(
+        [
+            *textwrap.wrap(explanation.warning, 100),
+            *textwrap.wrap(explanation.networks.caption, 100),
+        ]
+    )
     return ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
 
 
@@ -78,7 +96,9 @@ def _head(explanation, part):
     if explanation.warning:
         box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
         warning = "\n".join(textwrap.wrap(explanation.warning, 90)[:2])
-        part.text(0.01, 0.0, warning, fontsize=11, weight="bold", bbox=box, **(WORDS | {"va": "center"}))
+        part.text(
+            0.01, 0.0, warning, fontsize=11, weight="bold", bbox=box, **(WORDS | {"va": "center"})
+        )
 
 
 def _shares(explanation, part):
@@ -90,7 +110,9 @@ def _shares(explanation, part):
         (axes[1], leads.occlusion, "{:+.2f}", "fall of the logit without the lead"),
         (axes[2], 100 * segments.saliency, "{:.0f}", "share of saliency (%)"),
     ):
-        axis.bar_label(axis.barh(values.index, values, color=NEUTRAL), fmt=form, padding=6, fontsize=8)
+        axis.bar_label(
+            axis.barh(values.index, values, color=NEUTRAL), fmt=form, padding=6, fontsize=8
+        )
         axis.set(xlabel=label, ylim=(len(values) - 0.4, -0.6))
         axis.margins(x=0.3)
         axis.locator_params(axis="x", nbins=4)

@@ -32,11 +32,14 @@ class Beat:
     n_beats, n_used : int
         R peaks found, and beats the median was taken of.
     rr_ms, noise_uv : float
-        Median RR interval of all beats in ms; spread of the used beats about their median in µV, median lead.
+        Median RR interval of all beats in ms; spread of the used beats about their median in µV,
+        median lead.
     poor_quality, quality_reasons : bool, str
-        Whether something is wrong with the recording, and what: short words joined by ``;``, as ``flat:V3;few_beats``.
+        Whether something is wrong with the recording, and what: short words joined by ``;``, as
+        ``flat:V3;few_beats``.
     filtered, r_peaks, used : numpy.ndarray
-        The filtered recording, float32 ``(12, samples)`` in µV at 500 Hz; R peaks in it; which of them were used.
+        The filtered recording, float32 ``(12, samples)`` in µV at 500 Hz; R peaks in it; which of
+        them were used.
     """
 
     beat: np.ndarray
@@ -70,7 +73,8 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     Returns
     -------
     Beat
-        Leads in order, aVR with its own sign; one of which nothing can be used is zero and in `quality_reasons`.
+        Leads in order, aVR with its own sign; one of which nothing can be used is zero and in
+        `quality_reasons`.
 
     Raises
     ------
@@ -81,7 +85,9 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     if not 50 <= rate <= 20_000:
         raise SignalError(f"The sampling rate is {rate} Hz; give one from 50 to 20,000 Hz.")
     if signal.ndim != 2 or len(signal) != len(LEADS) or signal.shape[1] < 2 * rate:
-        raise SignalError(f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of samples.")
+        raise SignalError(
+            f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of samples."
+        )
     signal, reasons = quality.complete(np.where(np.isfinite(signal), signal, np.nan))
     reasons += quality.named("clipped", quality.clipped(signal))
     filtered = clean(filters.resample(signal, rate), settings)
@@ -89,21 +95,32 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     trusted = ~artefact.any(axis=1)
     r, used = select(filtered[trusted] if trusted.sum() >= 6 else filtered)
     if used.sum() < MIN_BEATS:
-        raise SignalError(f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least {MIN_BEATS}.")
+        raise SignalError(
+            f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least {MIN_BEATS}."
+        )
 
     beat, spread, error = average(filtered, artefact, r[used])
     if not np.isfinite(spread).any():
-        raise SignalError("No lead can be used: all are full of artefacts; give a cleaner recording.")
+        raise SignalError(
+            "No lead can be used: all are full of artefacts; give a cleaner recording."
+        )
     reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
     if used.sum() < FEW_BEATS:
         reasons.append("few_beats")
-    rr_ms, noise_uv = float(np.median(np.diff(r))) * 1000 / RATE_HZ, float(np.median(spread[np.isfinite(spread)]))
+    rr_ms, noise_uv = (
+        float(np.median(np.diff(r))) * 1000 / RATE_HZ,
+        float(np.median(spread[np.isfinite(spread)])),
+    )
     poor = any(not reason.startswith("rebuilt") for reason in reasons)
-    return Beat(beat, len(r), int(used.sum()), rr_ms, noise_uv, poor, ";".join(reasons), filtered, r, used)
+    return Beat(
+        beat, len(r), int(used.sum()), rr_ms, noise_uv, poor, ";".join(reasons), filtered, r, used
+    )
 
 
 def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
-    """Filter ``(12, samples)`` in µV at 500 Hz: pacing spikes, baseline, high frequencies, mains."""
+    """Filter ``(12, samples)`` in µV at 500 Hz: pacing spikes, baseline, high frequencies,
+    mains.
+    """
     if settings.blank_pacing:
         signal = filters.blank_pacing(signal)
     f = filters.frequencies(signal.shape[-1])
@@ -113,14 +130,16 @@ def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
         gain *= filters.notch(mains, f)
     filtered = filters.apply(signal, gain)
     middle = filtered.shape[-1] // 2
-    return filtered - np.partition(filtered, middle, axis=-1)[:, [middle]]  # ten times as fast as numpy.median
+    # ten times as fast as numpy.median
+    return filtered - np.partition(filtered, middle, axis=-1)[:, [middle]]
 
 
 def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the R peaks of a filtered recording ``(leads, samples)``, and which of their beats are to be used.
+    """Find the R peaks of a filtered recording ``(leads, samples)``, and which of their beats are
+    to be used.
 
-    Beats are aligned to each other, and the peak of their median is the R peak. Those are used that lie whole in the
-    recording and are neither ectopic nor outliers.
+    Beats are aligned to each other, and the peak of their median is the R peak. Those are used that
+    lie whole in the recording and are neither ectopic nor outliers.
     """
     r = beats.r_peaks(signal)
     if len(r) < MIN_BEATS:
@@ -131,21 +150,27 @@ def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     regular = beats.regular(cut, centre)
     if regular.sum() < MIN_BEATS:
         return r, regular
-    middle = gaussian_filter1d(beats.median(cut[regular]), 2, axis=-1)  # 4 ms: bandwidth mustn't move the peak
+    # 4 ms: bandwidth mustn't move the peak
+    middle = gaussian_filter1d(beats.median(cut[regular]), 2, axis=-1)
     r = r + beats.to_peak(np.mean(middle**2, axis=0), R_SAMPLE) - R_SAMPLE
     return r, regular & beats.whole(r, signal.shape[-1])
 
 
-def average(signal: np.ndarray, artefact: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Take the median over the beats at `r`, leaving out artefacts lead by lead; zero is the level before the QRS.
+def average(
+    signal: np.ndarray, artefact: np.ndarray, r: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Take the median over the beats at `r`, leaving out artefacts lead by lead; zero is the level
+    before the QRS.
 
-    Each beat is taken minus the median of its samples 200 to 275, which one beat's noise moves least; but P may lie in
-    them, so the median beat is then moved to its mean from 20 to 4 ms before the QRS, the reference of ST levels.
+    Each beat is taken minus the median of its samples 200 to 275, which one beat's noise moves
+    least; but P may lie in them, so the median beat is then moved to its mean from 20 to 4 ms
+    before the QRS, the reference of ST levels.
 
-    A beat is left out of a lead where it touches an artefact or lies three times as far from the median as is usual.
-    Returned are the median beat ``(12, 600)``, zero in a lead of which nothing is left; the standard deviation of the
-    beats about it ``(12,)``; and its standard error ``(12,)``, for normal noise 1.25 times that of a mean. Both are in
-    µV, on samples 200 to 400, and infinite where nothing is left.
+    A beat is left out of a lead where it touches an artefact or lies three times as far from the
+    median as is usual. Returned are the median beat ``(12, 600)``, zero in a lead of which nothing
+    is left; the standard deviation of the beats about it ``(12,)``; and its standard error
+    ``(12,)``, for normal noise 1.25 times that of a mean. Both are in µV, on samples 200 to 400,
+    and infinite where nothing is left.
     """
     cut = beats.cut(signal, r)
     cut = cut - np.median(cut[..., beats.PQ], axis=-1, keepdims=True)

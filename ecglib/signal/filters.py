@@ -1,7 +1,8 @@
 """Filters on the whole recording: all zero phase, all leads at once, in µV.
 
-A symmetric recording (mirrored at both ends) has a discrete cosine transform; multiplying it by a real gain is a filter
-without delay and without a jump at the ends, so every filter here is one gain over frequency.
+A symmetric recording (mirrored at both ends) has a discrete cosine transform; multiplying it by a
+real gain is a filter without delay and without a jump at the ends, so every filter here is one gain
+over frequency.
 """
 
 from fractions import Fraction
@@ -14,11 +15,15 @@ from ecglib import RATE_HZ
 
 
 def resample(signal: np.ndarray, rate: float) -> np.ndarray:
-    """Resample ``(12, samples)`` at `rate` Hz to 500 Hz with a polyphase anti-aliasing filter (no delay)."""
+    """Resample ``(12, samples)`` at `rate` Hz to 500 Hz with a polyphase anti-aliasing filter (no
+    delay).
+    """
     ratio = Fraction(RATE_HZ / rate).limit_denominator(1000)
     if ratio == 1:
         return signal
-    return resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line").astype(np.float32)
+    return resample_poly(
+        signal, ratio.numerator, ratio.denominator, axis=-1, padtype="line"
+    ).astype(np.float32)
 
 
 def frequencies(samples: int) -> np.ndarray:
@@ -27,7 +32,9 @@ def frequencies(samples: int) -> np.ndarray:
 
 
 def high_pass(hz: float, f: np.ndarray) -> np.ndarray:
-    """Gain at frequencies `f` of a second-order Butterworth high-pass, −3 dB at `hz`: takes off baseline wander."""
+    """Gain at frequencies `f` of a second-order Butterworth high-pass, −3 dB at `hz`: takes off
+    baseline wander.
+    """
     return f**2 / np.sqrt(f**4 + hz**4)
 
 
@@ -53,7 +60,8 @@ def apply(signal: np.ndarray, gain: np.ndarray) -> np.ndarray:
 def find_mains(signal: np.ndarray) -> int | None:
     """Find mains interference in ``(leads, samples)`` at 500 Hz: 50, 60 or None.
 
-    The tone within ±0.3 Hz stands more than 8 times above the median amplitude up to 5 Hz to either side.
+    The tone within ±0.3 Hz stands more than 8 times above the median amplitude up to 5 Hz to either
+    side.
     """
     f = frequencies(signal.shape[-1])
     amplitude = np.sqrt(np.mean(dct(signal, axis=-1) ** 2, axis=0))
@@ -64,10 +72,11 @@ def find_mains(signal: np.ndarray) -> int | None:
 
 
 def blank_pacing(signal: np.ndarray) -> np.ndarray:
-    """Replace pacing spikes in ``(12, samples)`` by a straight line from the sample before to the one after.
+    """Replace pacing spikes in ``(12, samples)`` by a straight line from the sample before to the
+    one after.
 
-    A spike is a peak of the power above 80 Hz that stands alone: 93 % of the energy of 60 ms lies in 14 ms. A QRS
-    complex has its energy there in several slopes, so it isn't touched.
+    A spike is a peak of the power above 80 Hz that stands alone: 93 % of the energy of 60 ms lies
+    in 14 ms. A QRS complex has its energy there in several slopes, so it isn't touched.
     """
     samples = signal.shape[-1]
     energy = np.mean(apply(signal, high_pass(80, frequencies(samples))) ** 2, axis=0)

@@ -1,4 +1,6 @@
-"""What is wrong with a recording: leads that are missing, flat, clipped or noisy, and electrodes that are mixed up."""
+"""What is wrong with a recording: leads that are missing, flat, clipped or noisy, and electrodes
+that are mixed up.
+"""
 
 import numpy as np
 
@@ -15,15 +17,18 @@ def named(reason: str, leads: np.ndarray) -> list[str]:
 
 
 def limb_leads(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """III, aVR, aVL and aVF from I and II (Einthoven 1912, Goldberger 1942), stacked on the first axis."""
+    """III, aVR, aVL and aVF from I and II (Einthoven 1912, Goldberger 1942), stacked on the first
+    axis.
+    """
     return np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2])
 
 
 def complete(signal: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Rebuild leads of ``(12, samples)`` that are missing (all NaN) where others tell them, and say which.
+    """Rebuild leads of ``(12, samples)`` that are missing (all NaN) where others tell them, and say
+    which.
 
-    Limb leads come from I and II; a single missing lead of V2 to V5 is the mean of its neighbours. Other missing
-    leads become zero. A gap within a lead is bridged by a straight line.
+    Limb leads come from I and II; a single missing lead of V2 to V5 is the mean of its neighbours.
+    Other missing leads become zero. A gap within a lead is bridged by a straight line.
     """
     gaps = np.isnan(signal)
     if not gaps.any():
@@ -46,8 +51,9 @@ def complete(signal: np.ndarray) -> tuple[np.ndarray, list[str]]:
 def clipped(signal: np.ndarray) -> np.ndarray:
     """Which leads of the raw recording ``(12, samples)`` were cut off at the end of their range.
 
-    At least 0.5 % of the samples, three or more of them in a row, hold exactly the lead's highest or lowest value, and
-    that value is far out: more than 50 µV and twice the lead's interquartile range from its median.
+    At least 0.5 % of the samples, three or more of them in a row, hold exactly the lead's highest
+    or lowest value, and that value is far out: more than 50 µV and twice the lead's interquartile
+    range from its median.
     """
     quarters = np.array([1, 2, 3]) * signal.shape[1] // 4
     low, middle, high = np.partition(signal, quarters, axis=1)[:, quarters].T
@@ -55,32 +61,45 @@ def clipped(signal: np.ndarray) -> np.ndarray:
     for extreme in (signal.max(axis=1), signal.min(axis=1)):
         at = signal == extreme[:, None]
         run = (at[:, 2:] & at[:, 1:-1] & at[:, :-2]).any(axis=1)
-        flags |= run & (at.mean(axis=1) >= 0.005) & (np.abs(extreme - middle) > 2 * (high - low) + 50)
+        flags |= (
+            run & (at.mean(axis=1) >= 0.005) & (np.abs(extreme - middle) > 2 * (high - low) + 50)
+        )
     return flags
 
 
 def artefacts(signal: np.ndarray) -> np.ndarray:
-    """Mark what to leave out of the filtered recording: ``(12, samples)`` of bool, in windows of 1.25 s a lead.
+    """Mark what to leave out of the filtered recording: ``(12, samples)`` of bool, in windows of
+    1.25 s a lead.
 
-    A window is left out if its range or the root mean square of its slope is more than three times, or its range less
-    than a twentieth, of the lead's median over windows, or if it spans more than 15 mV.
+    A window is left out if its range or the root mean square of its slope is more than three times,
+    or its range less than a twentieth, of the lead's median over windows, or if it spans more than
+    15 mV.
     """
     starts = np.arange(0, max(signal.shape[-1] - WINDOW // 2, 1), WINDOW)
     lengths = np.diff(np.append(starts, signal.shape[-1]))
     span = np.maximum.reduceat(signal, starts, axis=1) - np.minimum.reduceat(signal, starts, axis=1)
-    slope = np.sqrt(np.add.reduceat(np.diff(signal, append=signal[:, -1:]) ** 2, starts, axis=1) / lengths)
+    slope = np.sqrt(
+        np.add.reduceat(np.diff(signal, append=signal[:, -1:]) ** 2, starts, axis=1) / lengths
+    )
     usual, steep = np.median(span, axis=1, keepdims=True), np.median(slope, axis=1, keepdims=True)
     bad = (span > 3 * usual + 100) | (slope > 3 * steep + 5) | (span < usual / 20) | (span > 15_000)
     return np.repeat(bad, lengths, axis=1)
 
 
 def judge(beat: np.ndarray, error: np.ndarray, limb: np.ndarray, known: list[str]) -> list[str]:
-    """Say what is wrong with a median `beat` ``(12, 600)`` in µV, given the mean beat of its limb leads ``(6, 600)``.
+    """Say what is wrong with a median `beat` ``(12, 600)`` in µV, given the mean beat of its limb
+    leads ``(6, 600)``.
 
-    A lead is flat if it spans less than 30 µV, noisy if the standard `error` ``(12,)`` of its median is over 50 µV or
-    an eighth of its span. A reason in `known` is a lead's only one; electrodes are judged on limb leads without any.
+    A lead is flat if it spans less than 30 µV, noisy if the standard `error` ``(12,)`` of its
+    median is over 50 µV or an eighth of its span. A reason in `known` is a lead's only one;
+    electrodes are judged on limb leads without any.
     """
-    fine = np.array([not any(k.endswith(f":{lead}") and not k.startswith("rebuilt") for k in known) for lead in LEADS])
+    fine = np.array(
+        [
+            not any(k.endswith(f":{lead}") and not k.startswith("rebuilt") for k in known)
+            for lead in LEADS
+        ]
+    )
     span = np.ptp(beat, axis=1)
     flat = fine & (span < 30) & np.isfinite(error)
     noisy = fine & ~flat & ((error > 50) | (8 * error > span))
@@ -92,10 +111,12 @@ def judge(beat: np.ndarray, error: np.ndarray, limb: np.ndarray, known: list[str
 
 
 def contradictions(limb: np.ndarray) -> list[str]:
-    """Check the mean beat of the limb leads ``(6, 600)``; a channel mislabelled or mis-scaled shows here.
+    """Check the mean beat of the limb leads ``(6, 600)``; a channel mislabelled or mis-scaled shows
+    here.
 
-    A mean, unlike a median, obeys Einthoven's and Goldberger's laws if the recording does. III − (II − I), and each
-    augmented lead minus what I and II make it, must vary by less than 15 µV, or a tenth of what the limb leads do.
+    A mean, unlike a median, obeys Einthoven's and Goldberger's laws if the recording does. III −
+    (II − I), and each augmented lead minus what I and II make it, must vary by less than 15 µV, or
+    a tenth of what the limb leads do.
     """
     off = np.std(limb[THREE:] - limb_leads(limb[ONE], limb[TWO]), axis=1)
     bad = off > max(15, 0.1 * np.sqrt(np.mean(np.var(limb, axis=1))))
@@ -107,13 +128,18 @@ def contradictions(limb: np.ndarray) -> list[str]:
 def limb_swap(beat: np.ndarray) -> bool:
     """Whether arm or leg electrodes were probably mixed up, from the median beat ``(12, 600)``.
 
-    Arms: I runs against V6 from QRS to T, and P in I is inverted (without P: more so, and QRS in I is negative). Right
-    arm and left leg: P and QRS point up in aVR, P down in II. Right arm and right leg: II is all but flat. An exchange
-    of left arm and left leg mostly looks like an ordinary axis and isn't told.
+    Arms: I runs against V6 from QRS to T, and P in I is inverted (without P: more so, and QRS in I
+    is negative). Right arm and left leg: P and QRS point up in aVR, P down in II. Right arm and
+    right leg: II is all but flat. An exchange of left arm and left leg mostly looks like an
+    ordinary axis and isn't told.
     """
     if np.ptp(beat[TWO]) < 0.1 * min(np.ptp(beat[ONE]), np.ptp(beat[THREE])):
         return True
-    one, six, qrs = beat[ONE, 275:505], beat[V6, 275:505], beat[:, 275:326].mean(axis=1) - beat[:, 275]
+    one, six, qrs = (
+        beat[ONE, 275:505],
+        beat[V6, 275:505],
+        beat[:, 275:326].mean(axis=1) - beat[:, 275],
+    )
     agree = one @ six / max(np.linalg.norm(one) * np.linalg.norm(six), 1e-9)
     if agree >= -0.3 and qrs[AVR] <= 0:
         return False  # most recordings: no need to look for P

@@ -21,13 +21,14 @@ class Source:
     label_meaning : str
         What a label of 1 means, in words.
     records : pandas.DataFrame
-        One row per ECG: ``record_id`` (str), ``patient_id`` (str), ``site`` (str), ``age`` (float, years, NaN where
-        unknown), ``sex`` ('female', 'male' or NA), ``label`` (0 or 1), then columns of the source's own.
+        One row per ECG: ``record_id`` (str), ``patient_id`` (str), ``site`` (str), ``age`` (float,
+        years, NaN where unknown), ``sex`` ('female', 'male' or NA), ``label`` (0 or 1), then
+        columns of the source's own.
     read : callable
-        ``read(row) -> (signal, rate)`` with a row of `records` as a namedtuple; signal is float32 ``(12, samples)``
-        in µV in the order of `ecglib.LEADS`, a missing lead all NaN, and rate in Hz. It can be pickled, and raises
-        `ReadError` with one sentence when that recording can't be used. With `beats`, signal is ``(12, 600)`` and
-        is taken as a median beat.
+        ``read(row) -> (signal, rate)`` with a row of `records` as a namedtuple; signal is float32
+        ``(12, samples)`` in µV in the order of `ecglib.LEADS`, a missing lead all NaN, and rate in
+        Hz. It can be pickled, and raises `ReadError` with one sentence when that recording can't be
+        used. With `beats`, signal is ``(12, 600)`` and is taken as a median beat.
     counts : dict
         What selection did: named counts of ECGs and patients, in order.
     rejected : pandas.DataFrame
@@ -45,24 +46,36 @@ class Source:
     records: pd.DataFrame
     read: Callable[[tuple], tuple[np.ndarray, float]]
     counts: dict = field(default_factory=dict)
-    rejected: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"record_id": [], "reason": []}, dtype=str))
+    rejected: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame({"record_id": [], "reason": []}, dtype=str)
+    )
     beats: bool = False
     attribution: str = ""
 
 
 def count(records: pd.DataFrame) -> dict[str, int]:
-    """Count ECGs and patients, and the positive ones of each; a patient is positive if any of their ECGs is."""
+    """Count ECGs and patients, and the positive ones of each; a patient is positive if any of their
+    ECGs is.
+    """
     positive = records[records.label == 1]
-    counts = {"ecgs": len(records), "patients": records.patient_id.nunique(), "positive_ecgs": len(positive)}
+    counts = {
+        "ecgs": len(records),
+        "patients": records.patient_id.nunique(),
+        "positive_ecgs": len(positive),
+    }
     return counts | {"positive_patients": positive.patient_id.nunique()}
 
 
 class ReadError(ValueError):
-    """One recording that can't be used; the message is one sentence naming the file and the reason."""
+    """One recording that can't be used; the message is one sentence naming the file and the
+    reason.
+    """
 
 
 class SourceError(ValueError):
-    """A source that can't be used at all; the message is one sentence saying what is wrong and what to do."""
+    """A source that can't be used at all; the message is one sentence saying what is wrong and what
+    to do.
+    """
 
 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:

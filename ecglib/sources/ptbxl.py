@@ -1,9 +1,11 @@
 """PTB-XL: 12-lead ECGs of 10 s from PhysioNet, with proxy labels read from their annotations.
 
-PTB-XL has no label of occlusion; its statements were read from the ECG itself, so every label here is called a proxy.
-Likelihoods of statements are not used: in PTB-XL a likelihood of 0 means "not stated", not "absent".
+PTB-XL has no label of occlusion; its statements were read from the ECG itself, so every label here
+is called a proxy. Likelihoods of statements are not used: in PTB-XL a likelihood of 0 means "not
+stated", not "absent".
 
-Wagner et al., "PTB-XL, a large publicly available electrocardiography dataset", Scientific Data 7:154, 2020.
+Wagner et al., "PTB-XL, a large publicly available electrocardiography dataset", Scientific Data
+7:154, 2020.
 """
 
 import re
@@ -23,7 +25,8 @@ from ecglib.execute import sha256
 from ecglib.sources import ReadError, Source, SourceError, count
 
 BASE_URL = "https://physionet.org/files/ptb-xl/1.0.3/"
-CONNECTIONS, ATTEMPTS, PAUSE_S = 8, 6, 1.0  # of a download: at once, tries of one file, first pause between tries
+# of a download: at once, tries of one file, first pause between tries
+CONNECTIONS, ATTEMPTS, PAUSE_S = 8, 6, 1.0
 
 LABELS = {
     "acute_mi": "acute MI or ischaemic injury statement (proxy)",
@@ -33,18 +36,23 @@ LABELS = {
 INJURY = {"INJAS", "INJAL", "INJIN", "INJLA", "INJIL"}  # statements of subendocardial injury
 ACUTE_STAGES = ("Stadium I", "Stadium I-II")
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
-ATTRIBUTION = "PTB-XL, Wagner et al., Scientific Data 7:154, 2020; physionet.org/content/ptb-xl, CC BY 4.0"
+ATTRIBUTION = (
+    "PTB-XL, Wagner et al., Scientific Data 7:154, 2020; physionet.org/content/ptb-xl, CC BY 4.0"
+)
 HEAD = re.compile(r"\S+ (\d+) (\d+) (\d+)\s")  # leads, Hz, samples
-LEAD_LINE = re.compile(r"^(\S+)\.dat 16 (\d+\.?\d*)(?:\((-?\d+)\))?/mV 16 -?\d+ -?\d+ (-?\d+) 0 (\S+)\s*$", re.M)
+LEAD_LINE = re.compile(
+    r"^(\S+)\.dat 16 (\d+\.?\d*)(?:\((-?\d+)\))?/mV 16 -?\d+ -?\d+ (-?\d+) 0 (\S+)\s*$", re.M
+)
 
 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
     """Open PTB-XL with a proxy label; all three labels of `LABELS` are columns of its records.
 
-    `seed` fixes which negatives are drawn for `settings.prevalence`. `data_dir` is a folder in PhysioNet's layout
-    (1.0.1 or 1.0.3) and only read; None is ``data/ptb-xl`` of the project, into which what is absent is downloaded.
-    Raises `SourceError` if a table can't be used, no positive is left, the prevalence can't be reached, a download
-    fails, or files are absent and `settings.allow_missing_records` is false.
+    `seed` fixes which negatives are drawn for `settings.prevalence`. `data_dir` is a folder in
+    PhysioNet's layout (1.0.1 or 1.0.3) and only read; None is ``data/ptb-xl`` of the project, into
+    which what is absent is downloaded. Raises `SourceError` if a table can't be used, no positive
+    is left, the prevalence can't be reached, a download fails, or files are absent and
+    `settings.allow_missing_records` is false.
     """
     folder = paths.find(data_dir) if data_dir is not None else paths.DATA / "ptb-xl"
     if data_dir is None:
@@ -53,7 +61,9 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     records.insert(5, "label", records[settings.label])
     counts = {"in the table": count(records)}
     if settings.same_patient_negatives == "drop":
-        records = records[(records.label == 1) | ~records.patient_id.isin(records.patient_id[records.label == 1])]
+        records = records[
+            (records.label == 1) | ~records.patient_id.isin(records.patient_id[records.label == 1])
+        ]
         counts["without negatives of positive patients"] = count(records)
     if settings.prevalence is not None:
         records = draw_negatives(records, settings.prevalence, seed)
@@ -61,7 +71,9 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
 
     if data_dir is None:
         download(folder, [*records.filename + ".hea", *records.filename + ".dat"])
-    absent = records.filename.map(lambda f: f"{f}.dat" if (folder / f"{f}.hea").is_file() else f"{f}.hea")
+    absent = records.filename.map(
+        lambda f: f"{f}.dat" if (folder / f"{f}.hea").is_file() else f"{f}.hea"
+    )
     absent = absent.mask(absent.map(lambda f: (folder / f).is_file()), "")
     rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
     rejected = rejected[absent != ""].reset_index(drop=True)
@@ -72,48 +84,84 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     records = records[absent == ""].reset_index(drop=True)
     counts["with files"] = count(records)
     if not records.label.any():
-        raise SourceError(f"None of {len(records):,} selected ECGs is positive for cohort.label {settings.label}")
+        raise SourceError(
+            f"None of {len(records):,} selected ECGs is positive for cohort.label {settings.label}"
+        )
     read, told = Reader(folder, settings.sampling_rate), LABELS[settings.label]
-    return Source("ptbxl", version, "proxy", told, records, read, counts, rejected, attribution=ATTRIBUTION)
+    return Source(
+        "ptbxl", version, "proxy", told, records, read, counts, rejected, attribution=ATTRIBUTION
+    )
 
 
 def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
-    """Read PTB-XL's two tables: one row per ECG with all labels, and the version as far as it can be told.
+    """Read PTB-XL's two tables: one row per ECG with all labels, and the version as far as it can
+    be told.
 
     Raises `SourceError` if a table or column is absent, or holds what PTB-XL never does.
     """
-    number, filename, tables = pd.api.types.is_numeric_dtype, f"filename_{'lr' if sampling_rate == 100 else 'hr'}", []
-    columns = ["ecg_id", "patient_id", "site", "age", "sex", "scp_codes", "infarction_stadium1", "infarction_stadium2"]
+    number, filename, tables = (
+        pd.api.types.is_numeric_dtype,
+        f"filename_{'lr' if sampling_rate == 100 else 'hr'}",
+        [],
+    )
+    columns = [
+        "ecg_id",
+        "patient_id",
+        "site",
+        "age",
+        "sex",
+        "scp_codes",
+        "infarction_stadium1",
+        "infarction_stadium2",
+    ]
     columns += ["validated_by_human", "strat_fold", filename]
     for name, needed in ((TABLE, columns), (STATEMENTS, ["diagnostic_class"])):
         try:
             tables.append(pd.read_csv(folder / name))
         except FileNotFoundError:
-            raise SourceError(f"{folder} has no {name}; give PTB-XL's folder, or none to download it") from None
+            raise SourceError(
+                f"{folder} has no {name}; give PTB-XL's folder, or none to download it"
+            ) from None
         except (ValueError, OSError) as error:
-            raise SourceError(f"{folder / name} is not a readable CSV file ({str(error).splitlines()[0]})") from None
+            raise SourceError(
+                f"{folder / name} is not a readable CSV file ({str(error).splitlines()[0]})"
+            ) from None
         if missing := [column for column in needed if column not in tables[-1]]:
-            raise SourceError(f"{folder / name} lacks the column '{missing[0]}'; take the file from PhysioNet again")
+            raise SourceError(
+                f"{folder / name} lacks the column '{missing[0]}'; take the file from PhysioNet again"
+            )
     table, statements = tables
     good = {
-        "ecg_id": len(table) and pd.api.types.is_integer_dtype(table.ecg_id) and table.ecg_id.is_unique,
+        "ecg_id": len(table)
+        and pd.api.types.is_integer_dtype(table.ecg_id)
+        and table.ecg_id.is_unique,
         "patient_id": number(table.patient_id) and table.patient_id.notna().all(),
         "site": number(table.site),
         "age": number(table.age) and table.age.dropna().between(0, 300).all(),
         "sex": table.sex.isin([0, 1]).all(),
         "scp_codes": table.scp_codes.astype(str).str.fullmatch(r"\{.*\}").all(),
         "strat_fold": table.strat_fold.isin(range(1, 11)).all(),
-        filename: table[filename].astype(str).str.fullmatch(r"records(100|500)/\d{5}/\d{5}_[lh]r").all(),
+        filename: table[filename]
+        .astype(str)
+        .str.fullmatch(r"records(100|500)/\d{5}/\d{5}_[lh]r")
+        .all(),
     }
     if wrong := [column for column, fine in good.items() if not fine]:
-        raise SourceError(f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; take it from PhysioNet again")
+        raise SourceError(
+            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; take it from PhysioNet again"
+        )
     codes = table.scp_codes.str.findall(r"'(\w+)':")
-    stage = table.infarction_stadium1.isin(ACUTE_STAGES) | table.infarction_stadium2.isin(ACUTE_STAGES)
+    stage = table.infarction_stadium1.isin(ACUTE_STAGES) | table.infarction_stadium2.isin(
+        ACUTE_STAGES
+    )
     infarction = set(statements.iloc[:, 0][statements.diagnostic_class == "MI"])
-    hidden, plain = (table.age == 300).any(), table.age.between(90, 299).any()  # above 89: 300 in 1.0.3
+    # above 89: 300 in 1.0.3
+    hidden, plain = (table.age == 300).any(), table.age.between(90, 299).any()
     version, whole = ("1.0.3", 21_799) if hidden else ("1.0.1", 21_837)
     if hidden == plain or len(table) != whole:
-        version = f"{'unknown' if hidden == plain else 'ages as in ' + version}, {len(table):,} rows"
+        version = (
+            f"{'unknown' if hidden == plain else 'ages as in ' + version}, {len(table):,} rows"
+        )
     records = pd.DataFrame(
         {
             "record_id": table.ecg_id.map("ptbxl-{:05d}".format),
@@ -136,8 +184,8 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
 def draw_negatives(records: pd.DataFrame, prevalence: float, seed: int) -> pd.DataFrame:
     """Draw negative patients, with all their ECGs, until `prevalence` of the ECGs are positive.
 
-    Patients with a positive ECG stay whole, the order of rows doesn't matter, and the share is met to within half of
-    the last patient's ECGs. Raises `SourceError` where that can't be.
+    Patients with a positive ECG stay whole, the order of rows doesn't matter, and the share is met
+    to within half of the last patient's ECGs. Raises `SourceError` where that can't be.
     """
     positives = int(records.label.sum())
     kept = records.patient_id.isin(records.patient_id[records.label == 1])
@@ -148,7 +196,9 @@ def draw_negatives(records: pd.DataFrame, prevalence: float, seed: int) -> pd.Da
     if not negatives[0] - 0.5 <= wanted <= negatives[-1] + 0.5:
         low, high = positives / np.maximum(positives + negatives[[-1, 0]], 1)
         allowed = f"{low:.4f} to {high:.4f}"
-        raise SourceError(f"cohort.prevalence is {prevalence:g}, but {positives} positives allow {allowed}")
+        raise SourceError(
+            f"cohort.prevalence is {prevalence:g}, but {positives} positives allow {allowed}"
+        )
     drawn = sizes.index[order[: np.abs(negatives - wanted).argmin()]]
     return records[kept | records.patient_id.isin(drawn)]
 
@@ -161,7 +211,9 @@ class Reader:
     rate: int
 
     def __call__(self, row) -> tuple[np.ndarray, float]:
-        """Return float32 ``(12, samples)`` in µV, and 500; or raise the `ReadError` of `read_record`."""
+        """Return float32 ``(12, samples)`` in µV, and 500; or raise the `ReadError` of
+        `read_record`.
+        """
         signal, rate = read_record(self.folder / row.filename)
         if rate != self.rate:
             raise ReadError(f"{row.filename}.hea: gives {rate:g} Hz, not {self.rate} Hz")
@@ -169,55 +221,76 @@ class Reader:
 
 
 def read_record(path: Path) -> tuple[np.ndarray, float]:
-    """Read a WFDB record of PTB-XL's form (one 16-bit file, mV) and verify its checksums; wfdb's reader is slower.
+    """Read a WFDB record of PTB-XL's form (one 16-bit file, mV) and verify its checksums; wfdb's
+    reader is slower.
 
-    Returns float32 ``(12, samples)`` in µV in the order of `ecglib.LEADS`, and the rate in Hz. Raises `ReadError` if a
-    file can't be read, the header is of another form, or a lead's 16-bit sum is not the header's.
+    Returns float32 ``(12, samples)`` in µV in the order of `ecglib.LEADS`, and the rate in Hz.
+    Raises `ReadError` if a file can't be read, the header is of another form, or a lead's 16-bit
+    sum is not the header's.
     """
     try:
         header = path.with_suffix(".hea").read_text("latin-1")
         raw = np.fromfile(path.with_suffix(".dat"), "<i2")
     except OSError as error:
-        raise ReadError(f"{Path(error.filename or path).name}: can't be read ({error.strerror})") from None
+        raise ReadError(
+            f"{Path(error.filename or path).name}: can't be read ({error.strerror})"
+        ) from None
     head, leads = HEAD.match(header), {line[-1].upper(): line for line in LEAD_LINE.findall(header)}
-    if head is None or len(leads) != int(head[1]) or any(line[0] != path.name for line in leads.values()):
+    if (
+        head is None
+        or len(leads) != int(head[1])
+        or any(line[0] != path.name for line in leads.values())
+    ):
         raise ReadError(f"{path.name}.hea: not a header of PTB-XL's form")
     if missing := [lead for lead in LEADS if lead.upper() not in leads]:
         raise ReadError(f"{path.name}.hea: lacks lead {missing[0]}")
     if raw.size != len(leads) * int(head[3]):
-        raise ReadError(f"{path.name}.dat: {raw.size:,} values where the header gives {len(leads)} × {head[3]}")
+        raise ReadError(
+            f"{path.name}.dat: {raw.size:,} values where the header gives {len(leads)} × {head[3]}"
+        )
     raw = raw.reshape(-1, len(leads))
-    gain, zero, sums = np.array([[float(part or 0) for part in line[1:4]] for line in leads.values()]).T
+    gain, zero, sums = np.array(
+        [[float(part or 0) for part in line[1:4]] for line in leads.values()]
+    ).T
     wrong = ((raw.sum(axis=0) - sums) % 65536 != 0) | (gain == 0)
     if wrong.any():
-        raise ReadError(f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, or has a gain of 0")
+        raise ReadError(
+            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, or has a gain of 0"
+        )
     order = [list(leads).index(lead.upper()) for lead in LEADS]
     return ((raw - zero) * (1000 / gain)).astype(np.float32).T[order], float(head[2])
 
 
 def _upsampling_phases(shift: float = 0.625, taps: int = 10) -> np.ndarray:
-    """Kaiser-windowed sinc that interpolates by 5 and delays by `shift` samples at 500 Hz, as ``(21 taps, 5)``."""
+    """Kaiser-windowed sinc that interpolates by 5 and delays by `shift` samples at 500 Hz, as ``(21
+    taps, 5)``.
+    """
     n = np.arange(-5 * taps, 5 * taps + 5) - shift
     kernel = np.sinc(n / 5) * np.i0(5 * np.sqrt(1 - (n / (5 * taps + 5)) ** 2))
     phases = kernel.reshape(-1, 5)[::-1]
     return (phases / phases.sum(axis=0)).astype(np.float32)
 
 
-# Interpolated, PTB-XL's 100 Hz files run 1.25 ms ahead of the 500 Hz ones: the same in all 71 records measured.
+# Interpolated, PTB-XL's 100 Hz files run 1.25 ms ahead of the 500 Hz ones: the same in all 71
+# records measured.
 PHASES = _upsampling_phases()
 
 
 def upsample(signal: np.ndarray) -> np.ndarray:
-    """Bring ``(12, samples)`` of PTB-XL from 100 to 500 Hz, in time with the native 500 Hz files."""
+    """Bring ``(12, samples)`` of PTB-XL from 100 to 500 Hz, in time with the native 500 Hz
+    files.
+    """
     padded = np.pad(signal, ((0, 0), (len(PHASES) // 2,) * 2), mode="edge")
     return (sliding_window_view(padded, len(PHASES), axis=1) @ PHASES).reshape(len(signal), -1)
 
 
 def download(folder: Path, names: list[str]) -> None:
-    """Download what `folder` lacks of the files `names` from `BASE_URL`, verified by PhysioNet's SHA-256.
+    """Download what `folder` lacks of the files `names` from `BASE_URL`, verified by PhysioNet's
+    SHA-256.
 
-    A file gets its name only once verified; one that was cut stays beside it as ``.part`` and is gone on with. Raises
-    `SourceError` if a file can't be had, its SHA-256 stays wrong, or PhysioNet's list lacks it.
+    A file gets its name only once verified; one that was cut stays beside it as ``.part`` and is
+    gone on with. Raises `SourceError` if a file can't be had, its SHA-256 stays wrong, or
+    PhysioNet's list lacks it.
     """
     if not (names := [name for name in names if not (folder / name).exists()]):
         return
@@ -226,9 +299,15 @@ def download(folder: Path, names: list[str]) -> None:
         listing = folder / "SHA256SUMS.txt"
         if not listing.exists():
             _fetch(session, folder, listing.name, None)
-        sums = dict(reversed(line.split(maxsplit=1)) for line in listing.read_text().splitlines() if " " in line)
+        sums = dict(
+            reversed(line.split(maxsplit=1))
+            for line in listing.read_text().splitlines()
+            if " " in line
+        )
         if unlisted := [name for name in names if name not in sums]:
-            raise SourceError(f"{listing} doesn't list {unlisted[0]}; delete it to have it downloaded again")
+            raise SourceError(
+                f"{listing} doesn't list {unlisted[0]}; delete it to have it downloaded again"
+            )
         jobs = pool.map(lambda name: _fetch(session, folder, name, sums[name]), names)
         for _ in tqdm(jobs, total=len(names), desc="PTB-XL from PhysioNet", unit="file"):
             pass  # the first failure ends the loop and cancels what has not begun
@@ -243,10 +322,15 @@ def _fetch(session: requests.Session, folder: Path, name: str, digest: str | Non
         have = part.stat().st_size if part.exists() else 0
         asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         try:
-            with session.get(BASE_URL + name, headers=asked, stream=True, timeout=(10, 60)) as reply:
+            with session.get(
+                BASE_URL + name, headers=asked, stream=True, timeout=(10, 60)
+            ) as reply:
                 if reply.status_code in (403, 404):
-                    raise SourceError(f"{BASE_URL}{name} was refused: {reply.status_code} {reply.reason}")
-                if reply.status_code != 416:  # 416: nothing is left to send, so the part is whole or wrong
+                    raise SourceError(
+                        f"{BASE_URL}{name} was refused: {reply.status_code} {reply.reason}"
+                    )
+                # 416: nothing is left to send, so the part is whole or wrong
+                if reply.status_code != 416:
                     reply.raise_for_status()
                     with part.open("ab" if reply.status_code == 206 else "wb") as out:
                         out.writelines(reply.iter_content(4096))  # a cut loses what a chunk lacks
@@ -258,4 +342,6 @@ def _fetch(session: requests.Session, folder: Path, name: str, digest: str | Non
             return
         part.unlink()
         problem = "its SHA-256 is not PhysioNet's"
-    raise SourceError(f"{BASE_URL}{name} was not downloaded ({problem}); start again to go on from what is there")
+    raise SourceError(
+        f"{BASE_URL}{name} was not downloaded ({problem}); start again to go on from what is there"
+    )

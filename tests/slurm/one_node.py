@@ -1,8 +1,10 @@
-"""Run the smoke study through a Slurm of one node, which this script starts on loopback and stops by its ids.
+"""Run the smoke study through a Slurm of one node, which this script starts on loopback and stops
+by its ids.
 
     python tests/slurm/one_node.py
 
-It needs root and Debian's packages slurm-wlm and munge; without them it says so and ends with code 77.
+It needs root and Debian's packages slurm-wlm and munge; without them it says so and ends with code
+77.
 """
 
 import os
@@ -25,7 +27,8 @@ from ecglib import paths
 
 CANNOT = 77
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
-CONFIGURATION = Path("/etc/slurm/slurm.conf")  # Slurm's default place: srun inside a job looks there too
+# Slurm's default place: srun inside a job looks there too
+CONFIGURATION = Path("/etc/slurm/slurm.conf")
 TEXT = """ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
@@ -62,7 +65,9 @@ def why_not() -> str:
 def start(name: str, *words: str, log: Path, **options) -> subprocess.Popen:
     print(f"starting {name}", flush=True)
     with open(log, "w") as file:
-        return subprocess.Popen([shutil.which(name), *words], stdout=file, stderr=subprocess.STDOUT, **options)
+        return subprocess.Popen(
+            [shutil.which(name), *words], stdout=file, stderr=subprocess.STDOUT, **options
+        )
 
 
 def stop(daemons: list[subprocess.Popen]) -> None:
@@ -86,7 +91,12 @@ def main() -> int:
     host, daemons = socket.gethostname().split(".")[0], []
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    values = {"host": host, "folder": folder, "cpus": os.cpu_count(), "memory": psutil.virtual_memory().total // 2**20}
+    values = {
+        "host": host,
+        "folder": folder,
+        "cpus": os.cpu_count(),
+        "memory": psutil.virtual_memory().total // 2**20,
+    }
     CONFIGURATION.parent.mkdir(exist_ok=True)
     CONFIGURATION.write_text(TEXT.format(**values))
     try:
@@ -99,7 +109,11 @@ def main() -> int:
                 shutil.chown(key, "munge", "munge")
             Path("/run/munge").mkdir(exist_ok=True)
             shutil.chown("/run/munge", "munge", "munge")
-            daemons.append(start("munged", "--foreground", log=folder / "munged.log", user="munge", group="munge"))
+            daemons.append(
+                start(
+                    "munged", "--foreground", log=folder / "munged.log", user="munge", group="munge"
+                )
+            )
             time.sleep(2)
         for name in ("slurmctld", "slurmd"):
             daemons.append(start(name, "-D", "-f", str(CONFIGURATION), log=folder / f"{name}.log"))
@@ -113,23 +127,42 @@ def main() -> int:
 
 def wait_for_node(folder: Path) -> None:
     for _ in range(30):
-        if "idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout:
+        if (
+            "idle"
+            in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout
+        ):
             return
         time.sleep(1)
-    raise RuntimeError(f"The node didn't come up; see {folder}/slurmctld.log and {folder}/slurmd.log")
+    raise RuntimeError(
+        f"The node didn't come up; see {folder}/slurmctld.log and {folder}/slurmd.log"
+    )
 
 
 def smoke(folder: Path) -> int:
-    """Run the smoke study as jobs; returns 0 if all of it is done and each step was a job of Slurm."""
+    """Run the smoke study as jobs; returns 0 if all of it is done and each step was a job of
+    Slurm.
+    """
     home = Home(folder / "home", yaml.safe_load((paths.PARAMS / "smoke.yaml").read_text()))
     options = ["--profile", str(paths.ROOT / "profiles" / "slurm"), "--latency-wait", "10"]
-    options += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
-    began, done = time.monotonic(), home.start("run", *options, "--seconds-between-status-checks", "3").wait()
+    options += [
+        "--slurm-status-command",
+        "squeue",
+        "--slurm-init-seconds-before-status-checks",
+        "2",
+    ]
+    began, done = (
+        time.monotonic(),
+        home.start("run", *options, "--seconds-between-status-checks", "3").wait(),
+    )
     told, said = (home.folder / "engine.log").read_text(), home.run("status").stdout.strip()
     jobs = len(set(re.findall(r"submitted with SLURM jobid (\d+)", told)))
-    print(f"{told[-2000:]}\n{said}\n{jobs} jobs of Slurm in {time.monotonic() - began:.0f} s; all in {folder}")
+    print(
+        f"{told[-2000:]}\n{said}\n{jobs} jobs of Slurm in {time.monotonic() - began:.0f} s; all in {folder}"
+    )
     steps = home.check_done()
-    return int(done or steps != jobs or said.splitlines()[0] != f"{home.study['title']}: {steps} done")
+    return int(
+        done or steps != jobs or said.splitlines()[0] != f"{home.study['title']}: {steps} done"
+    )
 
 
 if __name__ == "__main__":
