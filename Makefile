@@ -45,16 +45,16 @@ $(READY): requirements.lock pyproject.toml
 # The demo is there to see everything run: it takes over none of the results that are kept to be read.
 reproduce: export ECGLIB_FRESH := $(or $(ECGLIB_FRESH),$(if $(filter demo params/demo.yaml,$(STUDY)),1))
 reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
-	@$(PYTHON) -m ecglib.workflow run $(WORKFLOW) -- $(ARGS)
+	@$(PYTHON) -m ecglib.study.graph run $(WORKFLOW) -- $(ARGS)
 
 plan: $(READY)  ## what `make reproduce` would run, and why
-	@$(PYTHON) -m ecglib.workflow plan $(WORKFLOW) -- $(ARGS)
+	@$(PYTHON) -m ecglib.study.graph plan $(WORKFLOW) -- $(ARGS)
 
 status: $(READY)  ## what of a study is done, running, failed
-	@$(PYTHON) -m ecglib.workflow status $(WORKFLOW)
+	@$(PYTHON) -m ecglib.study.graph status $(WORKFLOW)
 
 explain: $(READY)  ## explain one ECG on one page: ECG=file RUN=folder of a run, or a study
-	@$(PYTHON) -m ecglib.explain --ecg "$(ECG)" --run "$(RUN)"
+	@$(PYTHON) -m ecglib.study.explain --ecg "$(ECG)" --run "$(RUN)"
 
 test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
 	$(PYTHON) -m pytest -m "not slow"

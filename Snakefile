@@ -8,7 +8,7 @@ import sys
 
 from ecglib import paths, workflow as study_graph
 from ecglib.models import REGISTRY
-from ecglib.params import Study, StudyError, find_study, load_study
+from ecglib.study.params import Study, StudyError, find_study, load_study
 
 try:
     study_graph.check_config(config)
@@ -20,8 +20,8 @@ except StudyError as error:
 config["study"] = str(find_study(config["study"]))
 config["data_dir"] = study_graph.data_dir(STUDY, config.get("data_dir", ""))
 config["gpus"] = int(config.get("gpus", 0))
-RUN = f"{sys.executable} -m ecglib.execute"
-SHARD = f"{sys.executable} -m ecglib.building"
+RUN = f"{sys.executable} -m ecglib.study.notebook"
+SHARD = f"{sys.executable} -m ecglib.cohort.build"
 OUT = f"outputs/{STUDY.name}"
 LOCK = "requirements.lock"
 

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ecglib.cohort import load_cohort
-from ecglib.features import NAMES, features
-from ecglib.params import SyntheticCohort
+from ecglib.cohort import synthetic
+from ecglib.cohort.contract import load_cohort
+from ecglib.settings import SyntheticCohort
 from ecglib.signal import fiducials
-from ecglib.sources import synthetic
+from ecglib.trees.features import NAMES, features
 
 
 def beats_of(folder: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,8 @@ from scipy import stats
 from scipy.special import expit
 from tqdm import tqdm
 
-from ecglib import folds, metrics, statistics
+from ecglib import folds, metrics
+from ecglib.analysis import inference
 
 SIZES = np.arange(1, 6)  # ECGs of a patient
 # by whether the patient is ill
@@ -82,7 +83,7 @@ def simulate(studies: int, draws: int, patients: int, count: int, rotations: int
     true = {"auc": area, "average_precision": precision, "score": metrics.combine(area, precision)}
     for number in tqdm(range(studies), desc="studies", mininterval=10):
         predictions = study(generator, patients, count, rotations, skills)
-        yield true, statistics.bootstrap(predictions, draws, seed=number), predictions
+        yield true, inference.bootstrap(predictions, draws, seed=number), predictions
 
 
 def judge(
@@ -93,7 +94,7 @@ def judge(
     """
     covered, rejected = [], []
     for true, boot, predictions in simulate(studies, draws, patients, count, rotations, seed):
-        for row in statistics.intervals(boot).query("metric in @true").itertuples():
+        for row in inference.intervals(boot).query("metric in @true").itertuples():
             value = true[row.metric]
             found = {
                 "metric": row.metric,
@@ -105,7 +106,7 @@ def judge(
                 found
                 | {"below": value < row.low, "above": value > row.high, "undefined": row.undefined}
             )
-        for row in statistics.differences(boot, count).itertuples():
+        for row in inference.differences(boot, count).itertuples():
             rejected.append(
                 {
                     "metric": row.metric,
@@ -116,7 +117,7 @@ def judge(
             rejected.append(
                 {"metric": row.metric, "test": "corrected resampled t-test", "p": row.p_t}
             )
-        p = statistics.delong_differences(predictions)["p"].iloc[0]
+        p = inference.delong_differences(predictions)["p"].iloc[0]
         rejected.append({"metric": "auc", "test": "DeLong, records as independent", "p": p})
     covered, rejected = pd.DataFrame(covered), pd.DataFrame(rejected).dropna()
     covered["covered"] = ~(covered["below"] | covered["above"])

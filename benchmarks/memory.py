@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import building, trainer
-from ecglib import cohort as cohorts
+from ecglib import trainer
+from ecglib.cohort import contract as cohorts
+from ecglib.cohort.build import build_cohort, open_source, workers
+from ecglib.cohort.source import Source
 from ecglib.folds import build_folds
-from ecglib.params import Signal, SyntheticCohort, load_study
-from ecglib.sources import Source, open_source
+from ecglib.settings import Signal, SyntheticCohort
+from ecglib.study.params import load_study
 
 KIND = {
     "version": "1",
@@ -87,12 +89,12 @@ def one_beat(row) -> tuple[np.ndarray, float]:
 
 def build(folder: Path, n: int) -> None:
     source = open_source(SyntheticCohort(source="synthetic", records=n), 42)
-    building.build_cohort(source, Signal(), folder, building.workers())
+    build_cohort(source, Signal(), folder, workers())
 
 
 def ready(folder: Path, n: int) -> cohorts.Cohort:
     source = Source(name="noise", records=table(n), read=one_beat, beats=True, **KIND)
-    return building.build_cohort(source, Signal(), folder, building.workers())
+    return build_cohort(source, Signal(), folder, workers())
 
 
 def train(folder: Path, n: int, model: str, stream: bool) -> None:

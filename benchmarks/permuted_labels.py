@@ -18,9 +18,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from ecglib import metrics, trainer
-from ecglib.cohort import cohort_of, folds_of
 from ecglib.folds import build_folds
-from ecglib.params import load_study
+from ecglib.study.params import load_study
+from ecglib.study.runs import cohort_of, folds_of
 
 
 def permuted(cohort, seed):

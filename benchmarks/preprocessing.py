@@ -21,10 +21,10 @@ import numpy as np
 from scipy.signal import resample_poly
 from threadpoolctl import threadpool_limits
 
-from ecglib import RATE_HZ
-from ecglib.params import Signal, SyntheticCohort
+from ecglib.beat import RATE_HZ
+from ecglib.cohort.build import open_source
+from ecglib.settings import Signal, SyntheticCohort
 from ecglib.signal import SignalError, process
-from ecglib.sources import open_source
 
 SETTINGS = Signal()
 

@@ -24,12 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ecglib import load_model, saliency, saliency_checks
-from ecglib.building import build_cohort, workers
+from ecglib import load_model
+from ecglib.analysis import saliency, saliency_checks
+from ecglib.cohort.build import build_cohort, open_source, workers
 from ecglib.folds import build_folds, rotate
 from ecglib.models import build_model
-from ecglib.params import Signal, Study
-from ecglib.sources import open_source
+from ecglib.settings import Signal
+from ecglib.study.params import Study
 from ecglib.trainer import run_identity, train
 
 

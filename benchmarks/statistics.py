@@ -16,8 +16,9 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ecglib import folds, metrics, statistics, subgroups
-from ecglib.plots import curves, tables
+from ecglib import folds, metrics
+from ecglib.analysis import inference, subgroups, tables
+from ecglib.plots import curves
 
 MODELS = (
     "ecg_smart_net",
@@ -79,7 +80,7 @@ def main():
         used.append(time.process_time())
         print(f"{clock[-1] - clock[-2]:5.2f} s {used[-1] - used[-2]:6.2f} s  {what}", flush=True)
 
-    predictions, _ = statistics.check_predictions(predictions)
+    predictions, _ = inference.check_predictions(predictions)
     test = predictions[predictions["split"] == "test"]
     lap("checks")
     validation = predictions[predictions["split"] == "validation"].groupby(["model", "rotation"])
@@ -87,20 +88,20 @@ def main():
         key: metrics.operating_point(run["label"], run["probability"]) for key, run in validation
     }
     lap("operating points of 60 runs")
-    table = tables.table_4(statistics.per_rotation(predictions, thresholds))
+    table = tables.table_4(inference.per_rotation(predictions, thresholds))
     tables.styled(table, "Table 4").to_html()
     lap("metrics of 120 folds, Table 4")
-    boot = statistics.bootstrap(test, given.draws, thresholds=thresholds)
+    boot = inference.bootstrap(test, given.draws, thresholds=thresholds)
     lap(f"bootstrap, {given.draws:,} draws, ten metrics")
-    tables.estimates(statistics.intervals(boot))
+    tables.estimates(inference.intervals(boot))
     lap("intervals, as a table")
     tables.calibrations(test)
     lap("calibration of 60 runs")
-    difference = statistics.differences(boot, 10)
+    difference = inference.differences(boot, 10)
     lap("paired tests, corrected t-tests, Holm")
-    tables.paired_tests(difference, statistics.delong_differences(test))
+    tables.paired_tests(difference, inference.delong_differences(test))
     lap("DeLong, table of tests")
-    statistics.intervals(statistics.bootstrap(test.assign(rotation="pooled"), given.draws))
+    inference.intervals(inference.bootstrap(test.assign(rotation="pooled"), given.draws))
     lap("pooled probabilities (secondary)")
     one = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 0)]
     tables.table_5(one, thresholds[MODELS[0], 0], draws=given.draws)
@@ -108,7 +109,7 @@ def main():
         *one[one["split"] == "validation"][["label", "probability"]].to_numpy().T
     )
     tables.operating_points(one[one["split"] == "test"], points, draws=given.draws)
-    statistics.selection_optimism(boot, MODELS[0])
+    inference.selection_optimism(boot, MODELS[0])
     lap("selected model: Table 5 and operating points with intervals")
     groups = pd.DataFrame({"record_id": test["record_id"].unique()}).set_index(
         "record_id", drop=False
@@ -120,7 +121,7 @@ def main():
     for _, part in test.groupby("model"):
         curves.roc_pr(part)
     lap("ROC and PR of all models, and of each with its rotations")
-    for metric in statistics.RANKING:
+    for metric in inference.RANKING:
         curves.difference_matrix(difference, metric, metric)
     lap("difference matrices")
     print(

@@ -21,11 +21,11 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE
-from ecglib.params import Signal, SyntheticCohort
+from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE
+from ecglib.cohort.build import open_source
+from ecglib.cohort.synthetic import read, true_beat
+from ecglib.settings import Signal, SyntheticCohort
 from ecglib.signal import SignalError, process
-from ecglib.sources import open_source
-from ecglib.sources.synthetic import read, true_beat
 
 CONTIGUOUS = "aVL-I II-aVF aVF-III II-III V1-V2 V2-V3 V3-V4 V4-V5 V5-V6"
 CONTIGUOUS = [pair.split("-") for pair in CONTIGUOUS.split()]

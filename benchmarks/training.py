@@ -21,9 +21,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from ecglib import models
-from ecglib.convolution import quicken
 from ecglib.dataset import CROP, BeatBank, normalise, undersampled_batches
-from ecglib.execute import MEMORY
+from ecglib.models.convolution import quicken
+from ecglib.study.notebook import MEMORY
 
 PREVALENCE, BATCH = 0.0878, 128  # of the paper's ECGs: about 23 ECGs are left of a batch of 128
 

@@ -22,13 +22,13 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ecglib import metrics
-from ecglib.convolution import quicken
 from ecglib.dataset import BeatBank, undersampled_batches
 from ecglib.folds import rotate
-from ecglib.learning_rates import learning_rate_of
 from ecglib.models import REGISTRY, build_model, label
-from ecglib.runs import differences
-from ecglib.workflow import code_hash, training_code
+from ecglib.models.convolution import quicken
+from ecglib.study.graph import code_hash, training_code
+from ecglib.study.learning_rates import learning_rate_of
+from ecglib.study.runs import differences
 
 EVALUATION_BATCH = 32  # larger ones are slower on a CPU and take more memory
 
@@ -93,7 +93,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     ----------
     identity : dict
         From `run_identity`.
-    cohort : ecglib.cohort.Cohort
+    cohort : ecglib.cohort.contract.Cohort
     folds : pandas.DataFrame
         ``record_id, fold``.
     folder : Path

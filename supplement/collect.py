@@ -15,8 +15,8 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from ecglib import paths
-from ecglib.params import StudyError, load_study
+from ecglib.study import places
+from ecglib.study.params import StudyError, load_study
 
 HERE = Path(__file__).parent
 KINDS = {
@@ -273,4 +273,4 @@ def main(root: Path, goal: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else paths.REFERENCE, HERE / "_build" / "source")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else places.REFERENCE, HERE / "_build" / "source")

@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from ecglib import load_model, paths
-from ecglib.cohort import cohort_of
+from ecglib import load_model
 from ecglib.dataset import BeatBank
-from ecglib.execute import sha256, write_json
-from ecglib.params import StudyError, load_study
-from ecglib.runs import WEIGHTS
+from ecglib.folders import sha256, write_json
+from ecglib.study import places
+from ecglib.study.params import StudyError, load_study
+from ecglib.study.runs import WEIGHTS, cohort_of
 from ecglib.trainer import predict
 
 # studies whose selected network is kept with its weights, for `make explain` right after cloning
@@ -43,7 +43,7 @@ def keep(study: str) -> tuple[int, float]:
     study's data may not be passed on record by record, nothing is kept but notebooks, tables and
     figures, which hold none.
     """
-    source, goal = paths.study_folder(study), paths.REFERENCE / study
+    source, goal = places.study_folder(study), places.REFERENCE / study
     if not source.is_dir():
         raise StudyError(f"Study {study} has no outputs to keep: run it with make reproduce first")
     files = [
@@ -57,7 +57,7 @@ def keep(study: str) -> tuple[int, float]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix in (".ipynb", ".json"):
             # no path of the machine it ran on
-            text = file.read_text().replace(f"{paths.ROOT}/", "")
+            text = file.read_text().replace(f"{places.ROOT}/", "")
             copy.write_text(re.sub(r'(data_dir(?: = \\"|": "))[^"\\]+', r"\1DATA_DIR", text))
         else:
             shutil.copy2(file, copy)
@@ -83,7 +83,7 @@ def ship(study) -> str:
 
     Parameters
     ----------
-    study : ecglib.params.Study
+    study : ecglib.study.params.Study
         Finished in ``outputs/``, and kept by `keep`.
 
     Raises
@@ -92,10 +92,10 @@ def ship(study) -> str:
         If a score of its test fold changes by more than `MOST`.
     """
     chosen = json.loads(
-        (paths.step_folder(study.name, "08_selected_model") / "run.json").read_text()
+        (places.step_folder(study.name, "08_selected_model") / "run.json").read_text()
     )
-    run = paths.run_folder(study.name, chosen["model"], chosen["rotation"])
-    goal = paths.REFERENCE / run.relative_to(paths.OUTPUTS)
+    run = places.run_folder(study.name, chosen["model"], chosen["rotation"])
+    goal = places.REFERENCE / run.relative_to(places.OUTPUTS)
     weights = {
         name: w.half() if w.is_floating_point() else w
         for name, w in load_file(run / WEIGHTS).items()
@@ -104,7 +104,7 @@ def ship(study) -> str:
     facts = json.loads((goal / "run.json").read_text())
     facts["files"][WEIGHTS] = sha256(goal / WEIGHTS)
     write_json(goal / "run.json", facts | {"weights": "float16"})
-    card = paths.REFERENCE / study.name / "08_selected_model" / "model_card.md"
+    card = places.REFERENCE / study.name / "08_selected_model" / "model_card.md"
     network, cohort = load_model(goal), cohort_of(study)
     scores = (
         pd.read_parquet(run / "predictions.parquet")
@@ -132,7 +132,7 @@ def ship(study) -> str:
     )
     card.write_text(text)
     size = (goal / WEIGHTS).stat().st_size / 1e6
-    return f"{(goal / WEIGHTS).relative_to(paths.ROOT)}: {size:.1f} MB, changes no test score by more than {moved:.2g}"
+    return f"{(goal / WEIGHTS).relative_to(places.ROOT)}: {size:.1f} MB, changes no test score by more than {moved:.2g}"
 
 
 def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
@@ -150,15 +150,15 @@ def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
     pandas.DataFrame
         One row per table: ``same`` and, if not, ``reason``.
     """
-    kept = sorted((paths.REFERENCE / study).glob("*/tables/*.csv"))
+    kept = sorted((places.REFERENCE / study).glob("*/tables/*.csv"))
     if not kept:
         raise StudyError(
-            f"Study {study} has no reference results in {paths.REFERENCE.relative_to(paths.ROOT)}"
+            f"Study {study} has no reference results in {places.REFERENCE.relative_to(places.ROOT)}"
         )
     rows = []
     for file in kept:
-        name = file.relative_to(paths.REFERENCE / study)
-        fresh = paths.study_folder(study) / name
+        name = file.relative_to(places.REFERENCE / study)
+        fresh = places.study_folder(study) / name
         reason = (
             "the fresh run has no such table"
             if not fresh.is_file()
@@ -201,7 +201,7 @@ def front_tables(study: str) -> str:
     """Test AUC and average precision with 95 % intervals of a study's reference results, as
     Markdown for the README.
     """
-    folder = paths.REFERENCE / study
+    folder = places.REFERENCE / study
     omi = (folder / "11_omi_features").is_dir()
     step = folder / ("11_omi_features" if omi else "07_comparison")
     facts = json.loads((step / "run.json").read_text())
@@ -240,18 +240,18 @@ def main(arguments: list[str] | None = None) -> int:
         if given.what == "keep":
             number, size = keep(study)
             print(
-                f"{number} files, {size:.1f} MB, in {(paths.REFERENCE / study).relative_to(paths.ROOT)}"
+                f"{number} files, {size:.1f} MB, in {(places.REFERENCE / study).relative_to(places.ROOT)}"
             )
             if study in SHIPPED:
                 print(ship(settings))
-            readme = paths.ROOT / "README.md"
+            readme = places.ROOT / "README.md"
             readme.write_text(fill(readme))  # so that its figures are those of the results
             return 0
         found = check(study)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1
-    commit = json.loads(next((paths.REFERENCE / study).glob("*/run.json")).read_text())[
+    commit = json.loads(next((places.REFERENCE / study).glob("*/run.json")).read_text())[
         "environment"
     ]["commit"]
     print(found.to_string(index=False))

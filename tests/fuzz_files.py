@@ -23,8 +23,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import WRITERS, recording, write_philips
 
-from ecglib.sources import ReadError
-from ecglib.sources.reading import MAX_SECONDS, read_recording
+from ecglib.cohort.reading import MAX_SECONDS, read_recording
+from ecglib.cohort.source import ReadError
 
 HUGE = [
     "0",

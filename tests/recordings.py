@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import wfdb
 
-from ecglib import LEADS
+from ecglib.beat import LEADS
 
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib.cohort import Cohort, check, describe_build, load_cohort
-from ecglib.execute import write_json
-from ecglib.sources import Source
+from ecglib.cohort.contract import Cohort, check, describe_build, load_cohort
+from ecglib.cohort.source import Source
+from ecglib.folders import write_json
 
 
 def save_cohort(folder: Path, beats: np.ndarray, records: pd.DataFrame, info: dict) -> Cohort:

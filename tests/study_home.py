@@ -11,8 +11,8 @@ import pandas as pd
 import psutil
 import yaml
 
-from ecglib import paths
-from ecglib.execute import sha256
+from ecglib.folders import sha256
+from ecglib.study import places
 
 TINY = {
     "name": "tiny",
@@ -35,10 +35,10 @@ class Home:
         self.folder = folder
         (folder / "params").mkdir(parents=True)
         for name in ("notebooks", "requirements.lock"):
-            (folder / name).symlink_to(paths.ROOT / name)
+            (folder / name).symlink_to(places.ROOT / name)
         self.write(study)
         code = os.pathsep.join(
-            [str(Path(paths.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+            [str(Path(places.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         )
         tools = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
         threads = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
@@ -60,7 +60,7 @@ class Home:
         base = [
             sys.executable,
             "-m",
-            "ecglib.workflow",
+            "ecglib.study.graph",
             what,
             "--study",
             self.name,

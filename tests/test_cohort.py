@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from saved_cohort import save_cohort
 
-from ecglib import LEADS, building, cohort
-from ecglib.params import Signal, SyntheticCohort
-from ecglib.sources import ReadError, open_source
+from ecglib.beat import LEADS
+from ecglib.cohort import build, contract
+from ecglib.cohort.build import open_source
+from ecglib.cohort.source import ReadError
+from ecglib.settings import Signal, SyntheticCohort
 
 INFO = {
     "name": "made up",
@@ -38,7 +40,7 @@ def made_up(n=12):
 def test_saved_and_loaded(tmp_path):
     beats, records = made_up()
     saved = save_cohort(tmp_path / "c", beats, records, INFO)
-    loaded = cohort.load_cohort(tmp_path / "c", check_hashes=True)
+    loaded = contract.load_cohort(tmp_path / "c", check_hashes=True)
     assert isinstance(loaded.beats, np.memmap) and (loaded.beats == beats).all()
     assert loaded.records.equals(records) and loaded.key == saved.key
     assert loaded.info["lead_order"] == list(LEADS) and loaded.info["counts"]["patients"] == 6
@@ -59,14 +61,14 @@ def test_saved_and_loaded(tmp_path):
 )
 def test_records_that_break_the_contract_are_refused(tmp_path, spoil, says):
     beats, records = made_up()
-    with pytest.raises(cohort.CohortError, match=says):
+    with pytest.raises(contract.CohortError, match=says):
         save_cohort(tmp_path / "c", beats, spoil(records), INFO)
     assert not (tmp_path / "c").exists()
 
 
 def test_other_shapes_are_refused(tmp_path):
     beats, records = made_up()
-    with pytest.raises(cohort.CohortError, match="beats are"):
+    with pytest.raises(contract.CohortError, match="beats are"):
         save_cohort(tmp_path / "c", beats[:, :8], records, INFO)
 
 
@@ -76,19 +78,19 @@ def test_changed_files_are_noticed(tmp_path):
     data = bytearray((folder / "beats.npy").read_bytes())
     data[-1] ^= 1
     (folder / "beats.npy").write_bytes(data)
-    with pytest.raises(cohort.CohortError, match="not the file that was built"):
-        cohort.load_cohort(folder, check_hashes=True)
+    with pytest.raises(contract.CohortError, match="not the file that was built"):
+        contract.load_cohort(folder, check_hashes=True)
     (folder / "beats.npy").write_bytes(data[:-1000])
-    with pytest.raises(cohort.CohortError, match="damaged"):
-        cohort.load_cohort(folder)
+    with pytest.raises(contract.CohortError, match="damaged"):
+        contract.load_cohort(folder)
     told = json.loads((folder / "cohort.json").read_text())
     told["lead_order"][0] = "MCL1"
     (folder / "cohort.json").write_text(json.dumps(told))
-    with pytest.raises(cohort.CohortError):
-        cohort.load_cohort(folder)
+    with pytest.raises(contract.CohortError):
+        contract.load_cohort(folder)
     (folder / "cohort.json").unlink()
-    with pytest.raises(cohort.CohortError, match=r"no cohort\.json"):
-        cohort.load_cohort(folder)
+    with pytest.raises(contract.CohortError, match=r"no cohort\.json"):
+        contract.load_cohort(folder)
 
 
 class Unreadable:
@@ -106,29 +108,29 @@ class Unreadable:
 def test_built_the_same_by_any_number_of_processes(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     source = dataclasses.replace(source, read=Unreadable(source.read))
-    one = building.build_cohort(source, Signal(), tmp_path / "one", workers=1)
-    two = building.build_cohort(source, Signal(), tmp_path / "two", workers=2)
+    one = build.build_cohort(source, Signal(), tmp_path / "one", workers=1)
+    two = build.build_cohort(source, Signal(), tmp_path / "two", workers=2)
     assert one.key == two.key
     assert len(one.records) == len(one.beats) == 72
     rejected = pd.read_csv(tmp_path / "one" / "rejected.csv")
     assert len(rejected) == 8 and rejected.reason.str.contains("file is empty").all()
-    flow = cohort.flow_table(one)
+    flow = contract.flow_table(one)
     assert (
         flow.ECGs["listed"] == 80
         and flow.ECGs["rejected: file is empty"] == 8
         and flow.ECGs["kept"] == 72
     )
     assert np.abs(one.beats[:, :, 300]).max() > 300, "R peaks lie at sample 300"
-    again = building.open_or_build(source, Signal(), tmp_path / "one")
+    again = build.open_or_build(source, Signal(), tmp_path / "one")
     assert again.key == one.key
-    changed = building.open_or_build(source, Signal(low_pass_hz=100), tmp_path / "one")
+    changed = build.open_or_build(source, Signal(low_pass_hz=100), tmp_path / "one")
     assert changed.key != one.key, "other settings build it again"
 
 
 def test_poor_quality_is_kept_flagged_or_dropped(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     built = {
-        how: building.build_cohort(source, Signal(on_poor_quality=how), tmp_path / how)
+        how: build.build_cohort(source, Signal(on_poor_quality=how), tmp_path / how)
         for how in ("keep", "flag", "drop")
     }
     poor = built["flag"].records.poor_quality
@@ -145,32 +147,32 @@ def test_poor_quality_is_kept_flagged_or_dropped(tmp_path):
 def test_built_the_same_from_shards(tmp_path, monkeypatch):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     source = dataclasses.replace(source, read=Unreadable(source.read))
-    whole = building.build_cohort(source, Signal(), tmp_path / "whole")
+    whole = build.build_cohort(source, Signal(), tmp_path / "whole")
     folder = tmp_path / "joined"
     # in any order, and the shard that is missing is made when they are joined
     for number in (2, 0):
-        building.build_shard(source, Signal(), folder, number, 3)
+        build.build_shard(source, Signal(), folder, number, 3)
     shard = tmp_path / "joined.shards" / "2_of_3" / "beats.int16"
     written = shard.stat().st_mtime_ns
-    building.build_shard(source, Signal(), folder, 2, 3)
+    build.build_shard(source, Signal(), folder, 2, 3)
     assert shard.stat().st_mtime_ns == written, "what is there isn't made again"
     processed = []
-    chunk = building._process_chunk
+    chunk = build._process_chunk
     monkeypatch.setattr(
-        building, "_process_chunk", lambda *given: processed.extend(given[-1]) or chunk(*given)
+        build, "_process_chunk", lambda *given: processed.extend(given[-1]) or chunk(*given)
     )
-    building.open_or_build(source, Signal(), folder, shards=3)
+    build.open_or_build(source, Signal(), folder, shards=3)
     assert [row.Index for row in processed] == list(range(26, 53)), "one shard was left to do"
     for name in ("beats.npy", "records.parquet", "rejected.csv", "cohort.json"):
         assert (folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     assert not shard.parent.parent.exists()
-    building.build_shard(source, Signal(), folder, 1, 3)
+    build.build_shard(source, Signal(), folder, 1, 3)
     assert not shard.parent.parent.exists(), "a whole cohort needs no shards"
 
 
 def test_table_3_counts_patients_and_ecgs_apart():
     _, records = made_up()
-    table = cohort.describe(records, "site")
+    table = contract.describe(records, "site")
     assert table.ECGs["total"] == 12 and table.patients["total"] == 6
     assert table["positive ECGs"]["here"] == "4 (33.3%)"
     assert table["positive patients"]["here"] == "4 (66.7%)"

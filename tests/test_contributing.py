@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ecglib import paths
+from ecglib.study import places
 
 pytestmark = pytest.mark.slow
 
@@ -45,9 +45,9 @@ def project(tmp_path):
     """A copy of the project to which a contributor adds a network."""
     for name in ("ecglib", "tests"):
         shutil.copytree(
-            paths.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+            places.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
         )
-    shutil.copy2(paths.ROOT / "pyproject.toml", tmp_path)
+    shutil.copy2(places.ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 
@@ -76,7 +76,7 @@ def contract(project):
 
 def test_a_network_touches_three_files(project):
     guide = (
-        (paths.ROOT / "CONTRIBUTING.md").read_text().split("## Add a network")[1].split("\n## ")[0]
+        (places.ROOT / "CONTRIBUTING.md").read_text().split("## Add a network")[1].split("\n## ")[0]
     )
     touched = ("ecglib/models/my_net.py", "ecglib/models/__init__.py", "tests/test_models.py")
     assert all(f"`{file}`" in guide for file in touched)
@@ -94,8 +94,8 @@ def test_a_network_touches_three_files(project):
     add(project / touched[2], expected + "\n", EXPECTED)
     done = contract(project)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:]
-    study = "from ecglib.params import load_study; print(load_study('params/my.yaml').models)"
-    shutil.copytree(paths.ROOT / "params", project / "params")
+    study = "from ecglib.study.params import load_study; print(load_study('params/my.yaml').models)"
+    shutil.copytree(places.ROOT / "params", project / "params")
     smoke = (project / "params" / "smoke.yaml").read_text().replace("name: smoke", "name: my")
     added = "\nmodels:\n  my_net: {learning_rate: 1.0e-4}\n"
     (project / "params" / "my.yaml").write_text(smoke.replace("\nmodels:\n", added))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecglib import models
-from ecglib.convolution import quicken
+from ecglib.models.convolution import quicken
 
 SMALL = st.integers(1, 4)
 

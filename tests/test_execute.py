@@ -3,18 +3,19 @@ import json
 import nbformat
 import pytest
 
-from ecglib import execute, paths
-from ecglib.params import StudyError, load_study
+from ecglib import folders
+from ecglib.study import notebook, places, step
+from ecglib.study.params import StudyError, load_study
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A project of its own with three small notebooks."""
     for name in ("NOTEBOOKS", "OUTPUTS"):
-        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+        monkeypatch.setattr(places, name, tmp_path / name.lower())
         (tmp_path / name.lower()).mkdir()
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    start = "from ecglib.execute import open_step\nfrom ecglib.params import load_study"
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    start = "from ecglib.study.step import open_step\nfrom ecglib.study.params import load_study"
     use = 'step = open_step(load_study(study), "good", output_dir)\n(step.folder / "a.csv").write_text(str(number))'
     cells = {
         "good": [start, use, "step.finish(number=number)"],
@@ -32,14 +33,14 @@ def home(tmp_path, monkeypatch):
 
 
 def test_a_good_notebook_appears_whole(home):
-    folder = execute.run_notebook("good", {"number": 5}, home / "outputs" / "x", log=False)
+    folder = notebook.run_notebook("good", {"number": 5}, home / "outputs" / "x", log=False)
     assert (folder / "a.csv").read_text() == "5"
     told = json.loads((folder / "run.json").read_text())
     assert told["number"] == 5 and told["study"] == "smoke" and told["seed"] == 42
-    assert told["files"]["a.csv"] == execute.sha256(folder / "a.csv")
+    assert told["files"]["a.csv"] == folders.sha256(folder / "a.csv")
     assert told["environment"]["versions"]["torch"] and told["seconds"] > 0
     assert (folder / "notebook.ipynb").is_file() and not list(home.glob("outputs/*.partial"))
-    execute.run_notebook("good", {"number": 6}, home / "outputs" / "x", log=False)
+    notebook.run_notebook("good", {"number": 6}, home / "outputs" / "x", log=False)
     assert (folder / "a.csv").read_text() == "6" and not list(home.glob("outputs/*.old"))
 
 
@@ -47,7 +48,7 @@ def test_a_failing_notebook_never_looks_finished(home):
     with pytest.raises(
         StudyError, match=r"bad failed in cell \d with ZeroDivisionError: division by zero"
     ) as error:
-        execute.run_notebook("bad", {}, home / "outputs" / "x", log=False)
+        notebook.run_notebook("bad", {}, home / "outputs" / "x", log=False)
     assert "1 / 0" in str(error.value)
     assert not (home / "outputs" / "x").exists()
     assert "papermill-error-cell" in (home / "outputs" / "x.partial" / "notebook.ipynb").read_text()
@@ -55,30 +56,30 @@ def test_a_failing_notebook_never_looks_finished(home):
 
 def test_a_notebook_must_finish_its_step(home):
     with pytest.raises(StudyError, match=r"must call step\.finish"):
-        execute.run_notebook("unfinished", {}, home / "outputs" / "x", log=False)
+        notebook.run_notebook("unfinished", {}, home / "outputs" / "x", log=False)
     assert not (home / "outputs" / "x").exists()
 
 
 def test_mistyped_names_are_refused_before_anything_runs(home):
     with pytest.raises(StudyError, match="good has no parameter 'nmber'; did you mean 'number'"):
-        execute.run_notebook("good", {"nmber": 5}, home / "outputs" / "x")
+        notebook.run_notebook("good", {"nmber": 5}, home / "outputs" / "x")
     with pytest.raises(StudyError, match="No notebook is called 'goood'; did you mean 'good'"):
-        execute.run_notebook("goood", {}, home / "outputs" / "x")
+        notebook.run_notebook("goood", {}, home / "outputs" / "x")
     assert not list(home.glob("outputs/*"))
 
 
 def test_command_line_says_what_is_wrong_in_one_line(home, capsys):
-    assert execute.main(["good", "--study", "smokee"]) == 1
-    assert execute.main(["good", "--study", "smoke", "--set", "number"]) == 1
+    assert notebook.main(["good", "--study", "smokee"]) == 1
+    assert notebook.main(["good", "--study", "smoke", "--set", "number"]) == 1
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 2 and "smokee" in printed[0] and "NAME=VALUE" in printed[1]
 
 
 def test_interactive_steps_replace_their_folder_at_the_end(home):
     study = load_study("smoke")
-    step = execute.open_step(study, "good")
-    (step.folder / "b.csv").write_text("1")
-    assert not step.final.exists()
-    assert step.finish() == step.final and (step.final / "b.csv").is_file()
-    second = execute.open_step(study, "good")
+    first = step.open_step(study, "good")
+    (first.folder / "b.csv").write_text("1")
+    assert not first.final.exists()
+    assert first.finish() == first.final and (first.final / "b.csv").is_file()
+    second = step.open_step(study, "good")
     assert not (second.folder / "b.csv").exists(), "an interrupted attempt leaves nothing behind"

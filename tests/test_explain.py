@@ -16,14 +16,19 @@ from PIL import Image
 from recordings import recording, write_csv, write_philips, write_wfdb
 from safetensors.torch import load_file, save_file
 
-from ecglib import LEADS, explain, load_model, metrics, paths, statistics
-from ecglib.building import build_cohort
+from ecglib import load_model, metrics
+from ecglib.analysis import inference
+from ecglib.beat import LEADS
+from ecglib.cohort import synthetic
+from ecglib.cohort.build import build_cohort, open_source
 from ecglib.dataset import BeatBank
-from ecglib.execute import run_notebook, sha256
+from ecglib.folders import sha256
 from ecglib.models import build_model
-from ecglib.params import Signal, StudyError, SyntheticCohort
 from ecglib.plots import explanation as pictures
-from ecglib.sources import open_source, synthetic
+from ecglib.settings import Signal, SyntheticCohort
+from ecglib.study import explain, places
+from ecglib.study.notebook import run_notebook
+from ecglib.study.params import StudyError
 from ecglib.trainer import predict
 
 MEANING = {
@@ -95,13 +100,13 @@ def home(tmp_path, monkeypatch):
     """A project of its own: studies and outputs lie below it."""
     for name in ("params", "outputs", "outputs/reference"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     for name, place in (
         ("PARAMS", "params"),
         ("OUTPUTS", "outputs"),
         ("REFERENCE", "outputs/reference"),
     ):
-        monkeypatch.setattr(paths, name, tmp_path / place)
+        monkeypatch.setattr(places, name, tmp_path / place)
     return tmp_path
 
 
@@ -189,7 +194,7 @@ class TestScore:
 
     def test_rotations_of_a_study_answer_together(self, home):
         write_study(home, "mine", SYNTHETIC)
-        own = [make_run(paths.run_folder("mine", "mayo_alvd", k), seed=k) for k in (0, 2)]
+        own = [make_run(places.run_folder("mine", "mayo_alvd", k), seed=k) for k in (0, 2)]
         together = explain.explain("", "mine")
         alone = [explain.explain("", str(folder)) for folder in own]
         scores = [one.scores.score.iloc[0] for one in alone]
@@ -213,13 +218,13 @@ class TestScore:
         write_study(home, "smoke", SYNTHETIC)
         with pytest.raises(explain.ExplainError, match="No trained network is here yet"):
             explain.open_networks()
-        smoke = make_run(paths.run_folder("smoke", "mayo_alvd", 1))
+        smoke = make_run(places.run_folder("smoke", "mayo_alvd", 1))
         assert [told["folder"] for told in explain.open_networks().runs] == [smoke]
-        shipped = [paths.REFERENCE / f"ptbxl/runs/mayo_alvd/rotation_{k}" for k in (0, 1)]
+        shipped = [places.REFERENCE / f"ptbxl/runs/mayo_alvd/rotation_{k}" for k in (0, 1)]
         for folder in shipped:
             make_run(folder, "proxy", half=True)
         assert [told["folder"] for told in explain.open_networks().runs] == shipped
-        own = make_run(paths.run_folder("ptbxl", "mayo_alvd", 1), "proxy")
+        own = make_run(places.run_folder("ptbxl", "mayo_alvd", 1), "proxy")
         assert [told["folder"] for told in explain.open_networks("ptbxl").runs] == [shipped[0], own]
 
     def test_half_precision_weights(self, run, tmp_path):
@@ -233,7 +238,7 @@ class TestScore:
         found = explain.explain("", str(clinical_run))
         table = pd.read_parquet(clinical_run / "predictions.parquet").query("split == 'validation'")
         row = found.scores.iloc[0]
-        risk = statistics.recalibrate(table.label, table.probability, [row.score])[0]
+        risk = inference.recalibrate(table.label, table.probability, [row.score])[0]
         point = metrics.operating_point(table.label, table.probability)
         assert (
             row.risk == pytest.approx(risk)
@@ -296,10 +301,10 @@ class TestWatermark:
     def test_one_network_of_another_kind_is_enough(self, home, tmp_path):
         write_study(home, "mine", OWN.format("angiographic"))
         for k, kind in enumerate(["angiographic", "proxy", "angiographic"]):
-            make_run(paths.run_folder("mine", "mayo_alvd", k), kind, seed=k)
+            make_run(places.run_folder("mine", "mayo_alvd", k), kind, seed=k)
         assert explain.open_networks("mine").kind == "unknown"
         (home / "moved").mkdir()
-        paths.run_folder("mine", "mayo_alvd", 1).rename(home / "moved" / "rotation_1")
+        places.run_folder("mine", "mayo_alvd", 1).rename(home / "moved" / "rotation_1")
         assert explain.open_networks("mine").clinical
 
     @pytest.mark.parametrize("cohort", [SYNTHETIC, "{source: ptbxl}", OWN.format("proxy")])
@@ -309,7 +314,7 @@ class TestWatermark:
     ):
         write_study(home, "mine", cohort, rotations="[0]")
         folder = edit(
-            make_run(paths.run_folder("mine", "mayo_alvd", 0), "angiographic"), study="mine"
+            make_run(places.run_folder("mine", "mayo_alvd", 0), "angiographic"), study="mine"
         )
         assert explain.open_networks(str(folder) if by_folder else "mine").kind == "unknown"
 
@@ -322,19 +327,19 @@ class TestWatermark:
             SYNTHETIC + "\nsaliency: {watermark: false}",
         ):
             write_study(home, "mine", cohort)
-            make_run(paths.run_folder("mine", "mayo_alvd", 0))
+            make_run(places.run_folder("mine", "mayo_alvd", 0))
             with pytest.raises(
                 explain.ExplainError, match="neither the folder of a run nor a study"
             ):
                 explain.explain("", "mine")
-            paths.run_folder("mine", "mayo_alvd", 0).rename(
+            places.run_folder("mine", "mayo_alvd", 0).rename(
                 home / f"moved{np.random.default_rng().integers(1 << 60)}"
             )
 
     def test_no_parameter_turns_it_off(self, tmp_path):
         import papermill
 
-        known = papermill.inspect_notebook(str(paths.NOTEBOOKS / "10_explain_ecg.ipynb"))
+        known = papermill.inspect_notebook(str(places.NOTEBOOKS / "10_explain_ecg.ipynb"))
         assert set(known) == {"ecg_path", "run", "output_dir"}
         with pytest.raises(StudyError, match="has no parameter 'watermark'"):
             run_notebook("10_explain_ecg", {"watermark": False}, tmp_path / "x")
@@ -432,7 +437,7 @@ class TestBadInput:
 
     def test_studies(self, home):
         write_study(home, "mine", SYNTHETIC, model="random_forest")
-        folder = make_run(paths.run_folder("mine", "random_forest", 0))
+        folder = make_run(places.run_folder("mine", "random_forest", 0))
         (folder / "weights.safetensors").unlink()
         self.refused("", "mine", "no trained network with weights")
         self.refused("", "min", "did you mean 'mine.yaml'?")
@@ -505,7 +510,7 @@ class TestPage:
 
 @pytest.fixture
 def outputs(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr(places, "OUTPUTS", tmp_path / "outputs")
     return tmp_path / "outputs"
 
 

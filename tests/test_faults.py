@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 KILLS, MINUTES = 20, 40
 TARGET = "outputs/tiny/07_comparison/run.json"
 KINDS = {
-    "engine": "ecglib.workflow",
-    "papermill": "ecglib.execute",
+    "engine": "ecglib.study.graph",
+    "papermill": "ecglib.study.step",
     "kernel": "ipykernel",
     "training": "ipykernel",
 }

@@ -9,11 +9,19 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecglib import LEADS, R_SAMPLE
-from ecglib.features import DEFINITIONS, EIGHT, KORS, NAMES, SELVESTER, features, vectorcardiogram
-from ecglib.params import Signal, SyntheticCohort
+from ecglib.beat import LEADS, R_SAMPLE
+from ecglib.cohort import synthetic
+from ecglib.settings import Signal, SyntheticCohort
 from ecglib.signal import process
-from ecglib.sources import synthetic
+from ecglib.trees.features import (
+    DEFINITIONS,
+    EIGHT,
+    KORS,
+    NAMES,
+    SELVESTER,
+    features,
+    vectorcardiogram,
+)
 
 ST80 = [name for name in NAMES if name.startswith("st80_")]
 TIME = np.arange(600) - R_SAMPLE

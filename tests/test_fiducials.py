@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import wfdb
 
-from ecglib import LEADS, R_SAMPLE
-from ecglib.params import Signal
+from ecglib.beat import LEADS, R_SAMPLE
+from ecglib.settings import Signal
 from ecglib.signal import fiducials, process
 
 KINDS = {

@@ -13,10 +13,12 @@ import pytest
 import recordings
 import wfdb
 
-from ecglib import LEADS
-from ecglib.params import FilesCohort
-from ecglib.sources import ReadError, SourceError, files, open_source, ptbxl, reading
-from ecglib.sources.reading import read_recording
+from ecglib.beat import LEADS
+from ecglib.cohort import files, ptbxl, reading
+from ecglib.cohort.build import open_source
+from ecglib.cohort.reading import read_recording
+from ecglib.cohort.source import ReadError, SourceError
+from ecglib.settings import FilesCohort
 
 UNITS = recordings.recording(11)  # in 5 µV
 TRUTH = UNITS[:, :5000] * 5.0  # µV
@@ -550,7 +552,7 @@ def test_beats_that_are_not_as_described_are_refused(tmp_path):
 
 
 def test_real_beats_are_as_described(real_data, tmp_path):
-    from ecglib.params import Signal
+    from ecglib.settings import Signal
     from ecglib.signal import process
 
     made, names = [], []
@@ -570,8 +572,8 @@ def test_real_beats_are_as_described(real_data, tmp_path):
 
 
 def test_the_rest_of_a_folder_with_broken_files_becomes_a_cohort(folder, tmp_path):
-    from ecglib.building import build_cohort
-    from ecglib.params import Signal
+    from ecglib.cohort.build import build_cohort
+    from ecglib.settings import Signal
 
     broken = [
         path

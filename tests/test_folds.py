@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecglib.folds import build_folds, receipt, rotate
-from ecglib.params import StudyError, load_study
-from ecglib.paths import PARAMS
+from ecglib.study.params import StudyError, load_study
+from ecglib.study.places import PARAMS
 
 
 def records_of(sizes, seed=0):

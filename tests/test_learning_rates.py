@@ -9,8 +9,8 @@ from test_trainer import made_up_cohort
 
 from ecglib import trainer
 from ecglib.folds import build_folds, rotate
-from ecglib.learning_rates import at_edge, choose
-from ecglib.params import load_study
+from ecglib.study.learning_rates import at_edge, choose
+from ecglib.study.params import load_study
 
 RATES = (1e-3, 1e-2)
 

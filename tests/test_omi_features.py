@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import requests
 
-from ecglib import metrics, paths
-from ecglib.params import StudyError, load_study
-from ecglib.sources import SourceError
-from ecglib.sources import omi_features as omi
+from ecglib import metrics
+from ecglib.cohort.source import SourceError
+from ecglib.study import places
+from ecglib.study.params import StudyError, load_study
+from ecglib.trees import omi_features as omi
 
 STUDY = load_study("omi_features")
 FOREST = {"random_forest": STUDY.models["random_forest"]}
@@ -48,7 +49,7 @@ def published(real_data):
     ],
 )
 def test_a_wrong_study_file_is_refused_by_key(tmp_path, was, put, said):
-    text = (paths.PARAMS / "omi_features.yaml").read_text()
+    text = (places.PARAMS / "omi_features.yaml").read_text()
     assert was in text
     (tmp_path / "omi_features.yaml").write_text(text.replace(was, put))
     with pytest.raises(StudyError, match=re.escape(said)):
@@ -105,7 +106,7 @@ def test_files_are_read_and_checked_when_their_hash_fits(made_up, tmp_path):
 
 
 def test_without_a_network_tables_are_made_up_and_say_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(places, "DATA", tmp_path)
     monkeypatch.delenv("ECGLIB_OFFLINE", raising=False)
 
     def unreachable(*args, **kwargs):
@@ -119,7 +120,7 @@ def test_without_a_network_tables_are_made_up_and_say_so(monkeypatch, tmp_path):
 
 
 def test_a_download_with_another_hash_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(places, "DATA", tmp_path)
     monkeypatch.delenv("ECGLIB_OFFLINE", raising=False)
 
     def wrong(*args, **kwargs):
@@ -331,16 +332,16 @@ def test_the_scan_finds_what_it_should(tmp_path, made_up):
 
 
 def test_committed_results_hold_nothing_about_a_patient():
-    folder = paths.REFERENCE / "omi_features"
+    folder = places.REFERENCE / "omi_features"
     if not folder.exists():
         pytest.skip("no results of this study are committed yet")
     assert leaks(folder) == []
 
 
 def test_committed_results_hold_no_value_of_a_patient(published):
-    assert leaks(paths.REFERENCE / "omi_features", published) == []
+    assert leaks(places.REFERENCE / "omi_features", published) == []
 
 
 def test_tables_are_ignored_by_git():
-    ignored = (paths.ROOT / ".gitignore").read_text().splitlines()
-    assert "data/" in ignored and not list(paths.ROOT.glob("*ataset.csv"))
+    ignored = (places.ROOT / ".gitignore").read_text().splitlines()
+    assert "data/" in ignored and not list(places.ROOT.glob("*ataset.csv"))

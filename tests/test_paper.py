@@ -13,9 +13,9 @@ import yaml
 from recordings import write_csv, write_wfdb
 from study_home import Home
 
-from ecglib import paths
-from ecglib.params import SyntheticCohort
-from ecglib.sources import open_source
+from ecglib.cohort.build import open_source
+from ecglib.settings import SyntheticCohort
+from ecglib.study import places
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def write_cohort(folder):
 
 
 def test_the_papers_protocol_on_ones_own_files(tmp_path):
-    study = yaml.safe_load((paths.PARAMS / "paper.yaml").read_text())
+    study = yaml.safe_load((places.PARAMS / "paper.yaml").read_text())
     study["training"]["epochs"] = 1
     home = Home(tmp_path / "home", study)
     records = write_cohort(home.folder / "data" / "my_cohort")

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from ecglib.params import StudyError, load_study
-from ecglib.paths import PARAMS
+from ecglib.study.params import StudyError, load_study
+from ecglib.study.places import PARAMS
 
 STUDIES = sorted(file.stem for file in PARAMS.glob("*.yaml"))
 

@@ -13,22 +13,22 @@ import pandas as pd
 import pytest
 
 import ecglib
-from ecglib import cohort as cohorts
-from ecglib import execute, paths, runs, workflow
-from ecglib.params import load_study
+from ecglib import folders
+from ecglib.study import graph, places, runs
+from ecglib.study.params import load_study
 
 
 def snakemake(*words):
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", *words]
     return subprocess.run(
-        command, cwd=paths.ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True
+        command, cwd=places.ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True
     )
 
 
 @pytest.fixture(scope="module")
 def smoke():
-    for told in paths.study_folder("smoke").glob("*/run.json"):
+    for told in places.study_folder("smoke").glob("*/run.json"):
         # made by nbval, or by hand in JupyterLab
         if not (told.parent / "notebook.ipynb").is_file():
             shutil.rmtree(told.parent)
@@ -46,18 +46,18 @@ def test_every_step_is_finished_and_traceable(smoke):
         "07_comparison",
         "08_selected_model",
     ):
-        folder = paths.step_folder("smoke", step)
+        folder = places.step_folder("smoke", step)
         told = json.loads((folder / "run.json").read_text())
         assert told["environment"]["lock"] and told["notebook"] == step
         for name, expected in told["files"].items():
-            assert execute.sha256(folder / name) == expected
+            assert folders.sha256(folder / name) == expected
         assert (folder / "notebook.ipynb").is_file()
-    assert not list(paths.study_folder("smoke").rglob("*.partial"))
+    assert not list(places.study_folder("smoke").rglob("*.partial"))
 
 
 def test_predictions_keep_the_contract(smoke):
     found = runs.load_runs(smoke)
-    cohort, folds = cohorts.cohort_of(smoke), cohorts.folds_of(smoke)
+    cohort, folds = runs.cohort_of(smoke), runs.folds_of(smoke)
     assert not found.problems and found.label_kind == "synthetic"
     assert len(found.facts) == len(smoke.models) * len(smoke.rotations)
     truth = cohort.records.set_index("record_id")
@@ -70,7 +70,7 @@ def test_predictions_keep_the_contract(smoke):
 
 
 def test_figures_tables_and_label_kind(smoke):
-    folder = paths.study_folder("smoke")
+    folder = places.study_folder("smoke")
     for name in (
         "01_data_exploration/figures/fig_1_waves",
         "01_data_exploration/figures/fig_2_leads",
@@ -89,7 +89,7 @@ def test_figures_tables_and_label_kind(smoke):
         )
     leads = pd.read_csv(folder / "09_saliency" / "tables" / "lead_contributions.csv", index_col=0)
     assert list(leads.index) == list(ecglib.LEADS) and np.isclose(leads["mean"].sum(), 1)
-    assert "synthetic label" in workflow.summary(smoke)
+    assert "synthetic label" in graph.summary(smoke)
 
 
 def test_nothing_is_left_to_do_the_second_time(smoke):

@@ -11,8 +11,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from scipy.special import expit
 
-from ecglib import metrics, statistics, subgroups
-from ecglib.plots import curves, save, tables
+from ecglib import metrics
+from ecglib.analysis import inference, subgroups, tables
+from ecglib.plots import curves, save
 
 NOTE = "acute MI statement [proxy label]"
 MODELS = ("ecg_smart_net", "mayo_alvd", "temporal_resnet18")
@@ -85,7 +86,7 @@ def test_epochs_to_the_best_score(history):
 def test_roc_and_pr_enclose_the_mean_metrics_of_the_rotations(tested):
     figure = curves.roc_pr(tested, note=NOTE)
     performance = (
-        statistics.per_rotation(tested).groupby("model")[["auc", "average_precision"]].mean()
+        inference.per_rotation(tested).groupby("model")[["auc", "average_precision"]].mean()
     )
     for axis, metric, tolerance in zip(figure.axes, performance, (0.003, 0.01), strict=True):
         for model in MODELS:
@@ -192,7 +193,7 @@ def test_forest_plot_counts_and_says_too_few(tested):
 
 
 def test_difference_matrix_mirrors_sign(tested):
-    table = statistics.differences(statistics.bootstrap(tested, 100), folds=3)
+    table = inference.differences(inference.bootstrap(tested, 100), folds=3)
     figure = curves.difference_matrix(table, "auc", "Test AUC", NOTE)
     found = [text.replace("−", "-") for text in texts(figure)]
     for row in table[table["metric"] == "auc"].itertuples():
@@ -213,8 +214,8 @@ def test_two_settings_of_one_network_are_told_apart_everywhere(tested, history):
         "temporal_resnet18": "Temporal",
     }
     rows, told = tested.replace({"model": twin}), history.replace({"model": twin})
-    boot = statistics.bootstrap(rows, 50)
-    paired = statistics.differences(boot, 3)
+    boot = inference.bootstrap(rows, 50)
+    paired = inference.differences(boot, 3)
     figures = [
         curves.learning_curves(told, NOTE, names),
         curves.roc_pr(rows, note=NOTE, names=names),
@@ -232,15 +233,15 @@ def test_two_settings_of_one_network_are_told_apart_everywhere(tested, history):
         for f in (figures[1], alone)
     ]
     assert colour[0] == colour[1]
-    performance = statistics.per_rotation(rows)
+    performance = inference.per_rotation(rows)
     printed = [
         tables.table_4(performance, names),
-        tables.estimates(statistics.intervals(boot), names),
+        tables.estimates(inference.intervals(boot), names),
         tables.calibrations(rows, names),
         tables.epochs_to_best(told, names),
     ]
     assert all("ECG-SMART-NET (mV)" in table.index for table in printed)
-    pairs = tables.paired_tests(paired, statistics.delong_differences(rows), names)
+    pairs = tables.paired_tests(paired, inference.delong_differences(rows), names)
     assert "ECG-SMART-NET (mV)" in set(pairs["b"]) and len(pairs) == 9
 
 
@@ -283,7 +284,7 @@ def test_a_saved_figure_is_whole_with_a_title_wider_than_its_axes(tmp_path):
 
 
 def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
-    performance = statistics.per_rotation(predictions)
+    performance = inference.per_rotation(predictions)
     table = tables.table_4(performance)
     values = performance[(performance["model"] == "mayo_alvd") & (performance["split"] == "test")][
         "auc"
@@ -299,7 +300,7 @@ def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
 
 
 def test_table_4_names_what_is_missing(predictions):
-    performance = statistics.per_rotation(predictions[predictions["model"] != MODELS[2]])
+    performance = inference.per_rotation(predictions[predictions["model"] != MODELS[2]])
     performance = performance[~performance[["model", "rotation"]].eq(["mayo_alvd", 1]).all(axis=1)]
     table = tables.table_4(performance, asked=(MODELS, (0, 1, 2)))["This study"]
     assert table["Rotations"].tolist() == ["3", "2 (without 1)", "0 (without 0,1,2)"]
@@ -313,7 +314,7 @@ def test_a_published_row_stands_beside_the_same_model_only(predictions):
         "random_forest": "Random Forest (2024 setting)",
     }
     names["smart_millivolt"] = "ECG-SMART-NET (mV)"
-    table = tables.table_4(statistics.per_rotation(predictions.replace({"model": keys})), names)[
+    table = tables.table_4(inference.per_rotation(predictions.replace({"model": keys})), names)[
         "Paper (other data)"
     ]
     assert table["Test AUC"].tolist() == ["–", "0.864 ± 0.026", "–"]

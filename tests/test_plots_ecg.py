@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from ecglib import LEADS
+from ecglib.beat import LEADS
 from ecglib.plots import ecg
 
 

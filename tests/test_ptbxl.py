@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
 
-from ecglib import LEADS, paths
-from ecglib.params import PtbxlCohort
-from ecglib.sources import ReadError, SourceError, open_source, ptbxl
+from ecglib.beat import LEADS
+from ecglib.cohort import ptbxl
+from ecglib.cohort.build import open_source
+from ecglib.cohort.source import ReadError, SourceError
+from ecglib.settings import PtbxlCohort
+from ecglib.study import places
 
 
 def study(**options):
@@ -365,7 +368,7 @@ def server(small, monkeypatch, tmp_path):
     threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(ptbxl, "BASE_URL", f"http://127.0.0.1:{http.server_port}/")
     monkeypatch.setattr(ptbxl, "PAUSE_S", 0.001)
-    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    monkeypatch.setattr(places, "DATA", tmp_path / "data")
     yield state
     http.shutdown()
     http.server_close()
@@ -447,6 +450,6 @@ def test_what_the_server_lacks_is_named(server):
 def test_without_a_network_the_address_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(ptbxl, "BASE_URL", "http://127.0.0.1:9/")
     monkeypatch.setattr(ptbxl, "PAUSE_S", 0.001)
-    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(places, "DATA", tmp_path)
     with pytest.raises(SourceError, match=r"http://127.0.0.1:9/SHA256SUMS.txt was not downloaded"):
         open_source(study(), 42)

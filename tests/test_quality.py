@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from ecglib import LEADS
-from ecglib.params import Signal
+from ecglib.beat import LEADS
+from ecglib.settings import Signal
 from ecglib.signal import process, quality
 
 SETTINGS = Signal()

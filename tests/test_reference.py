@@ -9,21 +9,22 @@ import pytest
 import reference
 from test_trainer import finished, made_up_cohort
 
-from ecglib import load_model, paths, runs, trainer
-from ecglib.execute import write_json
+from ecglib import load_model, trainer
+from ecglib.analysis.tables import PAPER_TABLE_4
+from ecglib.folders import write_json
 from ecglib.folds import build_folds
-from ecglib.params import StudyError, load_study
-from ecglib.plots.tables import PAPER_TABLE_4
+from ecglib.study import places, runs
+from ecglib.study.params import StudyError, load_study
 
-README = paths.ROOT / "README.md"
+README = places.ROOT / "README.md"
 
 
 @pytest.fixture
 def outputs(tmp_path, monkeypatch):
     """Outputs of a study with one step, one run, and things that aren't kept."""
-    monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs")
-    monkeypatch.setattr(paths, "REFERENCE", tmp_path / "outputs" / "reference")
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr(places, "REFERENCE", tmp_path / "outputs" / "reference")
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     study = tmp_path / "outputs" / "made_up"
     for folder in (
         "07_comparison/tables",
@@ -60,13 +61,15 @@ def outputs(tmp_path, monkeypatch):
 
 def test_kept_is_what_is_read(outputs, tmp_path):
     reference.keep("made_up")
-    there = {str(f.relative_to(paths.REFERENCE)) for f in paths.REFERENCE.rglob("*") if f.is_file()}
+    there = {
+        str(f.relative_to(places.REFERENCE)) for f in places.REFERENCE.rglob("*") if f.is_file()
+    }
     step, run = "made_up/07_comparison", "made_up/runs/net/rotation_0"
     assert there == {
         *(f"{step}/{name}" for name in ("notebook.ipynb", "run.json", "tables/table_4.csv")),
         *(f"{run}/{name}" for name in ("run.json", "predictions.parquet")),
     }
-    text = (paths.REFERENCE / step / "notebook.ipynb").read_text()
+    text = (places.REFERENCE / step / "notebook.ipynb").read_text()
     assert (
         str(tmp_path) not in text
         and "/home/me" not in text
@@ -109,14 +112,14 @@ def test_the_readmes_figures_are_those_of_the_reference_results():
 def test_the_readmes_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README.read_text())
     assert links
-    missing = [link for link in links if "://" not in link and not (paths.ROOT / link).exists()]
+    missing = [link for link in links if "://" not in link and not (places.ROOT / link).exists()]
     assert not missing
 
 
 def test_every_run_among_the_reference_results_counts_as_done():
     kept = [
         told
-        for told in paths.REFERENCE.rglob("run.json")
+        for told in places.REFERENCE.rglob("run.json")
         if told.parent.name.startswith("rotation_")
     ]
     assert kept
@@ -125,7 +128,7 @@ def test_every_run_among_the_reference_results_counts_as_done():
 
 
 def test_nothing_large_or_of_this_machine_is_kept():
-    files = [f for f in paths.REFERENCE.rglob("*") if f.is_file()]
+    files = [f for f in places.REFERENCE.rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files if f.suffix != ".safetensors")
     assert size < 25e6, f"{size / 1e6:.1f} MB"
     told = [
@@ -144,10 +147,10 @@ def trained(tmp_path, monkeypatch):
     told["training"] |= {"epochs": 2}
     monkeypatch.setattr(reference, "cohort_of", lambda study: cohort)
     for name, place in (("ROOT", "."), ("OUTPUTS", "outputs"), ("REFERENCE", "outputs/reference")):
-        monkeypatch.setattr(paths, name, tmp_path / place)
+        monkeypatch.setattr(places, name, tmp_path / place)
     run, step = (
-        paths.run_folder("smoke", "mayo_alvd", 0),
-        paths.step_folder("smoke", "08_selected_model"),
+        places.run_folder("smoke", "mayo_alvd", 0),
+        places.step_folder("smoke", "08_selected_model"),
     )
     run.mkdir(parents=True), step.mkdir()
     finished(run, told, trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run))
@@ -156,7 +159,7 @@ def trained(tmp_path, monkeypatch):
         "# Card\n\n- Weights: `weights.safetensors`, SHA-256 `ab12`\n- More\n"
     )
     reference.keep("smoke")
-    return paths.REFERENCE / "smoke" / "runs" / "mayo_alvd" / "rotation_0"
+    return places.REFERENCE / "smoke" / "runs" / "mayo_alvd" / "rotation_0"
 
 
 def test_a_kept_run_counts_as_done(trained):
@@ -164,14 +167,16 @@ def test_a_kept_run_counts_as_done(trained):
 
 
 def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
-    own = paths.run_folder("smoke", "mayo_alvd", 0)
+    own = places.run_folder("smoke", "mayo_alvd", 0)
     assert not (trained / runs.WEIGHTS).exists()
     assert "changes no test score" in reference.ship(load_study("smoke"))
     assert (trained / runs.WEIGHTS).stat().st_size < 0.6 * (own / runs.WEIGHTS).stat().st_size
     facts = runs.read_run(trained)
     assert facts["weights"] == "float16", "its hash is the shipped file's"
     card = (
-        (paths.REFERENCE / "smoke" / "08_selected_model" / "model_card.md").read_text().splitlines()
+        (places.REFERENCE / "smoke" / "08_selected_model" / "model_card.md")
+        .read_text()
+        .splitlines()
     )
     assert card[2].startswith(
         "- Weights: `weights.safetensors`, SHA-256 `ab12` as trained; shipped in half precision"
@@ -216,18 +221,18 @@ def test_the_first_page_says_what_came_out(tmp_path):
 
 
 def test_the_first_page_agrees_with_the_tables_that_are_kept():
-    words, frame = collect.results(paths.REFERENCE / "ptbxl")
-    kept = pd.read_csv(paths.REFERENCE / "ptbxl/07_comparison/tables/differences.csv", index_col=0)
+    words, frame = collect.results(places.REFERENCE / "ptbxl")
+    kept = pd.read_csv(places.REFERENCE / "ptbxl/07_comparison/tables/differences.csv", index_col=0)
     kept = kept[(kept.metric == "auc") & (kept.a == "ecg_smart_net")]
     assert len(frame) == len(kept) + 1 and list(frame["Test AUC [95 %]"]) == list(
-        pd.read_csv(paths.REFERENCE / "ptbxl/07_comparison/tables/extended.csv").AUC
+        pd.read_csv(places.REFERENCE / "ptbxl/07_comparison/tables/extended.csv").AUC
     )
     lower = words.partition("is lower than that of ")[2].partition(";")[0].split(", ")
     assert len(lower) == ((kept.p_holm < 0.05) & (kept.estimate < 0)).sum()
 
 
 def test_the_figures_in_the_sentences_of_the_readme_are_those_that_are_kept():
-    told, kept = " ".join(README.read_text().split()), paths.REFERENCE / "ptbxl"
+    told, kept = " ".join(README.read_text().split()), places.REFERENCE / "ptbxl"
     table = pd.read_csv(kept / "07_comparison/tables/sensitivity.csv", index_col=0)
     stated = table[table.analysis.str.startswith("Positive by the stated stage")].set_index(
         ["model", "metric"]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecglib import paths, report
-from ecglib.params import load_study
-from ecglib.runs import Runs
+from ecglib.study import places, report
+from ecglib.study.params import load_study
+from ecglib.study.runs import Runs
 
 SUBITEMS = {
     3: "abc",
@@ -119,7 +119,7 @@ def test_every_item_of_the_checklist_is_answered_or_said_not_to_be():
 
 
 def test_links_of_the_checklist_lead_to_notebooks_of_the_study(tmp_path):
-    study, known = load_study("smoke"), {file.stem for file in paths.NOTEBOOKS.glob("*.ipynb")}
+    study, known = load_study("smoke"), {file.stem for file in places.NOTEBOOKS.glob("*.ipynb")}
     here = tmp_path / "08_selected_model"
     here.mkdir()
     for model, run in (

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecglib import paths, runs, statistics
-from ecglib.execute import sha256
-from ecglib.params import Study
+from ecglib.analysis import inference
+from ecglib.folders import sha256
+from ecglib.study import places, runs
+from ecglib.study.params import Study
 
 MODELS = {
     "ecg_smart_net": {"learning_rate": 1e-4},
@@ -31,7 +32,7 @@ LABELS = {
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study of five models and two rotations, all of whose runs are finished."""
-    monkeypatch.setattr(paths, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(places, "OUTPUTS", tmp_path)
     content = {
         "name": "small",
         "title": "Small",
@@ -53,7 +54,7 @@ def study(tmp_path, monkeypatch):
 
 
 def write_run(model, network, rotation, normalisation):
-    folder = paths.run_folder("small", model, rotation)
+    folder = places.run_folder("small", model, rotation)
     folder.mkdir(parents=True)
     parts = []
     for split, fold in (("validation", rotation), ("test", (rotation + 1) % 3)):
@@ -92,8 +93,8 @@ def test_no_two_models_share_a_name(study):
 
 
 def test_missing_and_damaged_runs_are_named_and_the_rest_goes_on(study):
-    (paths.run_folder("small", "mayo_alvd", 1) / "run.json").unlink()
-    (paths.run_folder("small", "ecg_smart_net", 0) / "predictions.parquet").write_bytes(b"cut")
+    (places.run_folder("small", "mayo_alvd", 1) / "run.json").unlink()
+    (places.run_folder("small", "ecg_smart_net", 0) / "predictions.parquet").write_bytes(b"cut")
     found = runs.load_runs(study)
     assert len(found.facts) == 8 and len(found.problems) == 2
     assert (
@@ -104,7 +105,7 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_goes_on(study):
         in found.problems[0]
     )
     assert "mayo_alvd/rotation_1 has no run.json" in found.problems[1]
-    rows, notes = statistics.check_predictions(
+    rows, notes = inference.check_predictions(
         found.predictions, list(study.models), list(study.rotations)
     )
     assert notes == [
@@ -116,7 +117,7 @@ def test_missing_and_damaged_runs_are_named_and_the_rest_goes_on(study):
 
 def test_a_model_without_runs_still_has_its_name(study):
     for rotation in (0, 1):
-        (paths.run_folder("small", "second_forest", rotation) / "run.json").unlink()
+        (places.run_folder("small", "second_forest", rotation) / "run.json").unlink()
     assert runs.load_runs(study).labels["second_forest"] == "Random Forest [second_forest]"
 
 

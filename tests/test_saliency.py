@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from ecglib import LEADS, saliency
+from ecglib.analysis import saliency
+from ecglib.beat import LEADS
 from ecglib.dataset import CROP, normalise
 from ecglib.models import build_model
 from ecglib.signal.fiducials import POINTS
@@ -427,8 +428,8 @@ class TestKnownPlaces:
         assert truth[0, [0, AVL], 170:].all() and truth[0].sum() == 2 * 230 and not truth[1].any()
 
     def test_true_region_of_simulated_ecgs(self):
-        from ecglib.params import SyntheticCohort
-        from ecglib.sources import open_source
+        from ecglib.cohort.build import open_source
+        from ecglib.settings import SyntheticCohort
 
         source = open_source(SyntheticCohort(source="synthetic", records=60), 42)
         truth = saliency.true_region(source.records)

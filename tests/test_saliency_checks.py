@@ -7,10 +7,12 @@ import torch
 from saved_cohort import save_cohort
 from test_saliency import Linear
 
-from ecglib import LEADS, saliency, saliency_checks
+from ecglib.analysis import saliency, saliency_checks
+from ecglib.beat import LEADS
+from ecglib.cohort import synthetic
+from ecglib.cohort.build import open_source
 from ecglib.dataset import CROP, BeatBank
-from ecglib.params import SyntheticCohort
-from ecglib.sources import open_source, synthetic
+from ecglib.settings import SyntheticCohort
 
 SEED = 5
 ZSCORE, MILLIVOLT = ({"training": {"normalisation": how}} for how in ("lead_zscore", "millivolt"))

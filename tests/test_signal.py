@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.signal import resample_poly
 
-from ecglib import LEADS, R_SAMPLE
-from ecglib.params import Signal
+from ecglib.beat import LEADS, R_SAMPLE
+from ecglib.settings import Signal
 from ecglib.signal import SignalError, average, beats, filters, process
 
 RATE = 500

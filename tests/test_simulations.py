@@ -9,8 +9,8 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from ecglib import paths
-from ecglib.params import load_study
+from ecglib.study import places
+from ecglib.study.params import load_study
 
 pytestmark = pytest.mark.slow
 
@@ -26,18 +26,18 @@ def test_intervals_cover_and_tests_hold_their_level():
 
 def test_permuted_labels_give_chance():
     folds = "outputs/smoke/02_folds/run.json"
-    command = [sys.executable, "-m", "ecglib.workflow", "run", "--study", "smoke", "--", folds]
-    subprocess.run(command, cwd=paths.ROOT, check=True)
+    command = [sys.executable, "-m", "ecglib.study.graph", "run", "--study", "smoke", "--", folds]
+    subprocess.run(command, cwd=places.ROOT, check=True)
     auc_of = import_module("benchmarks.permuted_labels").auc_of
     found = [auc_of(load_study("smoke"), "ecg_smart_net", seed)[0] for seed in range(8)]
     assert 0.35 < np.mean(found) < 0.65, f"labels that mean nothing were predicted: {found}"
 
 
 @pytest.mark.parametrize(
-    "name", sorted(file.stem for file in (paths.ROOT / "benchmarks").glob("*.py"))
+    "name", sorted(file.stem for file in (places.ROOT / "benchmarks").glob("*.py"))
 )
 def test_a_benchmark_begins_with_the_present_code(name):
     """What takes long in it is not run, but whatever it imports must be there."""
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
-    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=places.ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr

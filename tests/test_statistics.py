@@ -9,7 +9,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from ecglib import metrics, statistics
+from ecglib import metrics
+from ecglib.analysis import inference
 
 
 def study(models=("a", "b"), rotations=3, patients=90, seed=0, decimals=1):
@@ -48,7 +49,7 @@ def test_every_draw_agrees_with_drawing_the_records_themselves(decimals):
     predictions = predictions[predictions["split"] == "test"]
     thresholds = {key: 0.3 + 0.1 * key[1] for key, _ in predictions.groupby(["model", "rotation"])}
     draws = 12
-    boot = statistics.bootstrap(predictions, draws, seed=7, thresholds=thresholds)
+    boot = inference.bootstrap(predictions, draws, seed=7, thresholds=thresholds)
     patients = predictions["patient_id"].unique()
     drawn = np.random.default_rng(7).integers(patients.size, size=(draws, patients.size))
     for place, run in boot.runs.iterrows():
@@ -81,7 +82,7 @@ def test_every_draw_agrees_with_drawing_the_records_themselves(decimals):
 
 
 def test_estimates_are_the_metrics_themselves(tested):
-    boot, table = statistics.bootstrap(tested, 2), statistics.per_rotation(tested)
+    boot, table = inference.bootstrap(tested, 2), inference.per_rotation(tested)
     for place, run in boot.runs.iterrows():
         rows = tested[(tested["model"] == run["model"]) & (tested["rotation"] == run["rotation"])]
         for name in ("auc", "average_precision", "score", "brier"):
@@ -89,18 +90,18 @@ def test_estimates_are_the_metrics_themselves(tested):
                 getattr(metrics, name)(rows["label"], rows["probability"])
             )
             assert table[name][place] == pytest.approx(boot.estimate[name][place])
-    found = statistics.intervals(statistics.bootstrap(tested, 100)).set_index(["model", "metric"])
+    found = inference.intervals(inference.bootstrap(tested, 100)).set_index(["model", "metric"])
     assert found.loc[("a", "auc"), "estimate"] == pytest.approx(
         table[table["model"] == "a"]["auc"].mean()
     )
 
 
 def test_draws_depend_on_the_seed_alone(tested):
-    few, many = statistics.bootstrap(tested, 100, seed=3), statistics.bootstrap(tested, 600, seed=3)
+    few, many = inference.bootstrap(tested, 100, seed=3), inference.bootstrap(tested, 600, seed=3)
     assert many.draws["auc"].shape == (6, 600)
     np.testing.assert_array_equal(few.draws["score"], many.draws["score"][:, :100])
     assert not np.array_equal(
-        few.draws["auc"], statistics.bootstrap(tested, 100, seed=4).draws["auc"]
+        few.draws["auc"], inference.bootstrap(tested, 100, seed=4).draws["auc"]
     )
 
 
@@ -114,23 +115,21 @@ def test_standard_error_agrees_with_its_closed_form():
         {"record_id": range(n), "patient_id": range(n), "label": generator.integers(0, 2, n)}
     )
     rows = rows.assign(split="test", model="a", rotation=0, probability=generator.random(n))
-    boot = statistics.bootstrap(rows, 4000)
+    boot = inference.bootstrap(rows, 4000)
     loss = (rows["probability"] - rows["label"]) ** 2
     assert boot.draws["brier"].std() == pytest.approx(loss.std(ddof=0) / np.sqrt(n), rel=0.04)
     assert boot.draws["brier"].mean() == pytest.approx(
         loss.mean(), abs=3 * loss.std() / np.sqrt(n * 4000)
     )
     # and DeLong's standard error of the AUC fits the bootstrap's, records being independent here
-    _, variance = statistics.delong(rows["label"], rows["probability"])
+    _, variance = inference.delong(rows["label"], rows["probability"])
     assert boot.draws["auc"].std() == pytest.approx(np.sqrt(variance[0, 0]), rel=0.05)
 
 
 def test_patients_are_drawn_jointly_in_all_models():
     predictions = study(models=("a",))
     twin = pd.concat([predictions, predictions.assign(model="twin")])
-    found = statistics.differences(
-        statistics.bootstrap(twin[twin["split"] == "test"], 200), folds=5
-    )
+    found = inference.differences(inference.bootstrap(twin[twin["split"] == "test"], 200), folds=5)
     assert (found[["estimate", "low", "high", "se"]] == 0).all(axis=None)
     assert (found["p"] == 1).all() and (found["p_holm"] == 1).all()
     assert found["t"].isna().all()
@@ -142,7 +141,7 @@ def test_patients_with_many_ecgs_widen_the_interval():
     copies = pd.concat([rows.assign(record_id=rows["record_id"] + f"-{i}") for i in range(4)])
     alone = copies.assign(patient_id=copies["record_id"])  # each copy as if it were somebody else
     together, apart = (
-        statistics.bootstrap(part, 500).draws["auc"].mean(axis=0).std() for part in (copies, alone)
+        inference.bootstrap(part, 500).draws["auc"].mean(axis=0).std() for part in (copies, alone)
     )
     assert together > 1.6 * apart  # four copies, wrongly taken for four patients, halve the error
 
@@ -151,30 +150,30 @@ def test_patients_with_many_ecgs_widen_the_interval():
 @given(st.floats(-2.3, 2.3), st.floats(-0.5, 0.5), st.booleans(), st.integers(5, 80))
 def test_p_value_is_the_level_whose_interval_reaches_zero(centre, bias, unbias, patients):
     draws = stats.norm.ppf(np.arange(1, 5000) / 5000) + centre + bias
-    found = statistics.interval(centre, draws, np.array([patients]), unbias=unbias)
+    found = inference.interval(centre, draws, np.array([patients]), unbias=unbias)
     if 0.02 < found["p"] < 0.9:  # farther out, 4,999 draws are too coarse
         for factor, inside in ((0.9, True), (1.1, False)):
             if (level := 1 - factor * found["p"]) > 0:
-                limits = statistics.interval(centre, draws, np.array([patients]), level, unbias)
+                limits = inference.interval(centre, draws, np.array([patients]), level, unbias)
                 assert (limits["low"] < 0 < limits["high"]) == inside
 
 
 def test_interval_of_normal_draws_has_its_closed_form():
     # biased by 0.01 against the estimate
     draws = 0.7 + 0.03 * stats.norm.ppf(np.arange(1, 20_000) / 20_000) + 0.01
-    found = statistics.interval(0.7, draws, np.array([40, 40]))
+    found = inference.interval(0.7, draws, np.array([40, 40]))
     reach = 0.03 * np.sqrt(40 / 39) * stats.t.ppf(0.975, 78)
     assert found["low"] == pytest.approx(
         0.7 - 0.01 - reach, abs=1e-3
     )  # draws overshoot by 0.01, so the estimate did too
     assert found["high"] == pytest.approx(0.7 - 0.01 + reach, abs=1e-3)
-    found = statistics.interval(0.7, draws, np.array([40, 40]), unbias=False)
+    found = inference.interval(0.7, draws, np.array([40, 40]), unbias=False)
     assert (found["low"] + found["high"]) / 2 == pytest.approx(0.71, abs=1e-3)
     assert 2 / 20_000 <= found["p"] < 0.001
 
 
 def test_effective_patients_count_the_scarcer_class_with_its_clusters(tested):
-    boot = statistics.bootstrap(tested, 2)
+    boot = inference.bootstrap(tested, 2)
     rows = tested[(tested["model"] == "a") & (tested["rotation"] == 0) & (tested["label"] == 1)]
     ecgs = rows["patient_id"].value_counts()
     assert boot.runs["patients"][0] == pytest.approx(ecgs.sum() ** 2 / (ecgs**2).sum())
@@ -192,8 +191,8 @@ def test_draws_without_a_positive_patient_are_left_out_and_counted():
         .index
     )
     rows = rows.assign(label=rows.index.isin(keep).astype(int))
-    boot = statistics.bootstrap(rows, 500)
-    found = statistics.intervals(boot).set_index("metric")
+    boot = inference.bootstrap(rows, 500)
+    found = inference.intervals(boot).set_index("metric")
     undefined = np.isnan(boot.draws["auc"]).any(axis=0)
     assert 0 < undefined.sum() == found.loc["auc", "undefined"] < 500
     assert found.loc["brier", "undefined"] == 0
@@ -206,9 +205,9 @@ def test_paired_table_against_its_parts():
         (predictions["split"] == "test")
         & ~predictions[["model", "rotation"]].eq(["c", 2]).all(axis=1)
     ]
-    boot = statistics.bootstrap(rows, 300)
-    found = statistics.differences(boot, folds=4).set_index(["metric", "a", "b"])
-    wide = statistics.per_rotation(rows).pivot_table("auc", "rotation", "model")
+    boot = inference.bootstrap(rows, 300)
+    found = inference.differences(boot, folds=4).set_index(["metric", "a", "b"])
+    wide = inference.per_rotation(rows).pivot_table("auc", "rotation", "model")
     gap = (wide["a"] - wide["c"]).dropna()
     row = found.loc[("auc", "a", "c")]
     assert row["rotations"] == 3 and row["estimate"] == pytest.approx(gap.mean())
@@ -237,14 +236,14 @@ def test_delong_agrees_with_all_pairs(decimals):
     generator = np.random.default_rng(4)
     label = (generator.random(300) < 0.2).astype(int)
     probability = (generator.random((3, 300)) + 0.4 * label).round(decimals)
-    found, expected = statistics.delong(label, probability), brute_delong(label, probability)
+    found, expected = inference.delong(label, probability), brute_delong(label, probability)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-12)
     np.testing.assert_allclose(found[1], expected[1], atol=1e-12)
     assert found[0][1] == pytest.approx(roc_auc_score(label, probability[1]))
 
 
 def test_delong_differences_average_independent_rotations(tested):
-    found = statistics.delong_differences(tested).iloc[0]
+    found = inference.delong_differences(tested).iloc[0]
     gaps = []
     for _, run in tested.groupby("rotation"):
         wide = run.pivot_table("probability", ["record_id", "label"], "model")
@@ -273,9 +272,7 @@ def test_what_is_missing_is_told_and_the_rest_goes_on():
     kept = predictions.drop(
         predictions.index[(one_class & (predictions["label"] == 1)) | half]
     ).drop(lost)
-    found, problems = statistics.check_predictions(
-        kept, models=["a", "b", "c"], rotations=[0, 1, 2]
-    )
+    found, problems = inference.check_predictions(kept, models=["a", "b", "c"], rotations=[0, 1, 2])
     negatives = (one_class & (predictions["label"] == 0)).sum()
     assert problems == [
         f"a, rotation 2: all {negatives} labels of the test fold are 0; left out.",
@@ -286,13 +283,13 @@ def test_what_is_missing_is_told_and_the_rest_goes_on():
     runs = found.groupby(["model", "rotation"])["split"].nunique()
     # a run counts with both folds or not at all
     assert runs.to_dict() == {("a", 0): 2, ("a", 1): 2, ("b", 0): 2}
-    compared = statistics.differences(statistics.bootstrap(found[found["split"] == "test"], 50), 3)
+    compared = inference.differences(inference.bootstrap(found[found["split"] == "test"], 50), 3)
     assert (compared["rotations"] == 1).all() and len(compared) == 3
 
 
 def test_a_study_of_one_class_leaves_nothing_but_says_why():
     predictions = study(models=("a",)).assign(label=0)
-    found, problems = statistics.check_predictions(predictions)
+    found, problems = inference.check_predictions(predictions)
     assert (
         found.empty
         and len(problems) == 3
@@ -322,13 +319,13 @@ def test_a_study_of_one_class_leaves_nothing_but_says_why():
 )
 def test_bad_predictions_are_refused_in_one_sentence(change, told):
     with pytest.raises(ValueError, match=told) as error:
-        statistics.check_predictions(change(study()))
+        inference.check_predictions(change(study()))
     assert "\n" not in str(error.value)
 
 
 def test_a_bootstrap_of_two_splits_is_refused():
     with pytest.raises(ValueError, match="one split"):
-        statistics.bootstrap(study(), 10)
+        inference.bootstrap(study(), 10)
 
 
 def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
@@ -343,8 +340,8 @@ def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
             truth = 0.8 + spread * generator.normal(size=10)
             seen = truth + 0.02 * generator.normal(size=10)
             draws = {"score": seen[:, None] + 0.02 * generator.normal(size=(10, 200))}
-            found = statistics.selection_optimism(
-                statistics.Bootstrap(runs, {"score": seen}, draws), "a"
+            found = inference.selection_optimism(
+                inference.Bootstrap(runs, {"score": seen}, draws), "a"
             )
             assert (
                 found["rotation"] == seen.argmax()
@@ -359,14 +356,14 @@ def test_draws_that_are_all_alike_give_no_limits():
     rows = study(models=("a",), rotations=3)
     rows = rows[rows["split"] == "test"].assign(probability=lambda part: part["label"] * 0.8 + 0.1)
     thresholds = {("a", rotation): 0.5 for rotation in range(3)}
-    found = statistics.intervals(statistics.bootstrap(rows, 100, thresholds=thresholds)).set_index(
+    found = inference.intervals(inference.bootstrap(rows, 100, thresholds=thresholds)).set_index(
         "metric"
     )
     assert found.loc["sens", "estimate"] == 1 and found.loc["sens", ["low", "high"]].isna().all()
 
 
 def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
-    found = statistics.differences(statistics.bootstrap(tested, 50), folds=None)
+    found = inference.differences(inference.bootstrap(tested, 50), folds=None)
     assert (
         found["p_t"].isna().all()
         and found["p_t_holm"].isna().all()
@@ -375,9 +372,9 @@ def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
 
 
 def test_one_rotation_leaves_nothing_to_choose(tested):
-    boot = statistics.bootstrap(tested[tested["rotation"] == 0], 50)
-    assert statistics.selection_optimism(boot, "a")["optimism"] == 0
-    assert np.isnan(statistics.differences(boot, 3)["p_t"]).all()
+    boot = inference.bootstrap(tested[tested["rotation"] == 0], 50)
+    assert inference.selection_optimism(boot, "a")["optimism"] == 0
+    assert np.isnan(inference.differences(boot, 3)["p_t"]).all()
 
 
 def test_recalibration_mends_slope_and_intercept_and_keeps_ranks():
@@ -386,7 +383,7 @@ def test_recalibration_mends_slope_and_intercept_and_keeps_ranks():
     label = (generator.random(truth.size) < 1 / (1 + np.exp(-truth))).astype(int)
     shown = 1 / (1 + np.exp(-(1.5 * truth + 3)))  # as after undersampling: too high, too extreme
     half = truth.size // 2
-    mended = statistics.recalibrate(label[:half], shown[:half], shown[half:])
+    mended = inference.recalibrate(label[:half], shown[:half], shown[half:])
     found = metrics.calibration(label[half:], mended)
     assert found["slope"] == pytest.approx(1, abs=0.06) and found["intercept"] == pytest.approx(
         0, abs=0.12

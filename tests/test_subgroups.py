@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecglib import metrics, statistics, subgroups
-from ecglib.plots import tables
+from ecglib import metrics
+from ecglib.analysis import inference, subgroups, tables
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,6 @@ def test_draws_that_often_lose_a_class_are_too_few():
     rows["label"] = (rows["record_id"].isin([*range(0, 20, 2), 1])).astype(int)
     rows = rows.assign(model="a", split="test", probability=np.linspace(0, 1, 220), group="x")
     groups = rows.set_index("record_id")[["group"]].astype("category")
-    boot = statistics.bootstrap(rows, 100)
+    boot = inference.bootstrap(rows, 100)
     assert np.isnan(boot.draws["auc"]).any(axis=0).mean() > 0.1
     assert np.isnan(subgroups.estimate(rows, groups, draws=100)["estimate"]).all()

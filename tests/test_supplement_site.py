@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from ecglib import paths
+from ecglib.study import places
 
-SITE = paths.ROOT / "supplement" / "_build" / "html"
+SITE = places.ROOT / "supplement" / "_build" / "html"
 SHOTS = SITE.parent / "screenshots"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
@@ -36,7 +36,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 @pytest.fixture(scope="module")
 def site():
     """Address of the site, built anew and served from this machine."""
-    built = subprocess.run(["make", "supplement"], cwd=paths.ROOT, capture_output=True, text=True)
+    built = subprocess.run(["make", "supplement"], cwd=places.ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
     with Server(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ecglib import LEADS, R_SAMPLE
-from ecglib.params import Signal, SyntheticCohort
+from ecglib.beat import LEADS, R_SAMPLE
+from ecglib.cohort.build import open_source
+from ecglib.cohort.synthetic import draw_cohort, heart_of, true_beat
+from ecglib.settings import Signal, SyntheticCohort
 from ecglib.signal import process
-from ecglib.sources import open_source
-from ecglib.sources.synthetic import draw_cohort, heart_of, true_beat
 
 SEED = 42
 V = {lead: i for i, lead in enumerate(LEADS)}

@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import FunctionTransformer
 
-from ecglib import tabular
 from ecglib.models import REGISTRY, build_model
-from ecglib.params import Study
+from ecglib.study.params import Study
+from ecglib.trees import forest
 
 MODELS = [
     ("random_forest", {"setting": "nature_medicine_2023"}),
@@ -37,7 +37,7 @@ def table():
 def fitted(request, table):
     name, options = request.param
     features, label = table
-    return name, options, tabular.fit(name, features[:500], label[:500], options, seed=3)
+    return name, options, forest.fit(name, features[:500], label[:500], options, seed=3)
 
 
 def test_every_tabular_model_is_tested():
@@ -82,7 +82,7 @@ def test_unknown_setting_names_the_nearest():
 
 def test_learns_and_gives_probabilities(fitted, table):
     features, label = table
-    probability = tabular.predict(fitted[2], features[500:])
+    probability = forest.predict(fitted[2], features[500:])
     assert probability.shape == (200,) and probability.min() >= 0 and probability.max() <= 1
     assert roc_auc_score(label[500:], probability) > 0.8
 
@@ -90,18 +90,18 @@ def test_learns_and_gives_probabilities(fitted, table):
 def test_same_seed_same_bits_whatever_the_threads(fitted, table):
     name, options, model = fitted
     features, label = table
-    expected = tabular.predict(model, features[500:])
+    expected = forest.predict(model, features[500:])
     threads = 2 if name == "random_forest" else 1
-    again = tabular.fit(name, features[:500], label[:500], options, seed=3, threads=threads)
-    np.testing.assert_array_equal(tabular.predict(again, features[500:]), expected)
-    other = tabular.fit(name, features[:500], label[:500], options, seed=4)
-    assert not np.array_equal(tabular.predict(other, features[500:]), expected)
+    again = forest.fit(name, features[:500], label[:500], options, seed=3, threads=threads)
+    np.testing.assert_array_equal(forest.predict(again, features[500:]), expected)
+    other = forest.fit(name, features[:500], label[:500], options, seed=4)
+    assert not np.array_equal(forest.predict(other, features[500:]), expected)
 
 
 def test_imputation_and_scaling_know_only_training_rows(table):
     features, label = table
     train = features[:500].assign(c=np.r_[np.full(251, 5.0), np.zeros(200), np.full(49, np.nan)])
-    model = tabular.fit("random_forest", train, label[:500], seed=3)
+    model = forest.fit("random_forest", train, label[:500], seed=3)
     filled = model[:1].transform(features[500:].assign(c=np.nan))
     assert (filled[:, 2] == 5.0).all()  # the training mode, whatever the rows to predict hold
     np.testing.assert_allclose(model["scale"].mean_[0], train.a.mean())
@@ -109,21 +109,21 @@ def test_imputation_and_scaling_know_only_training_rows(table):
 
 def test_columns_are_taken_by_name(fitted, table):
     features, _ = table
-    expected = tabular.predict(fitted[2], features[500:])
+    expected = forest.predict(fitted[2], features[500:])
     np.testing.assert_array_equal(
-        tabular.predict(fitted[2], features[500:][list("fdbeca")]), expected
+        forest.predict(fitted[2], features[500:][list("fdbeca")]), expected
     )
     with pytest.raises(ValueError, match="lack 'b'"):
-        tabular.predict(fitted[2], features.drop(columns="b"))
+        forest.predict(fitted[2], features.drop(columns="b"))
 
 
 def test_calibration_keeps_patients_together(table):
     features, label = table
     patients = np.repeat(np.arange(250), 2)
-    model = tabular.fit("random_forest", features[:500], label[:500], seed=3, patients=patients)
-    alone = tabular.fit("random_forest", features[:500], label[:500], seed=3)
-    assert not np.array_equal(tabular.predict(model, features), tabular.predict(alone, features))
-    assert model[-1].cv == tabular.CALIBRATION_FOLDS
+    model = forest.fit("random_forest", features[:500], label[:500], seed=3, patients=patients)
+    alone = forest.fit("random_forest", features[:500], label[:500], seed=3)
+    assert not np.array_equal(forest.predict(model, features), forest.predict(alone, features))
+    assert model[-1].cv == forest.CALIBRATION_FOLDS
 
 
 @pytest.mark.parametrize(
@@ -137,50 +137,50 @@ def test_calibration_keeps_patients_together(table):
 )
 def test_bad_training_rows_are_refused(table, change, said):
     with pytest.raises(ValueError, match=said):
-        tabular.fit("gradient_boosting", *change(*table))
+        forest.fit("gradient_boosting", *change(*table))
 
 
 def test_saved_model_predicts_the_same(fitted, table, tmp_path):
     features, _ = table
-    tabular.save(fitted[2], tmp_path / "model.skops")
-    loaded = tabular.load(tmp_path / "model.skops")
+    forest.save(fitted[2], tmp_path / "model.skops")
+    loaded = forest.load(tmp_path / "model.skops")
     np.testing.assert_array_equal(
-        tabular.predict(loaded, features), tabular.predict(fitted[2], features)
+        forest.predict(loaded, features), forest.predict(fitted[2], features)
     )
 
 
 def test_a_file_with_other_types_is_refused(tmp_path):
     skops.io.dump(FunctionTransformer(func=pytest.importorskip), tmp_path / "model.skops")
     with pytest.raises(ValueError, match="isn't loaded"):
-        tabular.load(tmp_path / "model.skops")
+        forest.load(tmp_path / "model.skops")
     # scikit-learn's own types need no trust
     skops.io.dump(LogisticRegression(), tmp_path / "plain.skops")
-    assert isinstance(tabular.load(tmp_path / "plain.skops"), LogisticRegression)
+    assert isinstance(forest.load(tmp_path / "plain.skops"), LogisticRegression)
 
 
 def test_importance_finds_what_the_label_depends_on(fitted, table):
     features, label = table
     model = fitted[2]
-    assert set(tabular.permutation(model, features[500:], label[500:], repeats=2).feature[:2]) == {
+    assert set(forest.permutation(model, features[500:], label[500:], repeats=2).feature[:2]) == {
         "a",
         "b",
     }
-    values = tabular.shap_values(model, features[500:])
+    values = forest.shap_values(model, features[500:])
     assert list(values.columns) == list(features) and len(values) == 200
     assert set(values.abs().mean().nlargest(2).index) == {"a", "b"}
 
 
 def test_shap_values_add_up_to_the_prediction(table):
     features, label = table
-    forest = tabular.fit(
+    trees = forest.fit(
         "random_forest", features[:500], label[:500], {"setting": "ecg_smart_2024"}, seed=3
     )
-    boosting = tabular.fit("gradient_boosting", features[:500], label[:500], seed=3)
+    boosting = forest.fit("gradient_boosting", features[:500], label[:500], seed=3)
     for model, output in (
-        (forest, tabular.predict(forest, features)),
+        (trees, forest.predict(trees, features)),
         (boosting, boosting[-1].decision_function(features)),
     ):
-        rest = output - tabular.shap_values(model, features).sum(axis=1)
+        rest = output - forest.shap_values(model, features).sum(axis=1)
         np.testing.assert_allclose(rest, rest.iloc[0], atol=1e-6)
 
 
@@ -197,9 +197,9 @@ def test_a_runs_identity_tells_what_decides_its_predictions():
     models["mayo_alvd"] = {"learning_rate": 1e-3}
     study = Study.model_validate({"name": "x", **base, "models": models})
     cohort = SimpleNamespace(key="abc")
-    one, other = (tabular.run_identity(study, key, 1, cohort) for key in ("random_forest", "later"))
+    one, other = (forest.run_identity(study, key, 1, cohort) for key in ("random_forest", "later"))
     assert other["network"] == "random_forest" and other["options"] == {"setting": "ecg_smart_2024"}
     assert one != other and json.loads(json.dumps(one)) == one
-    assert tabular.run_identity(study, "later", 1, SimpleNamespace(key="abd")) != other
+    assert forest.run_identity(study, "later", 1, SimpleNamespace(key="abd")) != other
     with pytest.raises(ValueError, match="no tabular model 'mayo_alvd'"):
-        tabular.run_identity(study, "mayo_alvd", 0, cohort)
+        forest.run_identity(study, "mayo_alvd", 0, cohort)

@@ -12,10 +12,11 @@ import torch
 from saved_cohort import save_cohort
 
 import ecglib
-from ecglib import execute, metrics, runs, trainer
+from ecglib import folders, metrics, trainer
 from ecglib.dataset import BeatBank
 from ecglib.folds import build_folds, rotate
-from ecglib.params import load_study
+from ecglib.study import runs
+from ecglib.study.params import load_study
 
 INFO = {
     "name": "made up",
@@ -253,7 +254,7 @@ def test_early_stopping(world, tmp_path):
 def test_a_trained_model_is_loaded_again(world, tmp_path):
     cohort, folds = world
     facts, predictions, _ = run(world, tmp_path / "a")
-    execute.write_json(tmp_path / "a" / "run.json", facts)
+    folders.write_json(tmp_path / "a" / "run.json", facts)
     network = ecglib.load_model(tmp_path / "a")
     bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"))
     again = trainer.predict(network, bank, rotate(folds, 0)["test"])
@@ -266,10 +267,10 @@ def test_a_damaged_or_foreign_run_is_refused(world, tmp_path):
     with pytest.raises(trainer.TrainingError, match=r"no run\.json"):
         ecglib.load_model(tmp_path / "a")
     file, weights = tmp_path / "a" / "run.json", tmp_path / "a" / "weights.safetensors"
-    execute.write_json(file, facts | {"identity": facts["identity"] | {"network": "ecg_smart_net"}})
+    folders.write_json(file, facts | {"identity": facts["identity"] | {"network": "ecg_smart_net"}})
     with pytest.raises(trainer.TrainingError, match="not of ecg_smart_net"):
         ecglib.load_model(tmp_path / "a")
-    execute.write_json(file, facts)
+    folders.write_json(file, facts)
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(trainer.TrainingError, match="damaged"):
         ecglib.load_model(tmp_path / "a")
@@ -287,9 +288,9 @@ def finished(folder, told, facts):
     (folder / "tables").mkdir()
     (folder / "tables" / "performance.csv").write_text("split,auc\ntest,0.9\n")
     files = {
-        str(f.relative_to(folder)): execute.sha256(f) for f in folder.rglob("*") if f.is_file()
+        str(f.relative_to(folder)): folders.sha256(f) for f in folder.rglob("*") if f.is_file()
     }
-    execute.write_json(folder / "run.json", facts | {"identity": told, "files": files})
+    folders.write_json(folder / "run.json", facts | {"identity": told, "files": files})
 
 
 def test_a_run_that_came_without_weights_gets_them_back(world, tmp_path, capsys):

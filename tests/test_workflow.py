@@ -12,20 +12,21 @@ import pytest
 import yaml
 from study_home import TINY, Home
 
-from ecglib import execute, paths, runs, strict, workflow
-from ecglib.params import StudyError, load_study
-from ecglib.runs import read_run
+from ecglib import folders
+from ecglib.study import graph, places, runs, strict
+from ecglib.study.params import StudyError, load_study
+from ecglib.study.runs import read_run
 
 
 def names(files):
-    return {str(file.relative_to(workflow.PACKAGE)) for file in files}
+    return {str(file.relative_to(graph.PACKAGE)) for file in files}
 
 
 # ---- what a step depends on
 
 
 def test_code_that_decides_what_a_step_finds():
-    network = names(workflow.code_of("05_train_network", "mayo_alvd", ("runs", "plots")))
+    network = names(graph.code_of("05_train_network", "mayo_alvd", ("runs", "plots")))
     assert {"trainer.py", "dataset.py", "metrics.py", "folds.py", "models/mayo_alvd.py"} <= network
     assert not network & {
         "models/ecg_smart_net.py",
@@ -34,24 +35,22 @@ def test_code_that_decides_what_a_step_finds():
         "execute.py",
         "params.py",
     }
-    smart = names(workflow.code_of("05_train_network", "ecg_smart_net", ("runs", "plots")))
+    smart = names(graph.code_of("05_train_network", "ecg_smart_net", ("runs", "plots")))
     assert {"models/ecg_smart_net.py", "models/temporal_resnet18.py"} <= smart, (
         "what a model is built from"
     )
-    forest = names(workflow.code_of("06_random_forest", "random_forest", ("runs", "plots")))
+    forest = names(graph.code_of("06_random_forest", "random_forest", ("runs", "plots")))
     assert {"tabular.py", "features.py", "features.csv", "signal/fiducials.py"} <= forest
-    assert {"statistics.py", "plots/tables.py", "runs.py"} <= names(
-        workflow.code_of("07_comparison")
-    )
-    assert "saliency.py" in names(workflow.code_of("09_saliency"))
-    assert {"signal/filters.py", "sources/ptbxl.py", "building.py"} <= names(workflow.cohort_code())
+    assert {"statistics.py", "plots/tables.py", "runs.py"} <= names(graph.code_of("07_comparison"))
+    assert "saliency.py" in names(graph.code_of("09_saliency"))
+    assert {"signal/filters.py", "sources/ptbxl.py", "building.py"} <= names(graph.cohort_code())
 
 
 def test_values_of_the_study_that_a_step_reads():
     study = load_study("smoke")
-    assert "statistics" in workflow.settings_of(study, "07_comparison")
-    assert "saliency" not in workflow.settings_of(study, "07_comparison")
-    told = workflow.section(study, "folds.count", "statistics", "models.mayo_alvd")
+    assert "statistics" in graph.settings_of(study, "07_comparison")
+    assert "saliency" not in graph.settings_of(study, "07_comparison")
+    told = graph.section(study, "folds.count", "statistics", "models.mayo_alvd")
     assert (
         "folds.count=3" in told
         and "statistics.draws=200" in told
@@ -61,9 +60,9 @@ def test_values_of_the_study_that_a_step_reads():
 
 def test_shards_follow_from_the_study_alone(tmp_path):
     study = load_study("smoke")
-    assert workflow.shard_count(study.cohort) == 1
-    assert workflow.shard_count(study.cohort.model_copy(update={"records": 10893})) == 4
-    assert workflow.shard_count(load_study("ptbxl").cohort) == 4
+    assert graph.shard_count(study.cohort) == 1
+    assert graph.shard_count(study.cohort.model_copy(update={"records": 10893})) == 4
+    assert graph.shard_count(load_study("ptbxl").cohort) == 4
 
 
 def test_code_of_training_is_part_of_what_a_run_is(tmp_path):
@@ -72,22 +71,22 @@ def test_code_of_training_is_part_of_what_a_run_is(tmp_path):
         '"""Words."""\n\nx = "#"  # more\n\n\ndef f():\n    """Say."""\n    return x\n',
     )
     file.write_text(words)
-    before = workflow.code_hash([file])
+    before = graph.code_hash([file])
     file.write_text(
         words.replace("Words", "Other words")
         .replace("# more", "# less")
         .replace("Say", "Tell\n    all")
     )
-    assert workflow.code_hash([file]) == before, "comments and docstrings decide nothing"
+    assert graph.code_hash([file]) == before, "comments and docstrings decide nothing"
     file.write_text(words.replace('"#"', '"# "'))
-    assert workflow.code_hash([file]) != before
+    assert graph.code_hash([file]) != before
     assert runs.differences({"seed": 1, "code": "a"}, {"seed": 1, "code": "b"}) == [
         "code: 'a' → 'b'"
     ]
     assert not runs.differences({"seed": 1}, {"seed": 1, "code": "b"}), (
         "a run from before code was noted"
     )
-    used = {file.name for file in workflow.training_code("ecg_smart_net")}
+    used = {file.name for file in graph.training_code("ecg_smart_net")}
     assert used == {
         "ecg_smart_net.py",
         "temporal_resnet18.py",
@@ -112,20 +111,20 @@ def child(take, then="time.sleep(60)"):
 
 def test_a_folder_is_held_by_one_process_until_it_dies(tmp_path):
     folder = tmp_path / "outputs" / "x"
-    first = child(f"lock = execute.hold(Path({str(folder)!r}))")
+    first = child(f"lock = folders.hold(Path({str(folder)!r}))")
     assert first.stdout.readline() == "got\n"
-    assert execute.hold(folder, wait=False) is None
-    second = child(f"lock = execute.hold(Path({str(folder)!r}))", "pass")
+    assert folders.hold(folder, wait=False) is None
+    second = child(f"lock = folders.hold(Path({str(folder)!r}))", "pass")
     assert "Waiting for another process that is writing" in second.stdout.readline()
     os.kill(first.pid, signal.SIGKILL)
     assert second.stdout.readline() == "got\n" and second.wait(10) == 0
-    execute.hold(folder, wait=False).close()
+    folders.hold(folder, wait=False).close()
 
 
 def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    take = "import os; lock = execute.gpu(2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    take = "import os; lock = step.gpu(2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
     first, second = child(take), child(take)
     assert {first.stdout.readline(), second.stdout.readline()} == {"3\n", "5\n"}, (
         "two of the three that are visible"
@@ -141,8 +140,8 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
 
 def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
     (
-        monkeypatch.setattr(paths, "ROOT", tmp_path),
-        monkeypatch.setattr(paths, "OUTPUTS", tmp_path / "outputs"),
+        monkeypatch.setattr(places, "ROOT", tmp_path),
+        monkeypatch.setattr(places, "OUTPUTS", tmp_path / "outputs"),
     )
     study = load_study("smoke")
     # the second: left in the middle
@@ -152,7 +151,7 @@ def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
         (tables / "table_4.csv").write_text(f"Model,AUC\nnet,{auc}\n")
     told = {"label_kind": "synthetic", "label_meaning": "simulated occlusion"}
     (tables.parents[1] / "07_comparison" / "run.json").write_text(json.dumps(told))
-    assert "0.9" in workflow.summary(study) and "0.1" not in workflow.summary(study)
+    assert "0.9" in graph.summary(study) and "0.1" not in graph.summary(study)
 
 
 # ---- mistakes
@@ -193,7 +192,7 @@ def test_right_parameters_pass_inside_the_notebook(tmp_path):
 
 
 def test_every_notebook_checks_its_parameters():
-    for notebook in sorted(paths.NOTEBOOKS.glob("[01]*.ipynb")):
+    for notebook in sorted(places.NOTEBOOKS.glob("[01]*.ipynb")):
         text = notebook.read_text()
         assert "check_parameters(globals())" in text, notebook.name
 
@@ -235,7 +234,7 @@ def test_a_mistyped_study_stops_in_a_moment(tmp_path, change, says):
 def test_a_mistyped_variable_of_make_is_refused():
     done = subprocess.run(
         ["make", "-n", "reproduce", "STUDI=params/demo.yaml"],
-        cwd=paths.ROOT,
+        cwd=places.ROOT,
         capture_output=True,
         text=True,
     )
@@ -244,7 +243,7 @@ def test_a_mistyped_variable_of_make_is_refused():
 
 def test_several_targets_and_settings_go_to_snakemake_in_one_variable():
     command = ["make", "-n", "reproduce", "ARGS=a.done b.done --config seed=1"]
-    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=places.ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "-- a.done b.done --config seed=1\n" in done.stdout, done.stderr
 
 
@@ -352,7 +351,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again_alone(home, tmp_path
 
 @pytest.mark.slow
 def test_papermill_by_hand_from_any_folder(home, tmp_path):
-    notebook = str(paths.NOTEBOOKS / "05_train_network.ipynb")
+    notebook = str(places.NOTEBOOKS / "05_train_network.ipynb")
 
     def papermill(*words):
         command = [

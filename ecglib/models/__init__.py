@@ -47,12 +47,12 @@ REGISTRY = {
     "random_forest": Entry(
         "Random Forest",
         "tabular",
-        "ecglib.tabular:random_forest",
+        "ecglib.trees.forest:random_forest",
         {"setting": ("nature_medicine_2023", "ecg_smart_2024")},
         {("setting", "ecg_smart_2024"): "Random Forest (2024 setting)"},
     ),
     "gradient_boosting": Entry(
-        "Gradient boosting (not in the paper)", "tabular", "ecglib.tabular:gradient_boosting"
+        "Gradient boosting (not in the paper)", "tabular", "ecglib.trees.forest:gradient_boosting"
     ),
 }
 
@@ -90,7 +90,7 @@ def build_model(name: str, **options):
     ValueError
         If the name, an option or its value is unknown; it names the nearest known one.
     """
-    from ecglib.params import nearest  # params reads REGISTRY
+    from ecglib.errors import nearest  # params reads REGISTRY
 
     if name not in REGISTRY:
         raise ValueError(f"No model is called '{name}'{nearest(name, REGISTRY)}")

@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from ecglib import paths
 from ecglib.models import check_input
+from ecglib.study import places
 
 TIMEOUT_S = 5
 """Seconds without an answer after which the download of the ImageNet weights gives up."""
@@ -50,7 +50,7 @@ class ResNet18(nn.Module):
         self.leads = leads
         self.model = torchvision.models.resnet18(weights=None)
         if pretrained:
-            _load(self.model, paths.find(weights) if weights else _cached_or_downloaded())
+            _load(self.model, places.find(weights) if weights else _cached_or_downloaded())
         self.model.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
         self.model.fc = nn.Linear(512, 2)
         for layer in self.model.modules():

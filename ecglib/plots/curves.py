@@ -17,7 +17,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
-from ecglib.plots.tables import interval_text, label_of, mean_sd, p_text
+from ecglib.analysis.tables import interval_text, label_of, mean_sd, p_text
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
 COLOURS = {
@@ -249,7 +249,7 @@ def decision_curve(
 def forest(
     table: pd.DataFrame, metric: str, overall: float | None = None, note: str = ""
 ) -> Figure:
-    """Estimates and 95 % intervals of `ecglib.subgroups.estimate`, with counts; "too few" where it
+    """Estimates and 95 % intervals of `ecglib.analysis.subgroups.estimate`, with counts; "too few" where it
     says nothing.
 
     `overall` is the value of all test records, drawn as a dotted line.
@@ -288,7 +288,7 @@ def forest(
 def difference_matrix(
     table: pd.DataFrame, metric: str, title: str, note: str = "", names=None
 ) -> Figure:
-    """Paired differences, row − column, of `ecglib.statistics.differences` and Holm's p; bold where
+    """Paired differences, row − column, of `ecglib.analysis.inference.differences` and Holm's p; bold where
     it is below 0.05.
 
     The columns are the rows' models, by number; intervals are for a table.

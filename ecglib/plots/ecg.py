@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from ecglib import LEADS, RATE_HZ
+from ecglib.beat import LEADS, RATE_HZ
 from ecglib.plots import PAIR
 
 MM_PER_S, MM_PER_UV = 25, 10 / 1000

@@ -20,14 +20,14 @@ WORDS = {"ha": "left", "va": "top", "parse_math": False}  # a file or a label ma
 
 
 def draw_beat(explanation, coloured: bool = True) -> Figure:
-    """Draw the median beat of an `ecglib.explain.Explanation`, coloured by saliency or else with
+    """Draw the median beat of an `ecglib.study.explain.Explanation`, coloured by saliency or else with
     fiducial points.
     """
     return _marked(_beat(explanation, coloured), explanation.networks, 24)
 
 
 def draw_page(explanation) -> Figure:
-    """Draw an `ecglib.explain.Explanation` on one page of A4."""
+    """Draw an `ecglib.study.explain.Explanation` on one page of A4."""
     page = plt.figure(figsize=A4, layout="constrained")
     page.get_layout_engine().set(rect=(0.05, 0.03, 0.90, 0.94))  # a printer's margin
     top, middle, low, foot = page.subfigures(4, 1, height_ratios=[2.3, 5.2, 3.4, 0.7])

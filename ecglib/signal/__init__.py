@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from ecglib import LEADS, R_SAMPLE, RATE_HZ
-from ecglib.params import Signal
+from ecglib.beat import LEADS, R_SAMPLE, RATE_HZ
+from ecglib.settings import Signal
 from ecglib.signal import beats, fiducials, filters, quality
 
 MIN_BEATS = 3  # fewer make no median
@@ -67,7 +67,7 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         ``(12, samples)`` in µV in the order of `ecglib.LEADS`; a missing lead is all NaN.
     rate : float
         Sampling rate in Hz.
-    settings : ecglib.params.Signal
+    settings : ecglib.settings.Signal
         The study's settings of the chain.
 
     Returns

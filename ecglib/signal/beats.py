@@ -4,7 +4,7 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import find_peaks
 
-from ecglib import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
+from ecglib.beat import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
 from ecglib.signal import filters
 
 REFRACTORY = 100  # samples in which no second beat can follow

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE
+from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE
 
 POINTS = ("p_on", "p_peak", "p_off", "qrs_on", "r", "qrs_off", "t_peak", "t_off")
 """Names of the points, in order of time; ``qrs_off`` is the J point."""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.fft import dct, idct
 from scipy.signal import find_peaks, resample_poly
 
-from ecglib import RATE_HZ
+from ecglib.beat import RATE_HZ
 
 
 def resample(signal: np.ndarray, rate: float) -> np.ndarray:

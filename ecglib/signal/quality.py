@@ -4,7 +4,7 @@ that are mixed up.
 
 import numpy as np
 
-from ecglib import LEADS, RATE_HZ
+from ecglib.beat import LEADS, RATE_HZ
 from ecglib.signal import fiducials, filters
 
 WINDOW = round(1.25 * RATE_HZ)  # samples of an artefact window

@@ -23,7 +23,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from study_home import Home
 
-from ecglib import paths
+from ecglib.study import places
 
 CANNOT = 77
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
@@ -142,8 +142,8 @@ def smoke(folder: Path) -> int:
     """Run the smoke study as jobs; returns 0 if all of it is done and each step was a job of
     Slurm.
     """
-    home = Home(folder / "home", yaml.safe_load((paths.PARAMS / "smoke.yaml").read_text()))
-    options = ["--profile", str(paths.ROOT / "profiles" / "slurm"), "--latency-wait", "10"]
+    home = Home(folder / "home", yaml.safe_load((places.PARAMS / "smoke.yaml").read_text()))
+    options = ["--profile", str(places.ROOT / "profiles" / "slurm"), "--latency-wait", "10"]
     options += [
         "--slurm-status-command",
         "squeue",

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ecglib import statistics
+from ecglib.analysis import inference
 
 RANKING = ["auc", "average_precision"]
 FEWEST = 10
@@ -54,7 +54,7 @@ def estimate(
     of one model.
 
     A column that is NaN in every negative splits the positives alone: each of its levels stands
-    against all negatives. `options` are those of `statistics.bootstrap`.
+    against all negatives. `options` are those of `inference.bootstrap`.
 
     Returns ``group, level``, counts, and ``estimate, low, high``: NaN where there are too few, as
     `_intervals` says.
@@ -94,7 +94,7 @@ def sensitivity(
     Returns
     -------
     pandas.DataFrame
-        ``analysis``, counts, then as `statistics.intervals`; NaN where there are too few.
+        ``analysis``, counts, then as `inference.intervals`; NaN where there are too few.
     """
     known = records.set_index("record_id")
     ill = predictions["patient_id"].isin(known["patient_id"][known["label"] == 1]).to_numpy()
@@ -147,6 +147,6 @@ def _intervals(part: pd.DataFrame, confidence: float = 0.95, **options) -> pd.Da
         or (part.groupby(["model", "rotation"])["label"].nunique() < 2).any()
     ):
         return None
-    boot = statistics.bootstrap(part, **options)
-    found = statistics.intervals(boot, confidence)
+    boot = inference.bootstrap(part, **options)
+    found = inference.intervals(boot, confidence)
     return found if (found["undefined"] <= 0.1 * boot.draws["auc"].shape[1]).all() else None

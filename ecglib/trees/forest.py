@@ -20,9 +20,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from ecglib.errors import nearest
 from ecglib.metrics import average_precision
 from ecglib.models import REGISTRY, build_model
-from ecglib.params import nearest
 
 PRUNING = (
     "n_estimators",

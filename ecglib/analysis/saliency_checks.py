@@ -1,4 +1,4 @@
-"""Can a saliency map be believed? The three checks of `ecglib.saliency` on every method, and what
+"""Can a saliency map be believed? The three checks of `ecglib.analysis.saliency` on every method, and what
 limits them.
 
 A method passes *randomisation* if its maps correlate by less than `CORRELATION` with those of the
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from ecglib import saliency
+from ecglib.analysis import saliency
 from ecglib.dataset import CROP, normalise
 from ecglib.signal import fiducials
 
@@ -89,7 +89,7 @@ def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int
 
     Parameters
     ----------
-    cohort, rows, identity : ecglib.cohort.Cohort, pandas.DataFrame, dict
+    cohort, rows, identity : ecglib.cohort.contract.Cohort, pandas.DataFrame, dict
         `rows` are predictions of a test fold, `identity` is the run's.
     seed : int
         The study's, from which a simulated cohort was drawn.
@@ -100,7 +100,7 @@ def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int
     """
     records = cohort.records.set_index("record_id", drop=False).loc[rows.record_id]
     if "affected_leads" in records:
-        from ecglib.sources.synthetic import heart_of
+        from ecglib.cohort.synthetic import heart_of
 
         shown = (records.affected_leads != "") & ~records.disturbance.str.contains(
             "swapped|missing"

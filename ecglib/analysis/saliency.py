@@ -15,7 +15,7 @@ import torch
 from captum.attr import IntegratedGradients, Saliency
 from scipy.stats import rankdata
 
-from ecglib import BEAT_SAMPLES, LEADS
+from ecglib.beat import BEAT_SAMPLES, LEADS
 from ecglib.dataset import CROP
 from ecglib.signal.fiducials import POINTS
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import metrics, statistics
+from ecglib import metrics
+from ecglib.analysis import inference
 from ecglib.models import REGISTRY
 
 SPLITS = {"validation": "Val", "test": "Test"}
@@ -44,7 +45,7 @@ def table_4(
     Parameters
     ----------
     performance : pandas.DataFrame
-        From `ecglib.statistics.per_rotation`.
+        From `ecglib.analysis.inference.per_rotation`.
     names : dict, optional
         Model → printed name. A published row stands beside the same model alone, told by its name;
         the forest's two settings count as one, since the paper doesn't say which it used.
@@ -82,7 +83,7 @@ def estimates(
     bounds: pd.DataFrame, names: dict | None = None, columns=tuple(METRICS)
 ) -> pd.DataFrame:
     """Estimates with their intervals as text, a row per model, from
-    `ecglib.statistics.intervals`.
+    `ecglib.analysis.inference.intervals`.
     """
     text = [interval_text(*row) for row in bounds[["estimate", "low", "high"]].to_numpy()]
     table = bounds.assign(text=text).pivot_table(
@@ -127,7 +128,7 @@ def calibrations(predictions: pd.DataFrame, names: dict | None = None) -> pd.Dat
 def paired_tests(
     differences: pd.DataFrame, delong: pd.DataFrame, names: dict | None = None
 ) -> pd.DataFrame:
-    """Paired differences a − b with p-values of the three tests of `ecglib.statistics`; DeLong's
+    """Paired differences a − b with p-values of the three tests of `ecglib.analysis.inference`; DeLong's
     for the AUC alone.
     """
     of_auc = delong[["a", "b", "p"]].assign(metric="auc")
@@ -146,7 +147,7 @@ def paired_tests(
 
 
 def sensitivity(told: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
-    """Counts and intervals of `ecglib.subgroups.sensitivity` as text, by analysis and model."""
+    """Counts and intervals of `ecglib.analysis.subgroups.sensitivity` as text, by analysis and model."""
     tables = {}
     for analysis, part in told.groupby("analysis", sort=False):
         first, shown = part.iloc[0], estimates(part, names)
@@ -178,7 +179,7 @@ def table_5(
     paper : bool
         Put the published figures below.
     **options
-        Of `ecglib.statistics.bootstrap`. The interval is conditional on the trained model and the
+        Of `ecglib.analysis.inference.bootstrap`. The interval is conditional on the trained model and the
         threshold.
     """
     rows = {}
@@ -194,8 +195,8 @@ def table_5(
             name: values[name.lower()] for name in (*PAPER_TABLE_5.columns, "TP", "FP", "FN", "TN")
         }
     thresholds = dict.fromkeys(run.groupby(["model", "rotation"]).groups, threshold)
-    bounds = statistics.intervals(
-        statistics.bootstrap(run, thresholds=thresholds, **options)
+    bounds = inference.intervals(
+        inference.bootstrap(run, thresholds=thresholds, **options)
     ).set_index("metric")
     for name, limit in (("Test, lower limit", "low"), ("Test, upper limit", "high")):
         rows[name] = bounds[limit].rename(METRICS).reindex(rows["Test"]).to_dict()
@@ -211,9 +212,9 @@ def selection(
     """Scores of the rotation kept by its test score (the paper's rule) and by validation, and the
     mean over rotations.
 
-    `by_test` and `by_validation` are from `ecglib.runs.select`, `optimism` from
-    `ecglib.statistics.selection_optimism`, `mean` is the score's row of
-    `ecglib.statistics.intervals`.
+    `by_test` and `by_validation` are from `ecglib.study.runs.select`, `optimism` from
+    `ecglib.analysis.inference.selection_optimism`, `mean` is the score's row of
+    `ecglib.analysis.inference.intervals`.
     """
     rules = {
         "Highest test score (the paper)": by_test.index[0],
@@ -246,7 +247,7 @@ def operating_points(
     """Metrics of one run's predictions at each of `points`, with intervals; "not attainable" for a
     point that is None.
 
-    `options` are those of `ecglib.statistics.bootstrap`; intervals are conditional on the model and
+    `options` are those of `ecglib.analysis.inference.bootstrap`; intervals are conditional on the model and
     the threshold.
     """
     rows = {}
@@ -255,9 +256,9 @@ def operating_points(
             rows[name] = {"Threshold": "not attainable on validation"}
             continue
         keys = run.groupby(["model", "rotation"]).groups
-        boot = statistics.bootstrap(run, thresholds=dict.fromkeys(keys, threshold), **options)
+        boot = inference.bootstrap(run, thresholds=dict.fromkeys(keys, threshold), **options)
         text = estimates(
-            statistics.intervals(boot, level), columns=("sens", "spec", "ppv", "npv", "f1", "acc")
+            inference.intervals(boot, level), columns=("sens", "spec", "ppv", "npv", "f1", "acc")
         )
         rows[name] = {"Threshold": f"{threshold:.3f}"} | text.iloc[0].to_dict()
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("Operating point")

@@ -6,7 +6,7 @@ calibrated risk and a decision only if it was angiographic. For any other label,
 an uncalibrated score, and every page and picture (`ecglib.plots.explanation`) carries a watermark
 that says so.
 
-    python -m ecglib.explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
+    python -m ecglib.study.explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
 import argparse
@@ -20,12 +20,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import LEADS, RATE_HZ, paths
-from ecglib.execute import partial, run_notebook, sha256
-from ecglib.params import LabelKind, Signal, Study, StudyError, load_study
+from ecglib.beat import LEADS, RATE_HZ
+from ecglib.folders import partial, sha256
+from ecglib.settings import LabelKind, Signal
+from ecglib.study import places
+from ecglib.study.notebook import run_notebook
+from ecglib.study.params import Study, StudyError, load_study
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
-"""A simulated recording that ships with the package (`ecglib.sources.synthetic`): 8 leads, 10 s,
+"""A simulated recording that ships with the package (`ecglib.cohort.synthetic`): 8 leads, 10 s,
 the LAD occluded.
 
 :meta hide-value:
@@ -54,7 +57,7 @@ class Networks:
     ----------
     runs : list of dict
         ``run.json`` of each, with its ``folder``.
-    signal : ecglib.params.Signal
+    signal : ecglib.settings.Signal
         How their median beats were made.
     kind, meaning : str
         Of the label they learned; kind is 'unknown' unless all of them, and their study, name the
@@ -95,8 +98,8 @@ def open_networks(run: str = "") -> Networks:
         raise ExplainError(
             "No trained network is here yet; run `make reproduce STUDY=params/smoke.yaml`, or name one"
         )
-    if paths.find(run).is_dir():
-        runs = [_read(paths.find(run))]
+    if places.find(run).is_dir():
+        runs = [_read(places.find(run))]
         study = _study(runs[0].get("study"))
     else:
         try:
@@ -134,8 +137,8 @@ def _rotations(study) -> list[Path]:
     """Folders of the study's selected model that hold weights, own ones before shipped ones."""
     if not isinstance(study, Study):
         return []
-    own = [paths.run_folder(study.name, study.selected_model, k) for k in study.rotations]
-    places = [(folder, paths.REFERENCE / folder.relative_to(paths.OUTPUTS)) for folder in own]
+    own = [places.run_folder(study.name, study.selected_model, k) for k in study.rotations]
+    places = [(folder, places.REFERENCE / folder.relative_to(places.OUTPUTS)) for folder in own]
     there = [
         [f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()]
         for pair in places
@@ -146,7 +149,7 @@ def _rotations(study) -> list[Path]:
 def _read(folder: Path) -> dict:
     """Read a run, and refuse one whose network takes another input before its weights are read."""
     # a second to import, which the command line needn't wait for
-    from ecglib.runs import RunError, read_run
+    from ecglib.study.runs import RunError, read_run
 
     try:
         told = read_run(folder)
@@ -265,7 +268,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     Parameters
     ----------
     ecg_path : str
-        A recording of any format that `ecglib.sources.reading` knows; empty: `EXAMPLE`.
+        A recording of any format that `ecglib.cohort.reading` knows; empty: `EXAMPLE`.
     run : str
         See `open_networks`.
 
@@ -278,7 +281,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     import torch
     from scipy.special import softmax
 
-    from ecglib import saliency
+    from ecglib.analysis import saliency
     from ecglib.dataset import CROP, normalise
     from ecglib.signal import fiducials
     from ecglib.trainer import TrainingError, load_model
@@ -308,7 +311,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         saliency.agreement(maps[[a]], maps[[b]])[0] for a, b in combinations(range(len(maps)), 2)
     ]
     return Explanation(
-        file=paths.find(ecg_path or EXAMPLE).name,
+        file=places.find(ecg_path or EXAMPLE).name,
         networks=networks,
         beat=beat,
         points=dict(zip(fiducials.POINTS, found[0], strict=True)),
@@ -329,11 +332,11 @@ def read_beat(ecg_path: str, settings: Signal):
     """Read a recording and make its median beat, an `ecglib.signal.Beat`; `ExplainError` if either
     can't be done.
     """
+    from ecglib.cohort.reading import read_recording
+    from ecglib.cohort.source import ReadError
     from ecglib.signal import SignalError, process
-    from ecglib.sources import ReadError
-    from ecglib.sources.reading import read_recording
 
-    path = paths.find(ecg_path or EXAMPLE)
+    path = places.find(ecg_path or EXAMPLE)
     try:
         return process(*read_recording(path), settings)
     except ReadError as error:
@@ -346,8 +349,8 @@ def _clinical(told: dict, score: float) -> dict:
     """Calibrated risk and decision at the operating point, both fitted on the run's own validation
     predictions.
     """
+    from ecglib.analysis.inference import recalibrate
     from ecglib.metrics import operating_point
-    from ecglib.statistics import recalibrate
 
     table = pd.read_parquet(told["folder"] / "predictions.parquet").query("split == 'validation'")
     try:
@@ -362,17 +365,19 @@ def _clinical(told: dict, score: float) -> dict:
 
 def folder_of(ecg_path: str = "") -> Path:
     """Where an ECG's explanation lies: ``outputs/explain/<file>-<first digits of its SHA-256>``."""
-    path = paths.find(ecg_path or EXAMPLE)
+    path = places.find(ecg_path or EXAMPLE)
     if not path.is_file():
         raise ExplainError(f"{path.name}: no such file")
-    return paths.OUTPUTS / "explain" / f"{path.stem}-{sha256(path)[:8]}"
+    return places.OUTPUTS / "explain" / f"{path.stem}-{sha256(path)[:8]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: run notebook 10 on one ECG; returns 0, or 1 with one sentence on what is
     wrong.
     """
-    parser = argparse.ArgumentParser(prog="python -m ecglib.explain", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m ecglib.study.explain", description=main.__doc__
+    )
     parser.add_argument(
         "--ecg",
         default="",
@@ -380,8 +385,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--run", default="", help="the folder of a trained network, or a study")
     given = parser.parse_args(arguments)
-    run = str(paths.find(given.run)) if given.run and paths.find(given.run).is_dir() else given.run
-    file = str(paths.find(given.ecg)) if given.ecg else ""
+    run = (
+        str(places.find(given.run)) if given.run and places.find(given.run).is_dir() else given.run
+    )
+    file = str(places.find(given.ecg)) if given.ecg else ""
     try:
         folder = folder_of(file)
         run_notebook("10_explain_ecg", {"ecg_path": file, "run": run}, folder, log=False)

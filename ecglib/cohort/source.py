@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,23 +75,3 @@ class SourceError(ValueError):
     """A source that can't be used at all; the message is one sentence saying what is wrong and what
     to do.
     """
-
-
-def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
-    """Open the source that a study's ``cohort`` section names.
-
-    Parameters
-    ----------
-    settings : ecglib.params.SyntheticCohort, PtbxlCohort or FilesCohort
-    seed : int
-        The study's seed; fixes simulated records and drawn negatives.
-    data_dir : path, optional
-        Where the data lie already, in the layout of their public source.
-    """
-    if settings.source == "synthetic":
-        from ecglib.sources import synthetic as module
-    elif settings.source == "ptbxl":
-        from ecglib.sources import ptbxl as module
-    else:
-        from ecglib.sources import files as module
-    return module.open_source(settings, seed, data_dir)

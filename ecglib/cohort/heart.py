@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ecglib import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
+from ecglib.beat import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
 
 DOWER = np.array([  # I, II, V1–V6 of a vector
     [0.632, -0.235, 0.059], [0.235, 1.066, -0.132], [-0.515, 0.157, -0.917], [0.044, 0.164, -1.387],

@@ -50,8 +50,8 @@ def model_card(
 
     Parameters
     ----------
-    study : ecglib.params.Study
-    runs : ecglib.runs.Runs
+    study : ecglib.study.params.Study
+    runs : ecglib.study.runs.Runs
     cohort_info : dict
         ``cohort.json`` of its cohort.
     run : pandas.Series
@@ -87,7 +87,7 @@ def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
     """Say what besides the model made its rotation the best: a test fold on which the other models
     do well, too.
 
-    `performance` has a row for each model, rotation and split (`ecglib.statistics.per_rotation`);
+    `performance` has a row for each model, rotation and split (`ecglib.analysis.inference.per_rotation`);
     `rotation` is the one with the highest test score of `model` (paper, section II.C). The lead of
     a rotation is its test score (Equation 1) minus the mean over rotations of the same model.
     """

@@ -3,7 +3,7 @@
 A large cohort is cut into shards that processes, or jobs on several machines, make side by side,
 each with::
 
-    python -m ecglib.building --study params/ptbxl.yaml --shard 3
+    python -m ecglib.cohort.build --study params/ptbxl.yaml --shard 3
 
 `open_or_build` joins what is there and makes the rest; the result is the same, bit for bit, as
 without shards.
@@ -24,15 +24,36 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
-from ecglib import BEAT_SAMPLES, LEADS, paths
-from ecglib.cohort import Cohort, CohortError, check, describe_build, load_cohort
-from ecglib.execute import hold, partial, replace, write_json
-from ecglib.params import StudyError, load_study
-from ecglib.sources import ReadError, Source, SourceError, open_source
-from ecglib.workflow import cohort_code, shard_count
+from ecglib.beat import BEAT_SAMPLES, LEADS
+from ecglib.cohort.contract import Cohort, CohortError, check, describe_build, load_cohort
+from ecglib.cohort.source import ReadError, Source, SourceError
+from ecglib.folders import hold, partial, replace, write_json
+from ecglib.study import places
+from ecglib.study.graph import cohort_code, shard_count
+from ecglib.study.params import StudyError, load_study
 
 CHUNK = 32  # records a worker takes at once
 FEW = 300  # records for which one more process isn't worth its start
+
+
+def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
+    """Open the source that a study's ``cohort`` section names.
+
+    Parameters
+    ----------
+    settings : ecglib.settings.SyntheticCohort, PtbxlCohort or FilesCohort
+    seed : int
+        The study's seed; fixes simulated records and drawn negatives.
+    data_dir : path, optional
+        Where the data lie already, in the layout of their public source.
+    """
+    if settings.source == "synthetic":
+        from ecglib.cohort import synthetic as module
+    elif settings.source == "ptbxl":
+        from ecglib.cohort import ptbxl as module
+    else:
+        from ecglib.cohort import files as module
+    return module.open_source(settings, seed, data_dir)
 
 
 def workers() -> int:
@@ -68,7 +89,7 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
     Parameters
     ----------
     source : Source
-    signal : ecglib.params.Signal
+    signal : ecglib.settings.Signal
     folder : Path
         The cohort's folder; it appears when it is complete.
     workers : int
@@ -252,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: make one shard of a study's cohort; returns 0, or 1 with one sentence on what
     is wrong.
     """
-    parser = argparse.ArgumentParser(prog="python -m ecglib.building", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ecglib.cohort.build", description=main.__doc__)
     parser.add_argument("--study", required=True)
     parser.add_argument("--shard", type=int, required=True)
     parser.add_argument("--data-dir", default="")
@@ -260,9 +281,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         study = load_study(given.study)
         # what has to be downloaded is downloaded by one of the shards
-        with closing(hold(paths.DATA / "source")):
+        with closing(hold(places.DATA / "source")):
             source = open_source(study.cohort, study.seed, given.data_dir or None)
-        folder = paths.cohort_folder(study.cohort_key)
+        folder = places.cohort_folder(study.cohort_key)
         build_shard(source, study.signal, folder, given.shard, shard_count(study.cohort))
     except (StudyError, SourceError) as error:
         print(error, file=sys.stderr)

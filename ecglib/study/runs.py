@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ecglib import metrics, paths
-from ecglib.execute import sha256
+from ecglib import metrics
+from ecglib.cohort.contract import Cohort, CohortError, load_cohort
+from ecglib.folders import sha256
 from ecglib.models import REGISTRY, build_model, flops, label
+from ecglib.study import places
 
 WEIGHTS, AGAIN = "weights.safetensors", "trained_again"
 
@@ -63,14 +65,14 @@ def read_run(folder: Path) -> dict:
     """
     file = folder / "run.json"
     if not file.is_file():
-        raise RunError(f"{os.path.relpath(folder, paths.ROOT)} has no run.json: it isn't finished")
+        raise RunError(f"{os.path.relpath(folder, places.ROOT)} has no run.json: it isn't finished")
     facts = json.loads(file.read_text())
     for name, expected in facts["files"].items():
         there = folder / name
         if not there.is_file() and there.suffix in (".safetensors", ".skops"):
             continue
         if not there.is_file() or sha256(there) != expected:
-            name = os.path.relpath(there, paths.ROOT)
+            name = os.path.relpath(there, places.ROOT)
             raise RunError(
                 f"{name} is missing or not the file that the run wrote (SHA-256 differs)"
             )
@@ -123,7 +125,10 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
             if (source / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source / name, folder / name)
-        taken = {"folder": os.path.relpath(source, paths.ROOT), "environment": facts["environment"]}
+        taken = {
+            "folder": os.path.relpath(source, places.ROOT),
+            "environment": facts["environment"],
+        }
         own = {"environment", "files", "seconds", "folder"}
         kept = {name: value for name, value in facts.items() if name not in own}
         return kept | {"taken_from": facts.get("taken_from", taken)}, refused
@@ -142,7 +147,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
     ----------
     folder : Path
         A finished run, for example ``outputs/demo/runs/ecg_smart_net/rotation_0``.
-    cohort, folds : ecglib.cohort.Cohort, pandas.DataFrame
+    cohort, folds : ecglib.cohort.contract.Cohort, pandas.DataFrame
         Those of its study; `folds` with ``record_id, fold``.
 
     Returns
@@ -162,7 +167,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
         return trainer.load_model(folder)
     if not (again / "run.json").is_file():
         print(
-            f"{os.path.relpath(folder, paths.ROOT)} came without its weights: it is trained again"
+            f"{os.path.relpath(folder, places.ROOT)} came without its weights: it is trained again"
         )
         again.mkdir(exist_ok=True)
         trainer.train(facts["identity"], cohort, folds, again)
@@ -193,7 +198,7 @@ def load_runs(study) -> Runs:
     for model in study.models:
         for rotation in study.rotations:
             try:
-                told = read_run(paths.run_folder(study.name, model, rotation))
+                told = read_run(places.run_folder(study.name, model, rotation))
             except RunError as error:
                 problems.append(str(error))
                 continue
@@ -294,3 +299,23 @@ def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
         .rename_axis("rotation")
         .sort_values(ascending=False)
     )
+
+
+def cohort_of(study) -> Cohort:
+    """Open the cohort that notebook 00 made, or opened, for a study."""
+    told = places.step_folder(study.name, "00_cohort") / "run.json"
+    if not told.is_file():
+        raise CohortError(
+            f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first"
+        )
+    return load_cohort(places.ROOT / json.loads(told.read_text())["cohort"])
+
+
+def folds_of(study) -> pd.DataFrame:
+    """Folds that notebook 02 dealt for a study: ``record_id, fold``."""
+    file = places.step_folder(study.name, "02_folds") / "folds.parquet"
+    if not file.is_file():
+        raise CohortError(
+            f"Study {study.name} has no folds yet: run notebook 02_folds with it first"
+        )
+    return pd.read_parquet(file)

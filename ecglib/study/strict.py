@@ -10,9 +10,10 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from ecglib import paths
+from ecglib.errors import nearest
 from ecglib.models import REGISTRY
-from ecglib.params import StudyError, load_study, nearest
+from ecglib.study import places
+from ecglib.study.params import StudyError, load_study
 
 KINDS = {int: "a whole number", float: "a number", str: "text"}
 
@@ -103,7 +104,7 @@ def check_values(values: dict, defaults: dict) -> None:
 
 def check_path(name: str, path: str | Path) -> Path:
     """Return a file or folder that must exist; `StudyError` names the nearest one that does."""
-    found = paths.find(path)
+    found = places.find(path)
     if found.exists():
         return found
     parent = next(folder for folder in found.parents if folder.is_dir())

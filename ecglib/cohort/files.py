@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
-from ecglib.execute import sha256
-from ecglib.sources import ReadError, Source, SourceError, count
-from ecglib.sources.reading import MICROVOLT, SPAN_UV, read_recording
+from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
+from ecglib.cohort.reading import MICROVOLT, SPAN_UV, read_recording
+from ecglib.cohort.source import ReadError, Source, SourceError, count
+from ecglib.folders import sha256
+from ecglib.study import places
 
 COLUMNS = ["record_id", "patient_id", "site", "age", "sex", "label", "path"]
 SEX = {"female": "female", "f": "female", "male": "male", "m": "male", "": None}
@@ -40,8 +41,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     `data_dir` stands in for `settings.folder`; `seed` is not used. Raises `SourceError` if folder,
     table or a column is absent, no positive is left, or the beats are not as described.
     """
-    folder = paths.find(settings.folder if data_dir is None else data_dir)
-    found = [p for p in (paths.find(settings.table), folder / settings.table) if p.is_file()]
+    folder = places.find(settings.folder if data_dir is None else data_dir)
+    found = [p for p in (places.find(settings.table), folder / settings.table) if p.is_file()]
     if not found or not folder.exists():
         raise SourceError(
             f"{folder if found else settings.table} is absent; name it in cohort.folder or cohort.table"

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from ecgdatakit import FileParser, UnsupportedFormatError
 
-from ecglib import LEADS
-from ecglib.sources import ReadError
+from ecglib.beat import LEADS
+from ecglib.cohort.source import ReadError
 
 # of one file: its size; what reading it may take
 MAX_BYTES, MAX_MEMORY, MAX_SECONDS = 64_000_000, 1_000_000_000, 30

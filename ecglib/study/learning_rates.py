@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from ecglib import paths
-from ecglib.params import StudyError
-from ecglib.runs import RunError, read_run
-from ecglib.workflow import grid_runs
+from ecglib.study import places
+from ecglib.study.graph import grid_runs
+from ecglib.study.params import StudyError
+from ecglib.study.runs import RunError, read_run
 
 
 def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
@@ -23,7 +23,7 @@ def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
         if only not in (None, model):
             continue
         try:
-            facts = read_run(paths.grid_folder(study.name, model, rate, rotation))
+            facts = read_run(places.grid_folder(study.name, model, rate, rotation))
         except RunError as error:
             problems.append(str(error))
             continue

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecglib import LEADS, R_SAMPLE, RATE_HZ
-from ecglib.sources import Source, count
-from ecglib.sources.heart import (
+from ecglib.beat import LEADS, R_SAMPLE, RATE_HZ
+from ecglib.cohort.heart import (
     ELECTRODES,
     LEADS_OF_ELECTRODES,
     MIMICS,
@@ -24,6 +23,7 @@ from ecglib.sources.heart import (
     beat_heart,
     ectopic_heart,
 )
+from ecglib.cohort.source import Source, count
 
 SECONDS = 10
 RESOLUTION_UV = 5
@@ -52,7 +52,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
 
     Parameters
     ----------
-    settings : ecglib.params.SyntheticCohort
+    settings : ecglib.settings.SyntheticCohort
         Number of ECGs, share of subtle OMI, share of positive ECGs.
     seed : int
         Same seed, same cohort, whatever the number of processes that read it.
@@ -63,7 +63,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     known = pd.DataFrame([truth(row, seed) for row in records.itertuples(index=False)])
     counts = {"simulated": count(records)}
     told = "simulated occlusion of a coronary artery in this patient's episode"
-    made = "Simulated by ecglib.sources.synthetic; lead matrix after Dower et al. 1980."
+    made = "Simulated by ecglib.cohort.synthetic; lead matrix after Dower et al. 1980."
     records, reader = pd.concat([records, known], axis=1), partial(read, seed=seed)
     return Source("synthetic", "1", "synthetic", told, records, reader, counts, attribution=made)
 

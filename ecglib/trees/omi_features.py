@@ -24,13 +24,14 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from statsmodels.stats.proportion import proportion_confint
 from threadpoolctl import threadpool_limits
 
-from ecglib import paths, tabular
-from ecglib.params import nearest
-from ecglib.sources import SourceError
+from ecglib.cohort.source import SourceError
+from ecglib.errors import nearest
+from ecglib.study import places
+from ecglib.trees import forest
 
 LABEL = "Outcome_Occlusion_MI"
 DEFINITIONS = pd.read_csv(
-    Path(tabular.__file__).with_name("features.csv"), index_col="name", keep_default_na=False
+    Path(forest.__file__).with_name("features.csv"), index_col="name", keep_default_na=False
 )
 COLUMNS = tuple(DEFINITIONS.index)
 FILES = {"derivation": "Derivation_dataset.csv", "external": "External_validation_dataset.csv"}
@@ -82,12 +83,12 @@ class Tables:
 def open_tables(settings, data_dir: str | Path = "", seed: int = 42) -> Tables:
     """Read both tables from `data_dir`; without it fetch them; without a network make some up.
 
-    `settings` (`ecglib.params.OmiFeatures`) tell where they are published, and their SHA-256. They
+    `settings` (`ecglib.settings.OmiFeatures`) tell where they are published, and their SHA-256. They
     are fetched into ``data/omi-features``, which git ignores, unless the environment variable
     ECGLIB_OFFLINE is set. A file that is absent, has changed, or doesn't hold what it should is
     refused (SourceError).
     """
-    folder = paths.find(data_dir) if data_dir else _fetch(settings)
+    folder = places.find(data_dir) if data_dir else _fetch(settings)
     if folder is None:
         return make_up(seed)
     tables = {}
@@ -107,7 +108,7 @@ def open_tables(settings, data_dir: str | Path = "", seed: int = 42) -> Tables:
 
 def _fetch(settings) -> Path | None:
     """Fetch both tables, unless they are there; None without a network."""
-    folder = paths.DATA / "omi-features"
+    folder = places.DATA / "omi-features"
     if os.environ.get("ECGLIB_OFFLINE"):
         return None
     for kind, name in FILES.items():
@@ -229,7 +230,7 @@ def evaluate(models: dict, train: pd.DataFrame, tests: dict, seed: int) -> pd.Da
     parts = []
     for key, model in models.items():
         x, y = train.drop(columns=LABEL), train[LABEL].to_numpy()
-        fitted = tabular.fit(model.network or key, x, y, model.options, seed)
+        fitted = forest.fit(model.network or key, x, y, model.options, seed)
         for cohort, test in tests.items():
             told = {
                 "patient_id": test.index,
@@ -240,7 +241,7 @@ def evaluate(models: dict, train: pd.DataFrame, tests: dict, seed: int) -> pd.Da
             told |= {
                 "model": key,
                 "rotation": 0,
-                "probability": tabular.predict(fitted, test),
+                "probability": forest.predict(fitted, test),
                 "cohort": cohort,
             }
             parts.append(pd.DataFrame(told))

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
-from ecglib.execute import sha256
-from ecglib.sources import Source, count
+from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
+from ecglib.cohort.source import Source, count
+from ecglib.folders import sha256
 
 RECORDS = pa.DataFrameSchema(
     {
@@ -64,26 +64,6 @@ class Cohort:
     def key(self) -> str:
         """Hash of beats and records: two cohorts with the same key are the same."""
         return self.info["hashes"]["beats.npy"][:16] + self.info["hashes"]["records.parquet"][:16]
-
-
-def cohort_of(study) -> Cohort:
-    """Open the cohort that notebook 00 made, or opened, for a study."""
-    told = paths.step_folder(study.name, "00_cohort") / "run.json"
-    if not told.is_file():
-        raise CohortError(
-            f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first"
-        )
-    return load_cohort(paths.ROOT / json.loads(told.read_text())["cohort"])
-
-
-def folds_of(study) -> pd.DataFrame:
-    """Folds that notebook 02 dealt for a study: ``record_id, fold``."""
-    file = paths.step_folder(study.name, "02_folds") / "folds.parquet"
-    if not file.is_file():
-        raise CohortError(
-            f"Study {study.name} has no folds yet: run notebook 02_folds with it first"
-        )
-    return pd.read_parquet(file)
 
 
 def flow_table(cohort: Cohort) -> pd.DataFrame:

@@ -20,9 +20,10 @@ import requests
 from numpy.lib.stride_tricks import sliding_window_view
 from tqdm.auto import tqdm
 
-from ecglib import LEADS, RATE_HZ, paths
-from ecglib.execute import sha256
-from ecglib.sources import ReadError, Source, SourceError, count
+from ecglib.beat import LEADS, RATE_HZ
+from ecglib.cohort.source import ReadError, Source, SourceError, count
+from ecglib.folders import sha256
+from ecglib.study import places
 
 BASE_URL = "https://physionet.org/files/ptb-xl/1.0.3/"
 # of a download: at once, tries of one file, first pause between tries
@@ -54,7 +55,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     is left, the prevalence can't be reached, a download fails, or files are absent and
     `settings.allow_missing_records` is false.
     """
-    folder = paths.find(data_dir) if data_dir is not None else paths.DATA / "ptb-xl"
+    folder = places.find(data_dir) if data_dir is not None else places.DATA / "ptb-xl"
     if data_dir is None:
         download(folder, [TABLE, STATEMENTS])
     records, version = read_tables(folder, settings.sampling_rate)

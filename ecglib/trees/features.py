@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter1d
 
-from ecglib import BEAT_SAMPLES, LEADS, RATE_HZ
+from ecglib.beat import BEAT_SAMPLES, LEADS, RATE_HZ
 from ecglib.signal import fiducials
 
 DEFINITIONS = pd.read_csv(

@@ -1,7 +1,7 @@
 """A study as a graph: what its steps depend on; run it, plan it, ask how far it is.
 
-    python -m ecglib.workflow run --study params/demo.yaml --cores 2
-    python -m ecglib.workflow plan --study params/demo.yaml
+    python -m ecglib.study.graph run --study params/demo.yaml --cores 2
+    python -m ecglib.study.graph plan --study params/demo.yaml
 
 The graph itself is the ``Snakefile``.
 """
@@ -19,11 +19,12 @@ import tokenize
 from functools import cache
 from pathlib import Path
 
-from ecglib import paths
-from ecglib.execute import hold, partial
+from ecglib.errors import nearest
+from ecglib.folders import hold, partial
 from ecglib.models import REGISTRY
-from ecglib.params import Study, StudyError, find_study, load_study, nearest
-from ecglib.strict import check_path
+from ecglib.study import places
+from ecglib.study.params import Study, StudyError, find_study, load_study
+from ecglib.study.strict import check_path
 
 PACKAGE = Path(__file__).parent
 SHARD = 2500  # records for which one more job is worth its start
@@ -73,7 +74,7 @@ def shard_count(cohort) -> int:
     alone.
     """
     if cohort.source == "files":
-        table = paths.find(cohort.table)
+        table = places.find(cohort.table)
         records = table.stat().st_size // 40 if table.is_file() else 0  # of a row of text
     else:
         records = cohort.records if cohort.source == "synthetic" else 4 * SHARD
@@ -152,7 +153,7 @@ def settings_of(study, notebook: str) -> list[str]:
 
 def _source(notebook: str) -> str:
     """Code of a notebook."""
-    file = paths.NOTEBOOKS / f"{notebook}.ipynb"
+    file = places.NOTEBOOKS / f"{notebook}.ipynb"
     cells = json.loads(file.read_text())["cells"] if file.is_file() else []
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
@@ -218,10 +219,10 @@ def data_dir(study, given: str) -> str:
     """Folder of the public data: the one that is given, which is remembered, or else the one that
     was given last.
     """
-    file = paths.study_folder(study.name) / ".data_dir"
+    file = places.study_folder(study.name) / ".data_dir"
     if given:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(str(paths.find(given)))
+        file.write_text(str(places.find(given)))
     return file.read_text() if file.is_file() and Path(file.read_text()).is_dir() else ""
 
 
@@ -231,7 +232,7 @@ def run(study, given) -> int:
     """
     from snakemake.cli import main as snakemake
 
-    if (lock := hold(paths.study_folder(study.name), wait=False)) is None:
+    if (lock := hold(places.study_folder(study.name), wait=False)) is None:
         raise StudyError(
             f"Study {study.name} is being run by another process; wait for its end, or stop it"
         )
@@ -266,7 +267,7 @@ def _words(given, *options: str) -> list[str]:
         f"data_dir={given.data_dir}",
         f"gpus={given.gpus}",
     ]
-    place = ["--snakefile", str(PACKAGE.parent / "Snakefile"), "--directory", str(paths.ROOT)]
+    place = ["--snakefile", str(PACKAGE.parent / "Snakefile"), "--directory", str(places.ROOT)]
     cores = [] if _elsewhere(given) else ["--cores", str(given.cores)]
     return [
         "--config",
@@ -283,7 +284,7 @@ def _words(given, *options: str) -> list[str]:
 def plan(study, given) -> str:
     """What would run, and why."""
     snakemake = [sys.executable, "-m", "snakemake", *_words(given, "--dry-run")]
-    done = subprocess.run(snakemake, capture_output=True, text=True, check=False, cwd=paths.ROOT)
+    done = subprocess.run(snakemake, capture_output=True, text=True, check=False, cwd=places.ROOT)
     if done.returncode:
         raise StudyError((done.stderr or done.stdout).strip())
     jobs: dict[tuple, list] = {}
@@ -327,20 +328,20 @@ def _reason(told: str) -> str:
 def jobs_of(study) -> dict[str, Path]:
     """Every step and run of a study: its name and its folder."""
     if not isinstance(study, Study):
-        return {"11_omi_features": paths.step_folder(study.name, "11_omi_features")}
+        return {"11_omi_features": places.step_folder(study.name, "11_omi_features")}
     steps = ["00_cohort", "01_data_exploration", "02_folds", "03_models", "04_learning_rate"]
     if not study.learning_rates:
         steps.remove("04_learning_rate")
-    jobs = {step: paths.step_folder(study.name, step) for step in steps}
+    jobs = {step: places.step_folder(study.name, step) for step in steps}
     for model, rate, k in grid_runs(study):
-        jobs[f"grid/{model}/{rate:g}/rotation_{k}"] = paths.grid_folder(study.name, model, rate, k)
+        jobs[f"grid/{model}/{rate:g}/rotation_{k}"] = places.grid_folder(study.name, model, rate, k)
     jobs |= {
-        f"runs/{m}/rotation_{k}": paths.run_folder(study.name, m, k)
+        f"runs/{m}/rotation_{k}": places.run_folder(study.name, m, k)
         for m in study.models
         for k in study.rotations
     }
     steps = ("07_comparison", "08_selected_model", "09_saliency")
-    return jobs | {step: paths.step_folder(study.name, step) for step in steps}
+    return jobs | {step: places.step_folder(study.name, step) for step in steps}
 
 
 def status(study) -> str:
@@ -371,7 +372,7 @@ def _state(folder: Path) -> tuple[str, str]:
 
 def summary(study) -> str:
     """What a study found and where to look, as text."""
-    folder = paths.study_folder(study.name)
+    folder = places.study_folder(study.name)
     lines = [f"\n{study.title}"]
     for step in jobs_of(study).values():
         file = step / "tables" / "table_4.csv"
@@ -389,13 +390,17 @@ def summary(study) -> str:
             for row in rows
         ]
     return "\n".join(
-        [*lines, "", f"Tables, figures and executed notebooks: {folder.relative_to(paths.ROOT)}/*/"]
+        [
+            *lines,
+            "",
+            f"Tables, figures and executed notebooks: {folder.relative_to(places.ROOT)}/*/",
+        ]
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: run, plan or look at a study; words after ``--`` go to Snakemake."""
-    parser = argparse.ArgumentParser(prog="python -m ecglib.workflow", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m ecglib.study.graph", description=main.__doc__)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--study", required=True)
     parser.add_argument("--data-dir", default="")

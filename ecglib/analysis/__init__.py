@@ -1,0 +1,1 @@
+"""Predictions → conclusion: inference, subgroups, tables, saliency and its checks."""

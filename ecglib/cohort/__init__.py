@@ -1,0 +1,1 @@
+"""File → cohort: the contract, building, and where ECGs come from."""

@@ -1,0 +1,165 @@
+"""The sections of a study file as typed, closed models: a wrong key, type or value is refused by name.
+
+A default is the paper's value wherever the paper gives one.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+LabelKind = Literal["angiographic", "proxy", "synthetic"]
+
+
+class Closed(BaseModel):
+    """A section in which every key is known: anything else is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SyntheticCohort(Closed):
+    """Simulated recordings that ship with the package (label kind: synthetic)."""
+
+    source: Literal["synthetic"]
+    records: int = Field(
+        ge=60, le=1_000_000, description="ECGs in all; 10,893 gives the paper's size"
+    )
+    subtle: float = Field(
+        0.67, ge=0, le=1, description="share of the OMI whose ST changes are subtle"
+    )
+    prevalence: Fraction | None = Field(
+        None, description="share of positive ECGs; None: the paper's 8.8 %"
+    )
+
+
+class PtbxlCohort(Closed):
+    """PTB-XL with a proxy label read from its annotations (label kind: proxy)."""
+
+    source: Literal["ptbxl"]
+    label: Literal["acute_mi", "acute_mi_strict", "mi"] = "acute_mi"
+    sampling_rate: Literal[100, 500] = 100
+    prevalence: Fraction | None = Field(
+        None, description="share of positive ECGs, by drawing negatives by patient"
+    )
+    same_patient_negatives: Literal["keep", "drop"] = "keep"
+    allow_missing_records: bool = False
+
+
+class FilesCohort(Closed):
+    """A folder of recordings, or ready median beats, with a table of labels: a user's own
+    cohort.
+    """
+
+    source: Literal["files"]
+    name: str
+    folder: str = Field(description="where the recordings lie")
+    table: str = Field(
+        description="CSV or parquet: record_id or path, patient_id, site, age, sex, label"
+    )
+    label_kind: LabelKind
+    label_meaning: str = Field(min_length=10, description="what a label of 1 means, in words")
+    beats_unit: Literal["uV", "mV"] | None = Field(
+        None, description="set for ready median beats (.npy, .npz)"
+    )
+
+
+class Signal(Closed):
+    """From 10 s to the median beat; defaults from the authors' later code."""
+
+    high_pass_hz: float = Field(0.7, gt=0, le=2)
+    low_pass_hz: Literal[100, 150] = 150
+    mains_hz: Literal["find", "off", 50, 60] = "find"
+    blank_pacing: bool = True
+    on_poor_quality: Literal["keep", "flag", "drop"] = "flag"
+
+
+FoldCount = Annotated[
+    Annotated[int, Field(ge=3, le=50), Tag("number")] | Annotated[Literal["site"], Tag("word")],
+    Discriminator(lambda given: "word" if isinstance(given, str) else "number"),
+]
+
+
+class Folds(Closed):
+    """Patient-stratified folds (paper, section II.B); rotation k validates on fold k and tests on
+    fold k+1.
+
+    With ``count: site``, rotation k leaves out the k-th largest site instead: see
+    `ecglib.folds.build_folds`.
+    """
+
+    count: FoldCount = 10
+    rotations: tuple[int, ...] | None = Field(
+        None, description="None: all of them; with sites, those to be left out"
+    )
+
+
+class Training(Closed):
+    """The paper's protocol (section II.B); defaults are the paper's values."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(128, ge=2, description="before undersampling within the batch")
+    plateau_factor: Fraction = 0.8
+    plateau_patience: int = Field(3, ge=0)
+    early_stopping: int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better score"
+    )
+    normalisation: Literal["lead_zscore", "millivolt"] = "lead_zscore"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    stream: bool = Field(
+        False, description="read batches from the memory map: for cohorts larger than memory"
+    )
+
+
+class LearningRates(Closed):
+    """A grid of learning rates, and the rule that chooses from it (paper, section II.B)."""
+
+    grid: dict[str, tuple[Annotated[float, Field(gt=0, le=1)], ...]] = Field(min_length=1)
+    rule: Literal["mean", "per_rotation"] = Field(
+        "mean", description="see `ecglib.learning_rates.choose`"
+    )
+    rotations: tuple[int, ...] | None = Field(
+        None, description="of the grid, with rule `mean`; None: the study's"
+    )
+
+
+class Model(Closed):
+    """One model of a study; the key it stands under names it in tables, runs and predictions."""
+
+    network: str | None = Field(None, description="registered model; None: the key itself")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="None: chosen from the grid")
+    normalisation: Literal["lead_zscore", "millivolt"] | None = Field(
+        None, description="None: that of `training`"
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="options of the model"
+    )
+
+
+class Statistics(Closed):
+    """Bootstrap over patients, drawn jointly in all rotations and models."""
+
+    draws: int = Field(2000, ge=100)
+    confidence: Fraction = 0.95
+
+
+Sensitivity = Literal["strict_label", "human_validated", "without_negatives_of_positive_patients"]
+
+
+class Saliency(Closed):
+    """Which model is explained, and with how many positives."""
+
+    positives: int | None = Field(
+        None, ge=1, description="None: all positives of the test fold, as the paper"
+    )
+
+
+class OmiFeatures(Closed):
+    """The two feature tables published with Al-Zaiti et al., Nature Medicine 2023 (label kind:
+    angiographic).
+    """
+
+    url: str = Field(description="folder on the web that holds both tables")
+    derivation_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    external_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    folds: int = Field(10, ge=3, le=50)

@@ -1,0 +1,1 @@
+"""The engine: study files, places, steps, runs, the graph, papermill, reports."""

@@ -1,0 +1,1 @@
+"""Forest and boosting on engineered features, and the published OMI tables."""
