@@ -4,10 +4,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-PARTS = 9
-"""Parts of the patients, of which one validates where sites are left out in turn: the paper's eight
-to one.
-"""
+from ecglib.settings import PARTS
 
 SPLITS = ("train", "validation", "test")
 
@@ -119,3 +116,27 @@ def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFra
             rows.append(row)
     assert tested.max() <= 1, "a record is in the test fold of two rotations"
     return pd.DataFrame(rows)
+
+
+def describe_folds(records: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
+    """Count what each fold holds.
+
+    Parameters
+    ----------
+    records, folds : pandas.DataFrame
+        A cohort's records, and ``record_id, fold`` in the same order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By fold: ``ECGs, positives, age`` (mean, years), ``patients, positive patients (%)``.
+    """
+    parts = records.assign(fold=folds.fold.to_numpy())
+    patients = (
+        parts.groupby(["fold", "patient_id"]).label.max().groupby("fold").agg(["size", "mean"])
+    )
+    shape = parts.groupby("fold").agg(
+        ECGs=("label", "size"), positives=("label", "sum"), age=("age", "mean")
+    )
+    shape["patients"], shape["positive patients (%)"] = patients["size"], 100 * patients["mean"]
+    return shape

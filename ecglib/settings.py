@@ -3,12 +3,28 @@
 A default is the paper's value wherever the paper gives one.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 LabelKind = Literal["angiographic", "proxy", "synthetic"]
+
+
+PARTS = 9
+"""Parts of the patients, of which one validates where sites are left out in turn: the paper's eight
+to one.
+"""
+
+
+class Label(NamedTuple):
+    """What a label of 1 means, and its kind, which rules what may be said of a result."""
+
+    kind: LabelKind
+    meaning: str
+
+    def __str__(self):
+        return f"{self.meaning} [{self.kind} label]"
 
 
 class Closed(BaseModel):
@@ -31,6 +47,13 @@ class SyntheticCohort(Closed):
         None, description="share of positive ECGs; None: the paper's 8.8 %"
     )
 
+    @property
+    def means(self) -> Label:
+        """What the cohort's label means."""
+        return Label(
+            "synthetic", "simulated occlusion of a coronary artery in this patient's episode"
+        )
+
 
 class PtbxlCohort(Closed):
     """PTB-XL with a proxy label read from its annotations (label kind: proxy)."""
@@ -43,6 +66,16 @@ class PtbxlCohort(Closed):
     )
     same_patient_negatives: Literal["keep", "drop"] = "keep"
     allow_missing_records: bool = False
+
+    @property
+    def means(self) -> Label:
+        """What the cohort's label means; none of the three is the paper's."""
+        meanings = {
+            "acute_mi": "acute MI or ischaemic injury statement (proxy)",
+            "acute_mi_strict": "acute MI by the stated stage of infarction (proxy)",
+            "mi": "any MI statement, acute or old (proxy)",
+        }
+        return Label("proxy", meanings[self.label])
 
 
 class FilesCohort(Closed):
@@ -61,6 +94,11 @@ class FilesCohort(Closed):
     beats_unit: Literal["uV", "mV"] | None = Field(
         None, description="set for ready median beats (.npy, .npz)"
     )
+
+    @property
+    def means(self) -> Label:
+        """What the cohort's label means, in its owner's words."""
+        return Label(self.label_kind, self.label_meaning)
 
 
 class Signal(Closed):

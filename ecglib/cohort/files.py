@@ -97,7 +97,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     read = Reader(folder.parent if in_one else folder, settings.beats_unit)
     if settings.beats_unit:
         _check_beats(usable, read)
-    version, told = f"table {sha256(found[0])[:12]}", (settings.label_kind, settings.label_meaning)
+    version, told = f"table {sha256(found[0])[:12]}", settings.means
     return Source(
         settings.name, version, *told, usable, read, counts, rejected, bool(settings.beats_unit)
     )

@@ -29,11 +29,6 @@ BASE_URL = "https://physionet.org/files/ptb-xl/1.0.3/"
 # of a download: at once, tries of one file, first pause between tries
 CONNECTIONS, ATTEMPTS, PAUSE_S = 8, 6, 1.0
 
-LABELS = {
-    "acute_mi": "acute MI or ischaemic injury statement (proxy)",
-    "acute_mi_strict": "acute MI by the stated stage of infarction (proxy)",
-    "mi": "any MI statement, acute or old (proxy)",
-}
 INJURY = {"INJAS", "INJAL", "INJIN", "INJLA", "INJIL"}  # statements of subendocardial injury
 ACUTE_STAGES = ("Stadium I", "Stadium I-II")
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
@@ -47,7 +42,7 @@ LEAD_LINE = re.compile(
 
 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
-    """Open PTB-XL with a proxy label; all three labels of `LABELS` are columns of its records.
+    """Open PTB-XL with a proxy label; all three labels are columns of its records.
 
     `seed` fixes which negatives are drawn for `settings.prevalence`. `data_dir` is a folder in
     PhysioNet's layout (1.0.1 or 1.0.3) and only read; None is ``data/ptb-xl`` of the project, into
@@ -88,10 +83,9 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         raise SourceError(
             f"None of {len(records):,} selected ECGs is positive for cohort.label {settings.label}"
         )
-    read, told = Reader(folder, settings.sampling_rate), LABELS[settings.label]
-    return Source(
-        "ptbxl", version, "proxy", told, records, read, counts, rejected, attribution=ATTRIBUTION
-    )
+    read = Reader(folder, settings.sampling_rate)
+    told = ("ptbxl", version, *settings.means, records, read, counts, rejected)
+    return Source(*told, attribution=ATTRIBUTION)
 
 
 def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:

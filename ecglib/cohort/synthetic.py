@@ -62,10 +62,9 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     records = draw_cohort(settings, np.random.default_rng([seed, 0]))
     known = pd.DataFrame([truth(row, seed) for row in records.itertuples(index=False)])
     counts = {"simulated": count(records)}
-    told = "simulated occlusion of a coronary artery in this patient's episode"
     made = "Simulated by ecglib.cohort.synthetic; lead matrix after Dower et al. 1980."
     records, reader = pd.concat([records, known], axis=1), partial(read, seed=seed)
-    return Source("synthetic", "1", "synthetic", told, records, reader, counts, attribution=made)
+    return Source("synthetic", "1", *settings.means, records, reader, counts, attribution=made)
 
 
 def _choose(rng, shares: dict[str, float], size: int, rest: str = "none") -> np.ndarray:

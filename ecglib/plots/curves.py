@@ -11,6 +11,7 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -18,6 +19,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
 from ecglib.analysis.tables import interval_text, label_of, mean_sd, p_text
+from ecglib.plots import NEUTRAL
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
 COLOURS = {
@@ -340,3 +342,14 @@ def confusion_matrices(counts: dict[str, dict], note: str = "") -> Figure:
         axis.set_yticklabels([])
     axes[0, 0].set_ylabel("True label")
     return _finish(figure, note)
+
+
+def draw_fold_prevalence(shape: pd.DataFrame) -> Figure:
+    """Share of positive patients of each fold (`ecglib.folds.describe_folds`); dashed: of all."""
+    figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
+    share = shape["positive patients (%)"]
+    sns.barplot(x=shape.index, y=share, color=NEUTRAL, ax=axis)
+    overall = np.average(share, weights=shape.patients)
+    axis.axhline(overall, color="black", linestyle="--", linewidth=1)
+    axis.set(xlabel="fold", ylabel="positive patients (%)", title="Share of positive patients")
+    return figure

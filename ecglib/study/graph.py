@@ -24,7 +24,7 @@ from ecglib.folders import hold, partial
 from ecglib.models import REGISTRY
 from ecglib.study import places
 from ecglib.study.params import Study, StudyError, find_study, load_study
-from ecglib.study.strict import check_path
+from ecglib.study.step import check_path
 
 PACKAGE = Path(__file__).parent
 SHARD = 2500  # records for which one more job is worth its start

@@ -6,6 +6,7 @@ From the command line, as the Snakefile does::
 """
 
 import argparse
+import ast
 import os
 import shutil
 import sys
@@ -13,12 +14,14 @@ import tempfile
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
+import papermill
+from traitlets.config import Config
+
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace
 from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
-from ecglib.study.step import gpu
-from ecglib.study.strict import check_values, defaults_of, typed
+from ecglib.study.step import check_values, gpu, typed
 
 # A batch's buffers are kept for the next one, in one arena: a quarter more ECGs a second than new
 # ones.
@@ -53,7 +56,8 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     if not notebook.is_file():
         known = sorted(n.stem for n in places.NOTEBOOKS.glob("*.ipynb"))
         raise StudyError(f"No notebook is called '{name}'{nearest(name, known)}")
-    defaults = defaults_of(notebook)
+    inferred = papermill.inspect_notebook(str(notebook))
+    defaults = {name: ast.literal_eval(told["default"]) for name, told in inferred.items()}
     parameters = typed(parameters, defaults, name)
     check_values(defaults | parameters, defaults)
     folder = partial(final)
@@ -77,11 +81,6 @@ def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
     """Run the notebook with papermill; `StudyError` if a cell failed or the notebook didn't finish
     its step.
     """
-    # jsonschema can do without, and its grammar takes a second to build
-    sys.modules.setdefault("rfc3987_syntax", None)
-    import papermill
-    from traitlets.config import Config
-
     executed = folder / "notebook.ipynb"
     # short: a socket's path has at most 107 characters
     with tempfile.TemporaryDirectory(prefix="nb") as runtime:
@@ -117,7 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: run one notebook of a study; returns 0, or 1 with one sentence on what is
     wrong.
     """
-    parser = argparse.ArgumentParser(prog="python -m ecglib.execute", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m ecglib.study.notebook", description=main.__doc__
+    )
     parser.add_argument("notebook", help="a notebook of notebooks/, without ending")
     parser.add_argument("--study", required=True)
     parser.add_argument(

@@ -19,9 +19,9 @@ from pydantic import (
 )
 
 from ecglib.errors import nearest
-from ecglib.folds import PARTS
 from ecglib.models import REGISTRY
 from ecglib.settings import (
+    PARTS,
     Closed,
     FilesCohort,
     Folds,
@@ -78,6 +78,10 @@ class AnyStudy(Closed):
     )
     models: Models
     statistics: Statistics = Statistics()
+
+    def kind(self, model: str) -> str:
+        """Kind of a model of the study: 'network' or 'tree'."""
+        return REGISTRY[self.models[model].network or model].kind
 
 
 class Study(AnyStudy):

@@ -13,7 +13,7 @@ Layout below the project root (or below ``ECGLIB_HOME``, if that is set)::
 import os
 from pathlib import Path
 
-ROOT = Path(os.environ.get("ECGLIB_HOME", Path(__file__).resolve().parent.parent))
+ROOT = Path(os.environ.get("ECGLIB_HOME", Path(__file__).resolve().parents[2]))
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
 DATA = ROOT / "data"

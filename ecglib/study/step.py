@@ -1,38 +1,40 @@
-"""Run one notebook through papermill, strictly and atomically; and what a notebook writes, with its
-provenance.
+"""What a notebook does besides its story: it opens its step, shows tables and figures, finishes.
 
 A step writes into ``<folder>.partial``. Only when everything is there does the folder get its name,
-so a half-written result never looks finished. From the command line, as the Snakefile does::
-
-    python -m ecglib.study.step 05_train_network --study params/demo.yaml --set model=mayo_alvd --set rotation=3
+so a half-written result never looks finished. Papermill only warns at a parameter that a notebook
+doesn't have; here it is an error.
 """
 
+import ast
+import difflib
 import importlib.metadata
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
-from ecglib.folders import hold, partial, replace, sha256, write_json
-from ecglib.study import places
+import pandas as pd
+from IPython.display import display
 
-PACKAGES = (
-    "ecg-smart-net-reproduction",
-    "torch",
-    "torchvision",
-    "numpy",
-    "pandas",
-    "scipy",
-    "scikit-learn",
-    "captum",
-)
+from ecglib.errors import nearest
+from ecglib.folders import hold, partial, replace, sha256, write_json
+from ecglib.models import REGISTRY
+from ecglib.settings import Label
+from ecglib.study import places
+from ecglib.study.params import Study, StudyError, load_study
+from ecglib.study.runs import cohort_of, folds_of
+
+PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy")
+PACKAGES += ("scikit-learn", "captum")
+KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass
@@ -41,12 +43,16 @@ class Step:
 
     Attributes
     ----------
+    study : ecglib.study.params.Study or None
+        None where a notebook belongs to no study.
     folder : Path
         Where to write now; it ends in ``.partial``.
     final : Path
         The name it gets when it is complete.
     facts : dict
         What ``run.json`` will say besides the environment.
+    label : ecglib.settings.Label or None
+        Of the study's cohort; stamped on what is shown. None where no ECG has a part.
     moves : bool
         False if whoever started the notebook renames the folder, after adding the executed notebook
         to it.
@@ -54,22 +60,92 @@ class Step:
         Keeps other processes from writing this folder, until it is complete.
     """
 
+    study: object
     folder: Path
     final: Path
     facts: dict
+    label: Label | None
     moves: bool
     lock: object
     started: float = field(default_factory=time.perf_counter)
+
+    @cached_property
+    def cohort(self):
+        """The study's cohort, an `ecglib.cohort.contract.Cohort`."""
+        return cohort_of(self.study)
+
+    @cached_property
+    def folds(self) -> pd.DataFrame:
+        """The study's folds: ``record_id, fold``."""
+        return folds_of(self.study)
+
+    @property
+    def stamp(self) -> str:
+        """Study and label, for captions."""
+        told = [f"Study {self.facts['study']}"] + ([f"label: {self.label}"] if self.label else [])
+        return "; ".join(told)
 
     def table(self, frame, name: str) -> None:
         """Save a data frame as ``tables/<name>.csv``."""
         (self.folder / "tables").mkdir(exist_ok=True)
         frame.to_csv(self.folder / "tables" / f"{name}.csv")
 
-    def finish(self, **facts) -> Path:
-        """Write ``run.json`` and give the folder its name; returns where the results lie now."""
+    def show(self, what, name: str = "", caption: str = "", rows: int | None = None) -> None:
+        """Save a table or figure under `name`, stamp it with study and label, and display it.
+
+        Parameters
+        ----------
+        what : pandas.DataFrame, pandas.Series or matplotlib.figure.Figure
+            A table is saved whole as ``tables/<name>.csv``, and shown with three decimals; a figure
+            is saved as ``figures/<name>.png`` and ``.svg``.
+        name : str
+            Empty: shown, not saved.
+        caption : str
+            What it shows, a sentence.
+        rows : int, optional
+            As many rows of a table are shown.
+        """
+        if hasattr(what, "savefig"):
+            return self._show_figure(what, name)
+        from ecglib.analysis.tables import styled
+
+        frame = what.to_frame() if isinstance(what, pd.Series) else what
+        if name:
+            self.table(frame, name)
+        told = f"{caption} {self.stamp}.".strip()
+        display(styled(frame if rows is None else frame.head(rows), told))
+
+    def _show_figure(self, figure, name: str) -> None:
+        import matplotlib.pyplot as plt
+
+        from ecglib import plots
+
+        figure.text(0, -0.01, self.stamp, fontsize=7, color="0.35", va="top")
+        if name:
+            plots.save(figure, self.folder, name)
+        display(figure)
+        plt.close(figure)
+
+    def finish(self, findings=(), **facts) -> Path:
+        """Print the findings, write ``run.json`` and give the folder its name.
+
+        Parameters
+        ----------
+        findings : sequence of str
+            What was found, in sentences with their numbers.
+        **facts
+            What ``run.json`` says besides.
+
+        Returns
+        -------
+        Path
+            Where the results lie now.
+        """
+        print(*findings, sep="\n")
+        kind, meaning = self.label or (None, None)
         # a run that was taken over keeps its own
-        told = {"peak_memory_mb": peak_memory_mb(), **self.facts, **facts}
+        told = {"peak_memory_mb": peak_memory_mb(), **self.facts}
+        told |= {"label_kind": kind, "label_meaning": meaning, **facts, "findings": list(findings)}
         told |= {"environment": environment(), "seconds": time.perf_counter() - self.started}
         told["files"] = {str(f.relative_to(self.folder)): sha256(f) for f in _results(self.folder)}
         write_json(self.folder / "run.json", told)
@@ -79,34 +155,136 @@ class Step:
         return self.final if self.moves else self.folder
 
 
-def open_step(
-    study, name: str, output_dir: str = "", final: Path | None = None, clean: bool = True, **facts
-) -> Step:
-    """Open the folder in which a notebook writes its results.
+def open_step(name: str, given: dict, final: Path | None = None, clean: bool = True) -> Step:
+    """Open the folder in which a notebook writes, and say which study and label it works with.
 
     Parameters
     ----------
-    study : ecglib.study.params.Study
     name : str
         The notebook's name without ending, for example ``07_comparison``.
-    output_dir : str
-        A folder given by whoever started the notebook, who then also completes it; empty: the
-        step's own place.
+    given : dict
+        The notebook's ``globals()``, with its parameters: ``study`` (if it belongs to one) and
+        ``output_dir``, a folder of whoever started the notebook, who then also completes it.
     final : Path, optional
         The finished folder, where it isn't ``outputs/<study>/<name>``.
     clean : bool
         False keeps what an earlier, interrupted attempt left: a run's checkpoint.
-    **facts
-        What ``run.json`` says besides.
+
+    Raises
+    ------
+    StudyError
+        For a parameter that the notebook doesn't have, or a value that can't be, by name.
     """
-    final = final or places.step_folder(study.name, name)
+    check_parameters(given)
+    study = load_study(given["study"]) if "study" in given else None
+    final, output_dir = final or places.step_folder(study.name, name), given["output_dir"]
     folder = Path(output_dir) if output_dir else partial(final)
     lock = hold(folder if output_dir else final)
     if clean and not output_dir:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    base = {"study": study.name, "notebook": name, "seed": study.seed, "label_kind": None, **facts}
-    return Step(folder, final, base, moves=not output_dir, lock=lock)
+    facts = {"study": study and study.name, "notebook": name, "seed": study and study.seed}
+    label = study.cohort.means if isinstance(study, Study) else None
+    if study:
+        print(study.title + (f"\nLabel: {label}" if label else ""))
+    return Step(study, folder, final, facts, label, moves=not output_dir, lock=lock)
+
+
+def check_parameters(namespace: dict) -> None:
+    """Refuse what papermill only warns at: a parameter that the notebook doesn't have, or a value
+    that can't be.
+
+    Parameters
+    ----------
+    namespace : dict
+        The notebook's ``globals()``. Papermill's injected cell is compared with the one before it,
+        the defaults.
+
+    Raises
+    ------
+    StudyError
+        Naming the parameter and the nearest valid one.
+    """
+    cells = namespace.get("In", [])
+    injected = max(
+        (i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), default=None
+    )
+    defaults = _assigned(cells[injected - 1]) if injected else {}
+    typed(_assigned(cells[injected]) if injected else {}, defaults, "This notebook")
+    check_values(namespace, defaults)
+
+
+def _assigned(source: str) -> dict:
+    """Names and values that a cell of assignments sets; None where the value isn't written out."""
+    values = {}
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.Assign):
+            value = None
+            with suppress(ValueError):
+                value = ast.literal_eval(line.value)
+            values |= {target.id: value for target in line.targets}
+    return values
+
+
+def typed(given: dict, defaults: dict, notebook: str) -> dict:
+    """Check names and types of the given parameters; text from the command line becomes a number
+    where one is due.
+    """
+    typed = {}
+    for name, value in given.items():
+        if name not in defaults:
+            raise StudyError(f"{notebook} has no parameter '{name}'{nearest(name, defaults)}")
+        kind = type(value if defaults[name] is None else defaults[name])
+        try:
+            typed[name] = (
+                kind(value)
+                if isinstance(value, str | int) and not isinstance(value, bool)
+                else value
+            )
+        except ValueError:
+            typed[name] = value
+        if not isinstance(typed[name], kind):
+            raise StudyError(f"{notebook}: {name} is {value!r} but must be {KINDS[kind]}")
+    return typed
+
+
+def check_values(values: dict, defaults: dict) -> None:
+    """Check the parameters that notebooks share: study, model, rotation, data_dir."""
+    if values.get("data_dir"):
+        check_path("data_dir", values["data_dir"])
+    if "study" not in values:
+        return
+    study = load_study(values["study"])
+    kind = REGISTRY[defaults["model"]].kind if defaults.get("model") in REGISTRY else None
+    known = [
+        key
+        for key, model in study.models.items()
+        if kind in (None, REGISTRY[model.network or key].kind)
+    ]
+    if "model" in values and values["model"] not in known:
+        raise StudyError(
+            f"Study {study.name} has no model '{values['model']}'{nearest(values['model'], known)}"
+        )
+    if "rotation" in values:
+        rotations = study.rotations if study.folds.count == "site" else range(study.folds.count)
+        if values["rotation"] not in rotations:
+            told = f"{rotations[0]} to {rotations[-1]}"
+            raise StudyError(
+                f"rotation is {values['rotation']}, but {study.name} has the rotations {told}"
+            )
+
+
+def check_path(name: str, path: str | Path) -> Path:
+    """Return a file or folder that must exist; `StudyError` names the nearest one that does."""
+    found = places.find(path)
+    if found.exists():
+        return found
+    parent = next(folder for folder in found.parents if folder.is_dir())
+    part = found.relative_to(parent).parts[0]
+    close = difflib.get_close_matches(part, [file.name for file in parent.iterdir()], n=1)
+    raise StudyError(
+        f"{name}: {parent} has no '{part}'" + (f"; did you mean '{close[0]}'?" if close else "")
+    )
 
 
 def _results(folder: Path) -> list[Path]:
@@ -119,6 +297,8 @@ def _results(folder: Path) -> list[Path]:
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB (10⁶ bytes)."""
+    import resource  # POSIX only, as is what asks for it
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # macOS counts bytes, Linux KiB
 
