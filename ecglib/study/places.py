@@ -59,15 +59,12 @@ def grid_folder(study: str, model: str, learning_rate: float, rotation: int) -> 
     return OUTPUTS / study / "grid" / model / f"{learning_rate:g}" / f"rotation_{rotation}"
 
 
-def run_folders(
-    study: str, model: str, rotation: int, learning_rate: float, of_grid: bool
-) -> tuple[Path, list[Path]]:
-    """Return where a run belongs, and where else the same run may lie finished: the grid, the
-    reference results.
+def run_folders(study: str, identity: dict, of_grid: bool) -> list[Path]:
+    """Return where a run belongs, then where else it may lie finished: the grid, the reference
+    results.
     """
-    run, grid = (
-        run_folder(study, model, rotation),
-        grid_folder(study, model, learning_rate, rotation),
-    )
-    places = [REFERENCE / place.relative_to(OUTPUTS) for place in (run, grid)]
-    return (grid, [run, *places]) if of_grid else (run, [grid, *places])
+    model, rotation, rate = (identity.get(k) for k in ("model", "rotation", "learning_rate"))
+    folders = [run_folder(study, model, rotation)]
+    if rate:
+        folders.insert(0 if of_grid else 1, grid_folder(study, model, rate, rotation))
+    return [*folders, *(REFERENCE / folder.relative_to(OUTPUTS) for folder in folders)]
