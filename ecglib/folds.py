@@ -7,9 +7,7 @@ from sklearn.model_selection import StratifiedKFold
 SPLITS = ("train", "validation", "test")
 
 
-def build_folds(
-    records: pd.DataFrame, count: int, seed: int, by: str = "patient"
-) -> pd.DataFrame:
+def build_folds(records: pd.DataFrame, count: int, seed: int, by: str = "patient") -> pd.DataFrame:
     """Deal patients into folds with the same share of positive patients.
 
     A patient is positive if any of their ECGs is: the paper's 6.5 % is a share of patients.

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,7 @@ def open_or_build(source: Source, signal, folder: Path, workers: int = 1) -> Coh
     it.
     """
     folder, made = Path(folder), made_from(source, signal)
-    with closing(hold(folder)):  # two studies may ask for the same cohort at the same time
+    with hold(folder):  # two studies may ask for the same cohort at the same time
         told = folder / "cohort.json"
         if not told.is_file() or json.loads(told.read_text()).get("made_from") != made:
             return build_cohort(source, signal, folder, workers)

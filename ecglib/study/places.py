@@ -1,6 +1,6 @@
 """The only module that knows where things lie: studies, cohorts, runs, figures.
 
-Layout below the project root (or below ``ECGLIB_HOME``, if that is set)::
+Layout below the project's root::
 
     params/<study>.yaml
     data/cohorts/<source>-<key>/            beats.npy, records.parquet, cohort.json
@@ -10,10 +10,24 @@ Layout below the project root (or below ``ECGLIB_HOME``, if that is set)::
     outputs/reference/<study>/              the same, committed to be read
 """
 
-import os
 from pathlib import Path
 
-ROOT = Path(os.environ.get("ECGLIB_HOME", Path(__file__).resolve().parents[2]))
+CODE = Path(__file__).resolve().parents[2]
+PACKAGE = CODE / "ecglib"
+
+
+def _root() -> Path:
+    """Folder of the project: the nearest one above the current folder that holds studies and
+    notebooks; else the one where the code lies.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return CODE
+
+
+ROOT = _root()
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
 DATA = ROOT / "data"

@@ -298,7 +298,9 @@ def display_names(study) -> dict[str, str]:
     """Name of each model of a study in tables and figures; with its key where two share one."""
     names = {model: study.display_name(model) for model in study.models}
     alike = Counter(names.values())
-    return {model: name if alike[name] == 1 else f"{name} [{model}]" for model, name in names.items()}
+    return {
+        model: name if alike[name] == 1 else f"{name} [{model}]" for model, name in names.items()
+    }
 
 
 def cost(facts: pd.DataFrame) -> pd.DataFrame:

@@ -157,7 +157,7 @@ class Step:
         write_json(self.folder / "run.json", told)
         if self.moves:
             replace(self.folder, self.final)
-        self.lock.close()
+        self.lock.release()
         return self.final if self.moves else self.folder
 
 
