@@ -114,7 +114,7 @@ def ship(study) -> str:
         .probability
     )
     at = np.flatnonzero(cohort.records.record_id.isin(scores.index))
-    normalisation = network.identity["training"]["normalisation"]
+    normalisation = network.identity["training"].get("normalisation", "lead_zscore")
     bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"), normalisation)
     now = pd.Series(predict(network, bank, at), index=cohort.records.record_id.iloc[at])
     moved = (now - scores).abs().max()

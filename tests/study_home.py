@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,25 +27,26 @@ TINY = {
     "saliency": {"positives": 4},
 }
 TIMED = ["train_seconds", "val_seconds"]
+MARK = "HOME_OF_A_TEST"  # an environment variable by which a home knows its processes
 
 
 class Home:
-    """The folder; its environment points the package to it."""
+    """The folder; what is started in it finds its studies and notebooks there."""
 
-    def __init__(self, folder: Path, study: dict = TINY):
-        self.folder = folder
+    def __init__(self, folder: Path, study: dict = TINY, own_code: bool = False):
+        self.folder, code = folder, places.CODE
         (folder / "params").mkdir(parents=True)
         for name in ("notebooks", "requirements.lock"):
             (folder / name).symlink_to(places.ROOT / name)
+        if own_code:  # a copy, which a test may change
+            code, ignored = folder, shutil.ignore_patterns("__pycache__")
+            shutil.copytree(places.PACKAGE, folder / "ecglib", ignore=ignored)
+            shutil.copy2(places.CODE / "Snakefile", folder)
         self.write(study)
-        code = os.pathsep.join(
-            [str(Path(places.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        )
+        code = os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])
         tools = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
-        threads = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-        self.environment = (
-            os.environ | {"ECGLIB_HOME": str(folder), "PYTHONPATH": code, "PATH": tools} | threads
-        )
+        self.environment = os.environ | {MARK: str(folder), "PYTHONPATH": code, "PATH": tools}
+        self.environment |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
     def write(self, study: dict) -> None:
         self.study, self.name = study, study["name"]
@@ -57,16 +59,8 @@ class Home:
         return self.folder / "outputs" / self.name
 
     def command(self, what="run", *words, cores=1) -> list[str]:
-        base = [
-            sys.executable,
-            "-m",
-            "ecglib.study.graph",
-            what,
-            "--study",
-            self.name,
-            "--cores",
-            str(cores),
-        ]
+        base = [sys.executable, "-m", "ecglib.study", what, "--study", self.name]
+        base += ["--cores", str(cores)] if what == "run" else []
         return [*base, *(["--", *words] if words else [])]
 
     def start(self, what="run", *words, cores=1, **options) -> subprocess.Popen:
@@ -82,6 +76,14 @@ class Home:
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
 
+    def planned(self, *targets) -> dict[str, str]:
+        """What would run: each result, below the study's folder, and Snakemake's word on it."""
+        done = self.run("run", "--summary", *targets)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = [line.split("\t") for line in done.stdout.splitlines()]
+        rows = [row for row in rows if row[-1] == "update pending"]
+        return {row[0].removeprefix(f"outputs/{self.name}/"): row[-2] for row in rows}
+
     def processes(self, word: str) -> list[psutil.Process]:
         """Processes of this home whose command holds a word; each of them descends from what a test
         started.
@@ -89,7 +91,7 @@ class Home:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("ECGLIB_HOME") == str(self.folder) and word in " ".join(
+                if process.environ().get(MARK) == str(self.folder) and word in " ".join(
                     process.cmdline()
                 ):
                     found.append(process)

@@ -77,7 +77,7 @@ def test_each_rotation_leaves_a_whole_site_out():
         records.patient_id < 150, "Harbour", np.where(records.patient_id < 250, "Hill", "unknown")
     )
     records.loc[1, "site"] = "Hill"  # the second ECG of a patient who first came to Harbour
-    folds = build_folds(records, "site", 0)
+    folds = build_folds(records, 10, 0, by="site")
     for rotation, size in ((0, 300), (1, 200)):
         splits = rotate(folds, rotation)
         assert len(splits["test"]) == size and set(records.patient_id.iloc[splits["test"]]) == set(
@@ -93,9 +93,10 @@ def test_each_rotation_leaves_a_whole_site_out():
 @pytest.mark.parametrize(
     ("folds", "told"),
     [
-        ({"count": "site"}, "folds.rotations is missing"),
-        ({"count": "site", "rotations": [9]}, "9 is not a rotation of 9 sites"),
-        ({"count": "sites", "rotations": [0]}, "folds.count is 'sites'"),
+        ({"by": "site"}, "folds.rotations is missing"),
+        ({"by": "site", "count": 9, "rotations": [9]}, "9 is not a rotation of 9 sites"),
+        ({"by": "sites", "rotations": [0]}, "folds.by is 'sites'"),
+        ({"count": "site", "rotations": [0]}, "folds.count is 'site'"),
     ],
 )
 def test_a_study_must_name_the_sites_that_it_leaves_out(tmp_path, folds, told):

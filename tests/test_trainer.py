@@ -9,44 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from saved_cohort import save_cohort
+from saved_cohort import finished, made_up_cohort
 
 import ecglib
 from ecglib import folders, metrics, trainer
 from ecglib.dataset import BeatBank
 from ecglib.folds import build_folds, rotate
-from ecglib.study import runs
+from ecglib.settings import Training
+from ecglib.state import State, TrainingError, pick_device
+from ecglib.study import training
 from ecglib.study.params import load_study
-
-INFO = {
-    "name": "made up",
-    "version": "1",
-    "label_kind": "synthetic",
-    "label_meaning": "a wave made up for a test",
-}
-
-
-def made_up_cohort(folder, n=160):
-    """Noise with a QRS-like spike; label 1 adds a raised ST segment in three leads."""
-    rng = np.random.default_rng(0)
-    label = (np.arange(n) % 4 == 0).astype(int)
-    beats = rng.normal(0, 60, (n, 12, 600))
-    beats[:, :, 295:306] += 900
-    beats[label == 1, 6:9, 330:400] += 350
-    records = pd.DataFrame(
-        {
-            "record_id": [f"r{i}" for i in range(n)],
-            "patient_id": [f"p{i}" for i in range(n)],
-            "site": "here",
-            "age": 60.0,
-            "sex": "female",
-            "label": label,
-            "poor_quality": False,
-            "quality_reasons": "",
-        }
-    )
-    return save_cohort(folder, np.rint(beats), records, INFO)
-
+from ecglib.study.runs import WEIGHTS
+from ecglib.study.training import run_identity
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -55,10 +29,9 @@ def world(tmp_path_factory):
 
 
 def identity(world, model="mayo_alvd", epochs=3, **changes):
-    told = trainer.run_identity(load_study("smoke"), model, 0, world[0], 3e-3)
-    told["training"] |= {"epochs": epochs, "batch_size": 64}
-    training = {k: v for k, v in changes.items() if k in told["training"]}
-    told["training"] |= training
+    told = run_identity(load_study("smoke"), model, 0, world[0], 3e-3)
+    training = {k: v for k, v in changes.items() if k in Training.model_fields}
+    told["training"] = {"epochs": epochs, "batch_size": 64} | training
     return told | {k: v for k, v in changes.items() if k not in training}
 
 
@@ -112,6 +85,18 @@ def test_same_seed_same_bits_other_seed_others(world, tmp_path):
     ).read_bytes()
 
 
+def test_torch_is_left_as_it_was(world, tmp_path):
+    def settings():
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+    before = settings()
+    run(world, tmp_path / "a", epochs=1, threads=before[0] + 1)
+    assert settings() == before
+    with pytest.raises(TrainingError):
+        run(world, tmp_path / "b", learning_rate=1e30, epochs=5, threads=before[0] + 1)
+    assert settings() == before
+
+
 def test_streaming_gives_the_same_bits(world, tmp_path):
     run(world, tmp_path / "a")
     run(world, tmp_path / "b", stream=True)
@@ -120,7 +105,7 @@ def test_streaming_gives_the_same_bits(world, tmp_path):
 
 def test_stopped_after_any_epoch_and_resumed_gives_the_same_bits(world, tmp_path, monkeypatch):
     run(world, tmp_path / "whole", epochs=4)
-    real = trainer._checkpoint
+    real = State.save
     for stop in (1, 2, 4):
         seen = []
 
@@ -130,11 +115,11 @@ def test_stopped_after_any_epoch_and_resumed_gives_the_same_bits(world, tmp_path
             if len(seen) == stop:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(trainer, "_checkpoint", stopping)
+        monkeypatch.setattr(State, "save", stopping)
         folder = tmp_path / f"stopped_{stop}"
         with pytest.raises(KeyboardInterrupt):
             run(world, folder, epochs=4)
-        monkeypatch.setattr(trainer, "_checkpoint", real)
+        monkeypatch.setattr(State, "save", real)
         run(world, folder, epochs=4)
         same_bits(tmp_path / "whole", folder)
 
@@ -143,8 +128,9 @@ KILLED = """
 import sys, pathlib
 sys.path.insert(0, {tests!r})
 import test_trainer as t
-from ecglib import cohort, folds
-c = cohort.load_cohort({cohort!r})
+from ecglib import folds
+from ecglib.cohort.contract import load_cohort
+c = load_cohort({cohort!r})
 t.run((c, folds.build_folds(c.records, 4, 0)), pathlib.Path({folder!r}), epochs=6)
 """
 
@@ -180,19 +166,19 @@ def test_killed_at_any_moment_and_started_again_gives_the_same_bits(world, tmp_p
 
 
 def test_a_checkpoint_of_another_run_is_refused(world, tmp_path, monkeypatch):
-    real = trainer._checkpoint
+    real = State.save
 
     def stopping(*arguments):
         real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "_checkpoint", stopping)
+    monkeypatch.setattr(State, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(world, tmp_path / "a")
-    monkeypatch.setattr(trainer, "_checkpoint", real)
-    with pytest.raises(trainer.TrainingError, match=r"learning_rate: 0\.003 → 0\.5"):
+    monkeypatch.setattr(State, "save", real)
+    with pytest.raises(TrainingError, match=r"learning_rate: 0\.003 → 0\.5"):
         run(world, tmp_path / "a", learning_rate=0.5)
-    with pytest.raises(trainer.TrainingError, match="cohort"):
+    with pytest.raises(TrainingError, match="cohort"):
         run(world, tmp_path / "a", cohort="another")
 
 
@@ -222,7 +208,7 @@ def test_full_disk_leaves_the_previous_checkpoint(world, tmp_path, monkeypatch):
 def test_nan_loss_names_epoch_batch_and_records(world, tmp_path):
     cohort, folds = world
     with pytest.raises(
-        trainer.TrainingError,
+        TrainingError,
         match=r"epoch \d+, batch \d+ of \d+ \(records r\d+.*lower the learning rate",
     ):
         run((cohort, folds), tmp_path / "a", learning_rate=1e30, epochs=5)
@@ -231,19 +217,19 @@ def test_nan_loss_names_epoch_batch_and_records(world, tmp_path):
 def test_a_fold_without_positives_is_refused(world, tmp_path):
     cohort, folds = world
     lonely = folds.assign(fold=np.where(cohort.records.label == 1, 2, folds.fold))
-    with pytest.raises(trainer.TrainingError, match="the validation split has 0 positives"):
+    with pytest.raises(TrainingError, match="the validation split has 0 positives"):
         run((cohort, lonely), tmp_path / "a")
 
 
 def test_a_device_that_is_not_there_is_refused():
     if torch.cuda.is_available():
-        assert trainer.pick_device("auto").type == "cuda"
+        assert pick_device("auto").type == "cuda"
     else:
         with pytest.raises(
-            trainer.TrainingError, match="Device 'cuda' was asked for but isn't there"
+            TrainingError, match="Device 'cuda' was asked for but isn't there"
         ):
-            trainer.pick_device("cuda")
-    assert trainer.pick_device("cpu").type == "cpu"
+            pick_device("cuda")
+    assert pick_device("cpu").type == "cpu"
 
 
 def test_early_stopping(world, tmp_path):
@@ -264,46 +250,35 @@ def test_a_trained_model_is_loaded_again(world, tmp_path):
 
 def test_a_damaged_or_foreign_run_is_refused(world, tmp_path):
     facts, _, _ = run(world, tmp_path / "a")
-    with pytest.raises(trainer.TrainingError, match=r"no run\.json"):
+    with pytest.raises(TrainingError, match=r"no run\.json"):
         ecglib.load_model(tmp_path / "a")
     file, weights = tmp_path / "a" / "run.json", tmp_path / "a" / "weights.safetensors"
     folders.write_json(file, facts | {"identity": facts["identity"] | {"network": "ecg_smart_net"}})
-    with pytest.raises(trainer.TrainingError, match="not of ecg_smart_net"):
+    with pytest.raises(TrainingError, match="not of ecg_smart_net"):
         ecglib.load_model(tmp_path / "a")
     folders.write_json(file, facts)
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(trainer.TrainingError, match="damaged"):
+    with pytest.raises(TrainingError, match="damaged"):
         ecglib.load_model(tmp_path / "a")
     file.write_text(json.dumps({"identity": {"network": "vgg"}}))
-    with pytest.raises(trainer.TrainingError, match="doesn't describe a trained network"):
+    with pytest.raises(TrainingError, match="doesn't describe a trained network"):
         ecglib.load_model(tmp_path / "a")
     weights.unlink()
-    with pytest.raises(trainer.TrainingError, match="weights were left out"):
+    with pytest.raises(TrainingError, match="weights were left out"):
         ecglib.load_model(tmp_path / "a")
-
-
-def finished(folder, told, facts):
-    """Leave a run's folder as notebook 05 does."""
-    (folder / "checkpoint.pt").unlink()
-    (folder / "tables").mkdir()
-    (folder / "tables" / "performance.csv").write_text("split,auc\ntest,0.9\n")
-    files = {
-        str(f.relative_to(folder)): folders.sha256(f) for f in folder.rglob("*") if f.is_file()
-    }
-    folders.write_json(folder / "run.json", facts | {"identity": told, "files": files})
 
 
 def test_a_run_that_came_without_weights_gets_them_back(world, tmp_path, capsys):
     facts, *_ = run(world, tmp_path / "run", epochs=2)
     finished(tmp_path / "run", identity(world, epochs=2), facts)
-    weights = (tmp_path / "run" / runs.WEIGHTS).read_bytes()
-    (tmp_path / "run" / runs.WEIGHTS).unlink()
-    network = runs.network_of(tmp_path / "run", *world)
+    weights = (tmp_path / "run" / WEIGHTS).read_bytes()
+    (tmp_path / "run" / WEIGHTS).unlink()
+    network = training.network_of(tmp_path / "run", *world)
     assert "trained again" in capsys.readouterr().out and not network.training
-    assert (tmp_path / "run" / runs.WEIGHTS).read_bytes() == weights and not (
-        tmp_path / "run" / runs.AGAIN
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == weights and not (
+        tmp_path / "run" / training.AGAIN
     ).exists()
-    runs.network_of(tmp_path / "run", *world)
+    training.network_of(tmp_path / "run", *world)
     assert not capsys.readouterr().out
 
 
@@ -311,9 +286,9 @@ def test_weights_that_come_out_otherwise_are_kept_apart(world, tmp_path, capsys)
     facts, *_ = run(world, tmp_path / "run", epochs=2)
     # as if another platform had made it
     finished(tmp_path / "run", identity(world, epochs=2, seed=7), facts)
-    (tmp_path / "run" / runs.WEIGHTS).unlink()
+    (tmp_path / "run" / WEIGHTS).unlink()
     for _ in range(2):  # the second time nothing is trained
-        runs.network_of(tmp_path / "run", *world)
+        training.network_of(tmp_path / "run", *world)
         told = capsys.readouterr().out
         assert "its scores differ by up to 0." in told
-    assert "trained again" not in told and not (tmp_path / "run" / runs.WEIGHTS).exists()
+    assert "trained again" not in told and not (tmp_path / "run" / WEIGHTS).exists()

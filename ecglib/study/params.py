@@ -188,8 +188,9 @@ class Study(AnyStudy):
     @cached_property
     def cohort_key(self) -> str:
         """Name of the built cohort: its source and a hash of everything that shapes it."""
-        told = [self.cohort.model_dump(), self.signal.model_dump(), self.seed]
-        return f"{self.cohort.source}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]}"
+        told = [part.model_dump(exclude_defaults=True) for part in (self.cohort, self.signal)]
+        digest = hashlib.sha256(json.dumps([*told, self.seed], sort_keys=True).encode()).hexdigest()
+        return f"{self.cohort.source}-{digest[:10]}"
 
 
 class OmiFeaturesStudy(AnyStudy):

@@ -144,30 +144,33 @@ def test_poor_quality_is_kept_flagged_or_dropped(tmp_path):
     assert dropped.reason.str.startswith("poor quality: ").all() and len(dropped) == poor.sum()
 
 
-def test_built_the_same_from_shards(tmp_path, monkeypatch):
-    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
-    source = dataclasses.replace(source, read=Unreadable(source.read))
-    whole = build.build_cohort(source, Signal(), tmp_path / "whole")
-    folder = tmp_path / "joined"
-    # in any order, and the shard that is missing is made when they are joined
-    for number in (2, 0):
-        build.build_shard(source, Signal(), folder, number, 3)
-    shard = tmp_path / "joined.shards" / "2_of_3" / "beats.int16"
-    written = shard.stat().st_mtime_ns
-    build.build_shard(source, Signal(), folder, 2, 3)
-    assert shard.stat().st_mtime_ns == written, "what is there isn't made again"
-    processed = []
-    chunk = build._process_chunk
-    monkeypatch.setattr(
-        build, "_process_chunk", lambda *given: processed.extend(given[-1]) or chunk(*given)
-    )
-    build.open_or_build(source, Signal(), folder, shards=3)
-    assert [row.Index for row in processed] == list(range(26, 53)), "one shard was left to do"
-    for name in ("beats.npy", "records.parquet", "rejected.csv", "cohort.json"):
-        assert (folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
-    assert not shard.parent.parent.exists()
-    build.build_shard(source, Signal(), folder, 1, 3)
-    assert not shard.parent.parent.exists(), "a whole cohort needs no shards"
+def test_the_key_follows_beats_ids_patients_and_labels_alone(tmp_path):
+    beats, records = made_up()
+    key = save_cohort(tmp_path / "c", beats, records, INFO).key
+    for number, same in enumerate([records.assign(lead_off=False), records.assign(age=51.0)]):
+        assert save_cohort(tmp_path / f"same {number}", beats, same, INFO).key == key
+    other = [
+        (beats + 1, records),
+        (beats, records.assign(label=1 - records.label)),
+        (beats, records.assign(record_id="x" + records.record_id)),
+        (beats, records.assign(patient_id="x" + records.patient_id)),
+    ]
+    for number, changed in enumerate(other):
+        assert save_cohort(tmp_path / f"other {number}", *changed, INFO).key != key
+
+
+def test_a_new_option_at_its_default_builds_no_cohort_again(tmp_path, monkeypatch):
+    class Later(Signal):
+        smooth: bool = False
+
+    source = open_source(SyntheticCohort(source="synthetic", records=60), seed=3)
+    built = build.open_or_build(source, Signal(), tmp_path / "c")
+    written = (built.folder / "cohort.json").stat().st_mtime_ns
+    build.open_or_build(source, Later(), tmp_path / "c")
+    assert (built.folder / "cohort.json").stat().st_mtime_ns == written
+    monkeypatch.setattr(build, "PROTOCOL", build.PROTOCOL + 1)
+    build.open_or_build(source, Later(), tmp_path / "c")
+    assert (built.folder / "cohort.json").stat().st_mtime_ns != written, "its protocol was raised"
 
 
 def test_table_3_counts_patients_and_ecgs_apart():

@@ -12,10 +12,9 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from ecglib.models import REGISTRY, build_model, flops, label, layer_table
+from ecglib.models import NETWORKS, build_model, flops, layer_table
 from ecglib.models.temporal_resnet18 import TemporalBlock
 
-NETWORKS = [name for name, entry in REGISTRY.items() if entry.kind == "network"]
 OFFLINE = {"resnet18": {"pretrained": False}}
 
 TRUNK = {"maxpool": "64x12x100", "layer1": "64x12x100", "layer2": "128x12x50", "layer3": "256x12x25",
@@ -202,20 +201,23 @@ def test_registry_is_read_without_torch():
 
 def test_wrong_names_give_the_nearest():
     with pytest.raises(
-        ValueError, match="No model is called 'ecg_smartnet'; did you mean 'ecg_smart_net'"
+        ValueError, match="No network is called 'ecg_smartnet'; did you mean 'ecg_smart_net'"
     ):
         build_model("ecg_smartnet")
-    with pytest.raises(ValueError, match="mayo_alvd has no option 'heads'; did you mean 'head'"):
+    with pytest.raises(ValueError, match="Mayo Clinic ALVD model has no option 'heads'; did you mean 'head'"):
         build_model("mayo_alvd", heads="pool")
     with pytest.raises(ValueError, match="head is 'flat' but must be 'pool' or 'flatten'"):
         build_model("mayo_alvd", head="flat")
 
 
-def test_labels_name_what_was_built():
-    assert label("ecg_smart_net") == "ECG-SMART-NET"
-    assert label("resnet18", {"pretrained": True}) == "ResNet-18 (pretrained on ImageNet)"
-    assert label("resnet18", {"pretrained": False}) == "ResNet-18 (random start)"
-    assert "flatten" in label("mayo_alvd", {"head": "flatten"})
+def test_display_names_say_what_was_built():
+    def name(network, **options):
+        return NETWORKS[network].display_name(options)
+
+    assert name("ecg_smart_net") == "ECG-SMART-NET"
+    assert name("resnet18", pretrained=True) == "ResNet-18 (pretrained on ImageNet)"
+    assert name("resnet18", pretrained=False) == "ResNet-18 (random start)"
+    assert "flatten" in name("mayo_alvd", head="flatten")
 
 
 def test_a_block_is_what_table_2_says():

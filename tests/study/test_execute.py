@@ -1,24 +1,29 @@
 import json
+import shutil
 
+import matplotlib.pyplot as plt
 import nbformat
+import pandas as pd
 import pytest
 
 from ecglib import folders
 from ecglib.study import notebook, places, step
-from ecglib.study.params import StudyError, load_study
+from ecglib.study.__main__ import main
+from ecglib.study.params import StudyError
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A project of its own with three small notebooks."""
-    for name in ("NOTEBOOKS", "OUTPUTS"):
-        monkeypatch.setattr(places, name, tmp_path / name.lower())
+    for name in ("NOTEBOOKS", "OUTPUTS", "PARAMS"):
         (tmp_path / name.lower()).mkdir()
+        monkeypatch.setattr(places, name, tmp_path / name.lower())
+    shutil.copy2(places.CODE / "params" / "smoke.yaml", tmp_path / "params")
     monkeypatch.setattr(places, "ROOT", tmp_path)
-    start = "from ecglib.study.step import open_step\nfrom ecglib.study.params import load_study"
-    use = 'step = open_step(load_study(study), "good", output_dir)\n(step.folder / "a.csv").write_text(str(number))'
+    start = "from ecglib.study import open_step"
+    use = 'step = open_step("good", globals())\n(step.folder / "a.csv").write_text(str(number))'
     cells = {
-        "good": [start, use, "step.finish(number=number)"],
+        "good": [start, use, "step.finish([\"Two were found.\"], number=number)"],
         "bad": [start, use, "1 / 0", "step.finish()"],
         "unfinished": [start, use],
     }
@@ -36,6 +41,7 @@ def test_a_good_notebook_appears_whole(home):
     folder = notebook.run_notebook("good", {"number": 5}, home / "outputs" / "x", log=False)
     assert (folder / "a.csv").read_text() == "5"
     told = json.loads((folder / "run.json").read_text())
+    assert told["findings"] == ["Two were found."] and told["label_kind"] == "synthetic"
     assert told["number"] == 5 and told["study"] == "smoke" and told["seed"] == 42
     assert told["files"]["a.csv"] == folders.sha256(folder / "a.csv")
     assert told["environment"]["versions"]["torch"] and told["seconds"] > 0
@@ -69,17 +75,34 @@ def test_mistyped_names_are_refused_before_anything_runs(home):
 
 
 def test_command_line_says_what_is_wrong_in_one_line(home, capsys):
-    assert notebook.main(["good", "--study", "smokee"]) == 1
-    assert notebook.main(["good", "--study", "smoke", "--set", "number"]) == 1
+    assert main(["notebook", "good", "--study", "smokee"]) == 1
+    assert main(["notebook", "good", "--study", "smoke", "--set", "number"]) == 1
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 2 and "smokee" in printed[0] and "NAME=VALUE" in printed[1]
 
 
 def test_interactive_steps_replace_their_folder_at_the_end(home):
-    study = load_study("smoke")
-    first = step.open_step(study, "good")
+    given = {"study": "smoke", "output_dir": ""}
+    first = step.open_step("good", given)
     (first.folder / "b.csv").write_text("1")
     assert not first.final.exists()
     assert first.finish() == first.final and (first.final / "b.csv").is_file()
-    second = step.open_step(study, "good")
+    second = step.open_step("good", given)
     assert not (second.folder / "b.csv").exists(), "an interrupted attempt leaves nothing behind"
+    second.finish()
+
+
+def test_what_a_step_shows_is_saved_and_says_study_and_label(home, capsys):
+    shown = step.open_step("good", {"study": "smoke", "output_dir": ""})
+    told = capsys.readouterr().out
+    assert "Smoke study" in told and "[synthetic label]" in told
+    shown.show(pd.DataFrame({"AUC": [0.98765]}, index=["net"]), "found", "What was found.")
+    shown.show(pd.Series([1], name="count"))
+    assert (shown.folder / "tables" / "found.csv").read_text() == ",AUC\nnet,0.98765\n"
+    figure, axes = plt.subplots()
+    axes.plot([0, 1])
+    shown.show(figure, "line")
+    assert figure.texts[-1].get_text() == shown.stamp and "synthetic label" in shown.stamp
+    assert {file.suffix for file in (shown.folder / "figures").iterdir()} == {".png", ".svg"}
+    shown.finish(["A sentence."])
+    assert "A sentence." in capsys.readouterr().out

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from test_trainer import made_up_cohort
+from saved_cohort import made_up_cohort
 
 from ecglib import trainer
 from ecglib.folds import build_folds, rotate
 from ecglib.study.learning_rates import at_edge, choose
 from ecglib.study.params import load_study
+from ecglib.study.training import run_identity
 
 RATES = (1e-3, 1e-2)
 
@@ -20,9 +21,7 @@ def scores_of(cohort, folds, folder, rotations):
     rows = []
     for rotation in rotations:
         for rate in RATES:
-            identity = trainer.run_identity(
-                load_study("smoke"), "mayo_alvd", rotation, cohort, rate
-            )
+            identity = run_identity(load_study("smoke"), "mayo_alvd", rotation, cohort, rate)
             identity["training"] |= {"epochs": 2, "batch_size": 64}
             run = folder / f"{rotation}_{rate}"
             run.mkdir(parents=True)

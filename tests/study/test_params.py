@@ -1,6 +1,7 @@
 import pytest
 import yaml
 
+from ecglib.settings import Signal, SyntheticCohort
 from ecglib.study.params import StudyError, load_study
 from ecglib.study.places import PARAMS
 
@@ -121,3 +122,20 @@ def test_cohort_key_follows_what_shapes_the_cohort(tmp_path):
     same = one.model_copy(update={"threads_per_run": 2})
     assert one.cohort_key != other.cohort_key
     assert one.cohort_key == same.cohort_key
+
+
+def test_a_new_option_at_its_default_leaves_the_cohorts_name():
+    class LaterSignal(Signal):
+        smooth: bool = False
+
+    class LaterCohort(SyntheticCohort):
+        sites: int = 2
+
+    now = load_study("smoke")
+
+    def later(**given):
+        cohort = LaterCohort(**now.cohort.model_dump(exclude_defaults=True), **given)
+        return now.model_copy(update={"signal": LaterSignal(), "cohort": cohort})
+
+    assert later().cohort_key == now.cohort_key
+    assert later(sites=3).cohort_key != now.cohort_key

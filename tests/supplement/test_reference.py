@@ -7,7 +7,7 @@ import collect
 import pandas as pd
 import pytest
 import reference
-from test_trainer import finished, made_up_cohort
+from saved_cohort import finished, made_up_cohort
 
 from ecglib import load_model, trainer
 from ecglib.analysis.tables import PAPER_TABLE_4
@@ -15,6 +15,7 @@ from ecglib.folders import write_json
 from ecglib.folds import build_folds
 from ecglib.study import places, runs
 from ecglib.study.params import StudyError, load_study
+from ecglib.study.training import run_identity
 
 README = places.ROOT / "README.md"
 
@@ -143,7 +144,7 @@ def test_nothing_large_or_of_this_machine_is_kept():
 def trained(tmp_path, monkeypatch):
     """A study's selected run, its cohort, and the folder in which results are kept."""
     cohort = made_up_cohort(tmp_path / "cohort")
-    told = trainer.run_identity(load_study("smoke"), "mayo_alvd", 0, cohort, 3e-3)
+    told = run_identity(load_study("smoke"), "mayo_alvd", 0, cohort, 3e-3)
     told["training"] |= {"epochs": 2}
     monkeypatch.setattr(reference, "cohort_of", lambda study: cohort)
     for name, place in (("ROOT", "."), ("OUTPUTS", "outputs"), ("REFERENCE", "outputs/reference")):

@@ -3,7 +3,6 @@ code.
 """
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import FunctionTransformer
 
-from ecglib.models import REGISTRY, build_model
+from ecglib.cohort.contract import Cohort
+from ecglib.models import NETWORKS
 from ecglib.study.params import Study
-from ecglib.trees import forest
+from ecglib.study.training import run_identity
+from ecglib.trees import TREES, forest
 
 MODELS = [
     ("random_forest", {"setting": "nature_medicine_2023"}),
@@ -41,13 +42,12 @@ def fitted(request, table):
 
 
 def test_every_tabular_model_is_tested():
-    assert {name for name, entry in REGISTRY.items() if entry.kind == "tabular"} == {
-        name for name, _ in MODELS
-    }
+    assert set(TREES) == {name for name, _ in MODELS}
+    assert not set(TREES) & set(NETWORKS), "a key of a study names one model"
 
 
 def test_settings_are_the_published_ones():
-    first = build_model("random_forest", setting="nature_medicine_2023")[-1]
+    first = TREES["random_forest"].build(setting="nature_medicine_2023")[-1]
     forest = first.estimator.get_params()
     assert (first.method, first.cv) == ("isotonic", 5)
     assert {
@@ -66,7 +66,7 @@ def test_settings_are_the_published_ones():
         0.01,
         42,
     )
-    second = build_model("random_forest", setting="ecg_smart_2024")[-1].get_params()
+    second = TREES["random_forest"].build(setting="ecg_smart_2024")[-1].get_params()
     assert (second["n_estimators"], second["min_samples_split"], second["min_samples_leaf"]) == (
         50,
         0.001,
@@ -77,7 +77,7 @@ def test_settings_are_the_published_ones():
 
 def test_unknown_setting_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'ecg_smart_2024'"):
-        build_model("random_forest", setting="ecg_smart_2025")
+        TREES["random_forest"].build(setting="ecg_smart_2025")
 
 
 def test_learns_and_gives_probabilities(fitted, table):
@@ -184,7 +184,7 @@ def test_shap_values_add_up_to_the_prediction(table):
         np.testing.assert_allclose(rest, rest.iloc[0], atol=1e-6)
 
 
-def test_a_runs_identity_tells_what_decides_its_predictions():
+def test_a_runs_identity_tells_what_decides_its_predictions(tmp_path):
     base = {
         "title": "t",
         "cohort": {"source": "synthetic", "records": 240},
@@ -194,12 +194,17 @@ def test_a_runs_identity_tells_what_decides_its_predictions():
         "random_forest": {},
         "later": {"network": "random_forest", "options": {"setting": "ecg_smart_2024"}},
     }
-    models["mayo_alvd"] = {"learning_rate": 1e-3}
     study = Study.model_validate({"name": "x", **base, "models": models})
-    cohort = SimpleNamespace(key="abc")
-    one, other = (forest.run_identity(study, key, 1, cohort) for key in ("random_forest", "later"))
-    assert other["network"] == "random_forest" and other["options"] == {"setting": "ecg_smart_2024"}
-    assert one != other and json.loads(json.dumps(one)) == one
-    assert forest.run_identity(study, "later", 1, SimpleNamespace(key="abd")) != other
-    with pytest.raises(ValueError, match="no tabular model 'mayo_alvd'"):
-        forest.run_identity(study, "mayo_alvd", 0, cohort)
+    records = pd.DataFrame({"record_id": ["a"], "patient_id": ["p"], "label": [1]})
+    records = records.assign(age=60.0, rr_ms=800.0, noise_uv=20.0)
+    info = {"hashes": {"beats.npy": 64 * "0"}}
+
+    def identity(model, **changes):
+        cohort = Cohort(tmp_path, np.zeros((1, 12, 600)), records.assign(**changes), info)
+        return run_identity(study, model, 1, cohort)
+
+    one, later = identity("random_forest"), identity("later")
+    assert later["network"] == "random_forest" and later["options"] == {"setting": "ecg_smart_2024"}
+    assert one != later and json.loads(json.dumps(one)) == one
+    assert identity("later", age=61.0) != later and identity("later", rr_ms=900.0) != later
+    assert identity("later", noise_uv=30.0, new_quality_column=1) == later
