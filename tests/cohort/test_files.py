@@ -614,7 +614,7 @@ def test_a_huge_count_of_channels_stays_within_memory(tmp_path):
         read_recording(path)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzzing
 def test_six_hundred_fuzzed_files(tmp_path):
     table = fuzz_files.fuzz(tmp_path, 600, seed=2)
     assert set(table.outcome) <= {"read", "refused"}, table[

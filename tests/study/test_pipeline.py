@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import ecglib
 from ecglib import folders
+from ecglib.beat import LEADS
 from ecglib.study import graph, places, runs
+from ecglib.study.data import cohort_of, folds_of
 from ecglib.study.params import load_study
 
 
@@ -57,7 +58,7 @@ def test_every_step_is_finished_and_traceable(smoke):
 
 def test_predictions_keep_the_contract(smoke):
     found = runs.load_runs(smoke)
-    cohort, folds = runs.cohort_of(smoke), runs.folds_of(smoke)
+    cohort, folds = cohort_of(smoke), folds_of(smoke)
     assert not found.problems and found.label_kind == "synthetic"
     assert len(found.facts) == len(smoke.models) * len(smoke.rotations)
     truth = cohort.records.set_index("record_id")
@@ -88,7 +89,7 @@ def test_figures_tables_and_label_kind(smoke):
             f"{step} says what a label is"
         )
     leads = pd.read_csv(folder / "09_saliency" / "tables" / "lead_contributions.csv", index_col=0)
-    assert list(leads.index) == list(ecglib.LEADS) and np.isclose(leads["mean"].sum(), 1)
+    assert list(leads.index) == list(LEADS) and np.isclose(leads["mean"].sum(), 1)
     assert "synthetic label" in graph.summary(smoke)
 
 

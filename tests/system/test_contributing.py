@@ -34,7 +34,7 @@ class MyNet(nn.Module):
         check_input(x, self.leads)
         return self.fc(self.flatten(self.avgpool(torch.tanh(self.conv1(x)))))
 '''
-ENTRY = '    "my_net": Entry("My net", "network", "ecglib.models.my_net:MyNet"),\n'
+ENTRY = '    "my_net": Entry("My net", "ecglib.models.my_net:MyNet"),\n'
 EXPECTED = (
     '    "my_net": (446, {"conv1": "4x1x400", "avgpool": "4x1x1", "flatten": "4", "fc": "2"}),\n'
 )
@@ -60,14 +60,14 @@ def add(file, after, text):
 
 def contract(project):
     """Run the contract tests of the network in the copy."""
-    environment = os.environ | {"PYTHONPATH": str(project), "ECGLIB_HOME": str(project)}
+    environment = os.environ | {"PYTHONPATH": str(project)}
     command = [
         sys.executable,
         "-m",
         "pytest",
         "-p",
         "no:cacheprovider",
-        "tests/test_models.py",
+        "tests/models/test_models.py",
         "-k",
         "my_net",
     ]
@@ -78,10 +78,10 @@ def test_a_network_touches_three_files(project):
     guide = (
         (places.ROOT / "CONTRIBUTING.md").read_text().split("## Add a network")[1].split("\n## ")[0]
     )
-    touched = ("ecglib/models/my_net.py", "ecglib/models/__init__.py", "tests/test_models.py")
+    touched = ("ecglib/models/my_net.py", "ecglib/models/__init__.py", "tests/models/test_models.py")
     assert all(f"`{file}`" in guide for file in touched)
     (project / touched[0]).write_text(NETWORK)
-    add(project / touched[1], "REGISTRY = {\n", ENTRY)
+    add(project / touched[1], "\nNETWORKS = {\n", ENTRY)
     forgotten = contract(project)
     assert forgotten.returncode == 1 and "KeyError: 'my_net'" in forgotten.stdout, (
         "a network without a line fails"
@@ -99,7 +99,8 @@ def test_a_network_touches_three_files(project):
     smoke = (project / "params" / "smoke.yaml").read_text().replace("name: smoke", "name: my")
     added = "\nmodels:\n  my_net: {learning_rate: 1.0e-4}\n"
     (project / "params" / "my.yaml").write_text(smoke.replace("\nmodels:\n", added))
-    environment = os.environ | {"PYTHONPATH": str(project), "ECGLIB_HOME": str(project)}
+    (project / "notebooks").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(project)}
     told = subprocess.run(
         [sys.executable, "-c", study], cwd=project, env=environment, capture_output=True, text=True
     )

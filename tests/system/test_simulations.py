@@ -12,7 +12,7 @@ import pytest
 from ecglib.study import places
 from ecglib.study.params import load_study
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.simulations
 
 
 def test_intervals_cover_and_tests_hold_their_level():
@@ -26,7 +26,7 @@ def test_intervals_cover_and_tests_hold_their_level():
 
 def test_permuted_labels_give_chance():
     folds = "outputs/smoke/02_folds/run.json"
-    command = [sys.executable, "-m", "ecglib.study.graph", "run", "--study", "smoke", "--", folds]
+    command = [sys.executable, "-m", "ecglib.study", "run", "--study", "smoke", "--", folds]
     subprocess.run(command, cwd=places.ROOT, check=True)
     auc_of = import_module("benchmarks.permuted_labels").auc_of
     found = [auc_of(load_study("smoke"), "ecg_smart_net", seed)[0] for seed in range(8)]

@@ -17,7 +17,7 @@ SITE = places.ROOT / "supplement" / "_build" / "html"
 SHOTS = SITE.parent / "screenshots"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]
+pytestmark = pytest.mark.browser
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
