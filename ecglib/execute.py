@@ -221,17 +221,18 @@ def environment() -> dict:
     }
 
 
-def gpu(count: int):
-    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives
-    back its lock.
+def gpu(count: int, jobs: int = 1):
+    """Take a place on one of `count` GPUs, each of which has `jobs`, for this process and what it
+    starts; waits for a free one, and gives back its lock.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = [name for name in listed if name] or [str(i) for i in range(count)]
+    # one job on each GPU, before any gets a second
+    places = [(name, job) for job in range(jobs) for name in names[:count]]
     while True:
-        for name in names[:count]:
-            if lock := hold(
-                Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False
-            ):
+        for name, job in places:
+            lock = f"ecglib-{os.getuid()}-gpu-{name}-{job}"
+            if lock := hold(Path(tempfile.gettempdir()) / lock, wait=False):
                 os.environ["CUDA_VISIBLE_DEVICES"] = name
                 return lock
         time.sleep(0.5)
@@ -335,7 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--folder", type=Path, help="where the results go; default: the step's own place"
     )
     parser.add_argument(
-        "--gpu", action="store_true", help="take one of the ECGLIB_GPUS that are shared out, if set"
+        "--gpu", action="store_true", help="take a place on one of the ECGLIB_GPUS, if set"
     )
     given = parser.parse_args(arguments)
     try:
@@ -349,7 +350,8 @@ def main(arguments: list[str] | None = None) -> int:
         final = (given.folder or paths.step_folder(study.name, given.notebook)).absolute()
         with ExitStack() as stack:
             if given.gpu and (shared := int(os.environ.get("ECGLIB_GPUS", 0))):
-                stack.enter_context(closing(gpu(shared)))
+                jobs = int(os.environ.get("ECGLIB_JOBS_PER_GPU", 1))
+                stack.enter_context(closing(gpu(shared, jobs)))
             run_notebook(given.notebook, parameters, final)
     except StudyError as error:
         print(error, file=sys.stderr)

@@ -30,7 +30,9 @@ from ecglib.models import REGISTRY, build_model, label
 from ecglib.runs import differences
 from ecglib.workflow import code_hash, training_code
 
-EVALUATION_BATCH = 32  # larger ones are slower on a CPU and take more memory
+# ECGs at once in evaluation; on a CPU larger batches are slower and take more memory
+EVALUATION_BATCH = {"cuda": 512}
+FEW = 32
 
 
 class TrainingError(RuntimeError):
@@ -111,10 +113,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         batch and records), a checkpoint of another run, a missing device, or too little memory.
     """
     settings = identity["training"]
-    torch.set_num_threads(identity["threads"])
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
     device = pick_device(settings["device"])
+    settle(device, settings["precision"], identity["threads"])
     labels = cohort.records.label.to_numpy()
     splits = rotate(folds, identity["rotation"])
     for name, at in splits.items():
@@ -123,17 +123,56 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
                 f"Rotation {identity['rotation']}: the {name} split has {int(labels[at].sum())} positives "
                 f"among {len(at)} ECGs; use fewer folds"
             )
-    bank = BeatBank(cohort.beats, labels, device, settings["normalisation"], settings["stream"])
-    seed = seed_of(identity)
-    torch.manual_seed(seed)
-    shuffler = torch.Generator().manual_seed(seed)
+    try:
+        return _learn(identity, cohort, splits, device, folder)
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"Out of memory on {device}: lower training.batch_size (now {settings['batch_size']}), "
+            "or set training.stream: true"
+        ) from None
+
+
+def settle(device: torch.device, precision: str, threads: int) -> None:
+    """Fix what decides the bits besides the seed: threads, algorithms, and how exact products
+    are.
+
+    PyTorch multiplies in TF32 in a GPU's convolutions unless it is told not to; here only
+    ``precision: tf32`` lets it. On a CPU that is the same as ``fp32``.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # no buffer is read before it is written, so that filling them first would only cost time
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    if device.type == "cuda":
+        # read when the first matrix product runs
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def start(identity: dict, device: torch.device) -> tuple:
+    """Build a run's network, laid out as its device likes it, and the optimiser of its weights."""
     network = build_model(identity["network"], **identity["options"]).to(
         device, memory_format=torch.channels_last
     )
     # other devices are fast at it themselves
-    if device.type == "cpu" and settings["precision"] == "fp32":
+    if device.type == "cpu" and identity["training"]["precision"] != "bf16":
         network = quicken(network)
-    optimiser = torch.optim.Adam(network.parameters(), lr=identity["learning_rate"])
+    fused = device.type == "cuda" or None  # one kernel for all weights
+    return network, torch.optim.Adam(
+        network.parameters(), lr=identity["learning_rate"], fused=fused
+    )
+
+
+def _learn(identity, cohort, splits: dict, device: torch.device, folder: Path) -> dict:
+    """Train on the splits and write the run's files; the rest of `train`."""
+    settings, labels = identity["training"], cohort.records.label.to_numpy()
+    bank = BeatBank(cohort.beats, labels, device, settings["normalisation"], settings["stream"])
+    seed = seed_of(identity)
+    torch.manual_seed(seed)
+    shuffler = torch.Generator().manual_seed(seed)
+    network, optimiser = start(identity, device)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser,
         mode="max",
@@ -155,48 +194,42 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         file=sys.stdout,
         ncols=110,
     )
-    try:
-        for epoch in bar:
-            if _stop_early(history, best, settings["early_stopping"]):
-                break
-            started = time.perf_counter()
-            rate = optimiser.param_groups[0]["lr"]
-            train_loss, seen = _epoch(
-                network, optimiser, bank, positions, labels, shuffler, settings, cohort, epoch
-            )
-            trained = time.perf_counter()
-            probability, loss = predict(
-                network, bank, splits["validation"], settings["precision"], with_loss=True
-            )
-            truth = labels[splits["validation"]]
-            row = {
-                "epoch": epoch,
-                "learning_rate": rate,
-                "train_loss": train_loss,
-                "val_loss": loss,
-                "val_auc": metrics.auc(truth, probability),
-                "val_ap": metrics.average_precision(truth, probability),
-                "val_score": metrics.score(truth, probability),
-                "train_ecgs": seen,
-                "train_seconds": trained - started,
-                "val_seconds": time.perf_counter() - trained,
-            }
-            history.append(row)
-            if row["val_score"] > best["score"]:  # a copy: the live weights go on changing
-                weights = copy.deepcopy({k: v.cpu() for k, v in network.state_dict().items()})
-                best = {"score": row["val_score"], "epoch": epoch, "weights": weights}
-            plateau.step(row["val_score"])
-            told = f"loss {train_loss:.3f}, validation AUC {row['val_auc']:.3f}, AP {row['val_ap']:.3f}"
-            bar.write(
-                f"epoch {epoch}: {told}, {row['train_seconds'] + row['val_seconds']:.0f} s",
-                file=sys.stdout,
-            )
-            _checkpoint(checkpoint, identity, network, optimiser, plateau, shuffler, history, best)
-    except torch.OutOfMemoryError:
-        raise TrainingError(
-            f"Out of memory on {device}: lower training.batch_size (now {settings['batch_size']}), "
-            "or set training.stream: true"
-        ) from None
+    for epoch in bar:
+        if _stop_early(history, best, settings["early_stopping"]):
+            break
+        started = time.perf_counter()
+        rate = optimiser.param_groups[0]["lr"]
+        train_loss, seen = _epoch(
+            network, optimiser, bank, positions, labels, shuffler, settings, cohort, epoch
+        )
+        trained = time.perf_counter()
+        probability, loss = predict(
+            network, bank, splits["validation"], settings["precision"], with_loss=True
+        )
+        truth = labels[splits["validation"]]
+        row = {
+            "epoch": epoch,
+            "learning_rate": rate,
+            "train_loss": train_loss,
+            "val_loss": loss,
+            "val_auc": metrics.auc(truth, probability),
+            "val_ap": metrics.average_precision(truth, probability),
+            "val_score": metrics.score(truth, probability),
+            "train_ecgs": seen,
+            "train_seconds": trained - started,
+            "val_seconds": time.perf_counter() - trained,
+        }
+        history.append(row)
+        if row["val_score"] > best["score"]:  # a copy: the live weights go on changing
+            weights = copy.deepcopy({k: v.cpu() for k, v in network.state_dict().items()})
+            best = {"score": row["val_score"], "epoch": epoch, "weights": weights}
+        plateau.step(row["val_score"])
+        told = f"loss {train_loss:.3f}, validation AUC {row['val_auc']:.3f}, AP {row['val_ap']:.3f}"
+        bar.write(
+            f"epoch {epoch}: {told}, {row['train_seconds'] + row['val_seconds']:.0f} s",
+            file=sys.stdout,
+        )
+        _checkpoint(checkpoint, identity, network, optimiser, plateau, shuffler, history, best)
     network.load_state_dict(best["weights"])
     save_file(
         {k: v.contiguous() for k, v in best["weights"].items()}, folder / "weights.safetensors"
@@ -230,8 +263,9 @@ def _epoch(
     batches = undersampled_batches(labels[positions], settings["batch_size"], shuffler)
     # read once, after the epoch: no waiting for the device
     losses = torch.zeros(len(batches), device=bank.device)
-    for number, chosen in enumerate(batches):
-        at = positions[chosen]
+    # at once, so that no batch waits for its positions
+    placed = positions[torch.cat(batches)].to(bank.place).split([len(b) for b in batches])
+    for number, at in enumerate(placed):
         optimiser.zero_grad(set_to_none=True)
         with _precision(bank.device, settings["precision"]):
             logits = network(bank.batch(at).contiguous(memory_format=torch.channels_last))
@@ -266,7 +300,8 @@ def predict(network, bank: BeatBank, positions, precision: str = "fp32", with_lo
     network.eval()
     logits = []
     with torch.inference_mode(), _precision(bank.device, precision):
-        for at in torch.as_tensor(positions).split(EVALUATION_BATCH):
+        size = EVALUATION_BATCH.get(bank.device.type, FEW)
+        for at in torch.as_tensor(positions).to(bank.place).split(size):
             logits.append(
                 network(bank.batch(at).contiguous(memory_format=torch.channels_last)).float()
             )

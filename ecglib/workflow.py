@@ -237,8 +237,9 @@ def run(study, given) -> int:
         )
     options = ["--quiet", "rules", "host", "progress", "--keep-going"]
     if given.gpus and not _elsewhere(given):
-        options += ["--resources", f"gpu={given.gpus}"]
+        options += ["--resources", f"gpu={given.gpus * given.jobs_per_gpu}"]
         os.environ["ECGLIB_GPUS"] = str(given.gpus)  # a cluster gives them out itself
+        os.environ["ECGLIB_JOBS_PER_GPU"] = str(given.jobs_per_gpu)
     try:
         with lock:
             snakemake(_words(given, *options))
@@ -400,7 +401,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--study", required=True)
     parser.add_argument("--data-dir", default="")
     parser.add_argument("--cores", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs to share out, one a job")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs to share out")
+    parser.add_argument(
+        "--jobs-per-gpu", type=int, default=1, help="runs side by side on each of them"
+    )
     own, more = list(sys.argv[1:] if arguments is None else arguments), []
     if "--" in own:
         own, more = own[: own.index("--")], own[own.index("--") + 1 :]
