@@ -24,6 +24,8 @@ from torch.utils.data import DataLoader
 from benchmarks.training import Plain
 from ecglib import models, trainer
 from ecglib.dataset import BeatBank, undersampled_batches
+from ecglib.settings import Training
+from ecglib.state import State, settings_of_torch
 
 NETWORKS = ("ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd")
 BATCH, PREVALENCE = 128, 0.0865
@@ -46,22 +48,22 @@ class Ours:
     """The trainer's functions for an epoch and for predictions."""
 
     def __init__(self, job: Job, device: torch.device, ecgs: int):
-        self.settings = {"precision": job.precision, "batch_size": BATCH}
+        self.settings = Training(precision=job.precision, batch_size=BATCH)
         identity = {"network": job.network, "options": job.options, "learning_rate": 1e-5}
-        trainer.settle(device, job.precision, threads=1)
+        self.context = settings_of_torch(device, job.precision, 1)
+        self.context.__enter__()  # for as long as this process measures
         self.beats, self.labels = made_up(ecgs)
         self.device, self.bank = device, BeatBank(self.beats, self.labels, device)
-        self.network, self.optimiser = trainer.start(identity | {"training": self.settings}, device)
-        self.shuffler = torch.Generator().manual_seed(0)
-        self.positions = torch.arange(ecgs)
+        self.state = State.start(identity | {"seed": 0, "rotation": 0}, self.settings, device)
+        self.network, self.optimiser = self.state.network, self.state.optimiser
+        self.shuffler, self.positions = self.state.shuffler, np.arange(ecgs)
 
     def train(self) -> int:
         """Train one epoch; returns the ECGs seen, as `validate` does."""
-        words = self.network, self.optimiser, self.bank, self.positions, self.labels, self.shuffler
-        return trainer._epoch(*words, self.settings, None, 1)[1]
+        return trainer._epoch(self.state, self.bank, self.positions, self.settings)[1]
 
     def validate(self) -> int:
-        trainer.predict(self.network, self.bank, self.positions, self.settings["precision"])
+        trainer.predict(self.network, self.bank, self.positions, self.settings.precision)
         return len(self.positions)
 
 
@@ -91,7 +93,7 @@ class Graphed(Ours):
     def step(self, at):
         self.optimiser.zero_grad(set_to_none=True)
         x = self.bank.batch(at).contiguous(memory_format=torch.channels_last)
-        with trainer._precision(self.device, self.settings["precision"]):
+        with trainer._precision(self.device, self.settings.precision):
             loss = cross_entropy(self.network(x).float(), self.bank.labels[at])
         loss.backward()
         self.optimiser.step()

@@ -33,11 +33,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from study_home import Home  # noqa: E402
 
 from benchmarks import gpu as speed  # noqa: E402
-from ecglib import execute, metrics, trainer  # noqa: E402
-from ecglib.cohort import Cohort, load_cohort  # noqa: E402
+from ecglib import metrics, trainer  # noqa: E402
+from ecglib.cohort.contract import Cohort, load_cohort  # noqa: E402
 from ecglib.dataset import BeatBank  # noqa: E402
 from ecglib.folds import build_folds, rotate  # noqa: E402
-from ecglib.params import load_study  # noqa: E402
+from ecglib.folders import write_json  # noqa: E402
+from ecglib.settings import Training  # noqa: E402
+from ecglib.state import settings_of_torch  # noqa: E402
+from ecglib.study.params import load_study  # noqa: E402
+from ecglib.study.training import run_identity  # noqa: E402
 
 CANNOT = 77
 NOTEBOOKS = ["00_cohort", "01_data_exploration", "02_folds", "03_models"]
@@ -90,11 +94,11 @@ def made_up(ecgs: int, prevalence: float = 0.25, wave: float = 60) -> tuple[Coho
 
 
 def identity(part: Part, cohort: Cohort, network: str = "mayo_alvd", **changes) -> dict:
-    told = trainer.run_identity(load_study("smoke"), "mayo_alvd", 0, cohort, 1e-3)
+    told = run_identity(load_study("smoke"), "mayo_alvd", 0, cohort, 1e-3)
     told |= {"model": network, "network": network, "options": speed.Job(network).options}
     told["threads"] = 1 if part.small else 4
     told["training"] |= {"epochs": 2, "batch_size": 64, "device": part.device.type}
-    training = {key: value for key, value in changes.items() if key in told["training"]}
+    training = {key: value for key, value in changes.items() if key in Training.model_fields}
     told["training"] |= training
     return told | {key: value for key, value in changes.items() if key not in training}
 
@@ -106,16 +110,16 @@ def trained(part: Part, name: str, world, **changes) -> tuple[Path, dict]:
     told = identity(part, world[0], **changes)
     facts = trainer.train(told, *world, folder)
     facts["weights"] = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    execute.write_json(folder / "run.json", facts)
+    write_json(folder / "run.json", facts)
     return folder, facts
 
 
 def scores(network, cohort, positions, device, precision="fp32") -> np.ndarray:
     """Logit of class 1 minus that of class 0, of the trainer's own predictions."""
-    trainer.settle(torch.device(device), precision, 1)
     network = network.to(device)
     bank = BeatBank(cohort.beats, cohort.records.label, torch.device(device))
-    p = trainer.predict(network, bank, positions, precision)
+    with settings_of_torch(torch.device(device), precision, 1):
+        p = trainer.predict(network, bank, positions, precision)
     return np.log(p) - np.log1p(-p)
 
 
@@ -127,7 +131,7 @@ def study(part: Part) -> None:
     home = part.folder / "home"
     if not home.exists():
         Home(home, json.loads(load_study("smoke").model_dump_json(exclude_unset=True)))
-    environment = os.environ | {"ECGLIB_HOME": str(home), "ECGLIB_OFFLINE": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 
@@ -147,17 +151,17 @@ def study(part: Part) -> None:
         cores = str(min(12, os.cpu_count()))
         whole = call(
             "whole smoke study through Snakemake",
-            *("ecglib.workflow", "run", "--study", "smoke", "--cores", cores, *gpus),
+            *("ecglib.study", "run", "--study", "smoke", "--cores", cores, *gpus),
         )
     if not whole:
         for name in NOTEBOOKS:
-            call(f"notebook {name}", "ecglib.execute", name, "--study", "smoke")
+            call(f"notebook {name}", "ecglib.study", "notebook", name, "--study", "smoke")
         for model, rotation in RUNS:
             words = ["--set", f"model={model}", "--set", f"rotation={rotation}"]
             words += ["--set", "learning_rate=0.001"] if model == "mayo_alvd" else []
             call(
                 f"notebook 05_train_network, {model}",
-                *("ecglib.execute", "05_train_network", "--study", "smoke", "--gpu", *words),
+                *("ecglib.study", "notebook", "05_train_network", "--study", "smoke", *words),
             )
     with part.trying("each network's run says which device trained it"):
         files = [*home.glob("outputs/smoke/runs/*/rotation_*/run.json")]
@@ -323,11 +327,12 @@ def memory(part: Part) -> None:
 
 TAKE = """
 import os, sys, time
-from ecglib import execute, trainer
-lock = execute.gpu(1, 2)
+from ecglib import state
+from ecglib.study.machine import gpu
+lock = gpu(1, 2)
 import torch
-seen = torch.cuda.device_count(), str(trainer.pick_device("auto"))
-print(os.environ["CUDA_VISIBLE_DEVICES"], os.path.basename(lock.name)[-1], *seen, flush=True)
+seen = torch.cuda.device_count(), str(state.pick_device("auto"))
+print(os.environ["CUDA_VISIBLE_DEVICES"], lock.lock_file.removesuffix(".lock")[-1], *seen, flush=True)
 time.sleep(60)
 """
 
@@ -356,7 +361,7 @@ def visible(part: Part) -> None:
     for process in started:
         process.kill()
     with part.trying("CUDA_VISIBLE_DEVICES empty"):
-        ask = "from ecglib.trainer import pick_device as p; print(p('auto')); p('cuda')"
+        ask = "from ecglib.state import pick_device as p; print(p('auto')); p('cuda')"
         hidden = environment | {"CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-c", ask]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=hidden)
@@ -419,9 +424,9 @@ def rotation(part: Part) -> None:
     else:
         cohort, _ = made_up(300 if part.small else 4635, 0.2 if part.small else 0.0865)
         folds = build_folds(cohort.records, 5 if part.small else 10, settings.seed)
-    told = trainer.run_identity(settings, "ecg_smart_net", 0, cohort)
+    told = run_identity(settings, "ecg_smart_net", 0, cohort)
     told["training"] |= {"device": part.device.type, "early_stopping": None}
-    told["training"]["epochs"] = 1 if part.small else told["training"]["epochs"]
+    told["training"]["epochs"] = 1 if part.small else settings.training.epochs
     for name in ("fp32",) if part.small else ("fp32", "tf32"):
         with part.trying(f"one rotation, {name}"):
             folder = part.folder / name
