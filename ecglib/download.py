@@ -73,11 +73,11 @@ def download(wanted: list[Wanted], owner: str, tries: int, timeout_s: float = 60
 
 def _fetch(session, one: Wanted, owner: str, tries: int, timeout_s: float, bar) -> None:
     part = one.file.with_name(f"{one.file.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     kind, _, digits = one.digest.partition(":")
     for attempt in range(tries):
         time.sleep(PAUSE_S * 2 ** (attempt - 1) if attempt else 0)
         try:
+            part.parent.mkdir(parents=True, exist_ok=True)
             _receive(session, one.url, part, timeout_s, bar)
             if not digits or _digest(part, kind).startswith(digits):
                 part.replace(one.file)

@@ -50,7 +50,10 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     if settings.source == "synthetic":
         from ecglib.cohort import synthetic as module
     elif settings.source == "ptbxl":
-        from ecglib.cohort import ptbxl as module
+        from ecglib.cohort import ptbxl
+
+        folder = places.find(data_dir) if data_dir else places.DATA / "ptb-xl"
+        return ptbxl.open_source(settings, seed, folder, complete=not data_dir)
     else:
         from ecglib.cohort import files as module
     return module.open_source(settings, seed, data_dir)
