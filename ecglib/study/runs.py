@@ -12,8 +12,9 @@ import pandas as pd
 from ecglib import metrics
 from ecglib.cohort.contract import Cohort, CohortError, load_cohort
 from ecglib.folders import sha256
-from ecglib.models import REGISTRY, build_model, flops, label
+from ecglib.models import build_model, flops, without_download
 from ecglib.study import places
+from ecglib.study.params import MODELS
 
 WEIGHTS, AGAIN = "weights.safetensors", "trained_again"
 
@@ -79,13 +80,88 @@ def read_run(folder: Path) -> dict:
     return facts | {"folder": folder}
 
 
-def differences(then: dict, now: dict) -> list[str]:
-    """What makes another run of it, in words; a run that doesn't say which code made it is judged
-    by the rest.
+def run_identity(study, model: str, rotation: int, cohort, learning_rate: float = 0) -> dict:
+    """Return everything that decides a run's numbers; with another identity it is another run.
+
+    Values at their default are left out, so that a new option orphans no finished run.
+
+    Parameters
+    ----------
+    study : ecglib.study.params.Study
+    model : str
+        A key of the study's models, network or tree.
+    rotation : int
+    cohort : ecglib.cohort.contract.Cohort
+    learning_rate : float
+        Of a network's run of the grid; 0: the study's own, or the one chosen in notebook 04.
     """
-    now = json.loads(json.dumps(now))
-    keys = [key for key in now if key != "code" or "code" in then]
-    return [f"{key}: {then.get(key)!r} → {now[key]!r}" for key in keys if then.get(key) != now[key]]
+    entry, network = study.models[model], model in study.networks
+    identity = {
+        "model": model,
+        "network": study.registered(model),
+        "options": entry.options,
+        "rotation": rotation,
+        "folds": study.folds.model_dump(exclude_defaults=True, exclude={"rotations"}),
+        "seed": study.seed,
+        "threads": study.threads_per_run,
+        "cohort": cohort.key if network else cohort.key_with("age", "rr_ms"),
+        "protocol": MODELS[study.registered(model)].protocol,
+    }
+    if network:
+        given = {"normalisation": entry.normalisation} if entry.normalisation else {}
+        training = study.training.model_copy(update=given).model_dump(exclude_defaults=True)
+        rate = learning_rate or learning_rate_of(study, model, rotation)
+        identity |= {"learning_rate": rate, "training": training}
+    return identity
+
+
+def learning_rate_of(study, model: str, rotation: int) -> float:
+    """Learning rate of a network: the one in the study file, or the one that notebook 04 chose."""
+    if study.learning_rates is None or model not in study.learning_rates.grid:
+        return study.models[model].learning_rate
+    file = places.step_folder(study.name, "04_learning_rate") / "run.json"
+    if not file.is_file():
+        raise RunError(
+            f"Study {study.name} has chosen no learning rate for {model} yet: run notebook "
+            "04_learning_rate first"
+        )
+    chosen = json.loads(file.read_text())["chosen"][model]
+    return float(chosen.get(str(rotation), chosen.get("-1")))
+
+
+def train_or_take_over(step, train) -> dict:
+    """Take over a finished run of the same identity, or train it into the step's folder.
+
+    Parameters
+    ----------
+    step : ecglib.study.step.Step
+        Of a run, from `ecglib.study.step.open_run`.
+    train : callable
+        `ecglib.trainer.train` or `ecglib.trees.forest.train`.
+
+    Returns
+    -------
+    dict
+        Facts for ``run.json``.
+    """
+    sources = sorted(step.sources, key=lambda place: not (place / WEIGHTS).is_file())
+    facts, refused = reuse(step.identity, sources, step.folder)
+    print(*refused, sep="\n", end="\n" * bool(refused))
+    if facts is None:
+        facts = train(step.identity, step.cohort, step.folds, step.folder)
+    return facts
+
+
+def performance(step) -> pd.DataFrame:
+    """AUC, average precision, score and Brier score of a run's predictions, by split."""
+    table = pd.read_parquet(step.folder / "predictions.parquet")
+    measures = {"AUC": metrics.auc, "AP": metrics.average_precision, "score": metrics.score}
+    measures["Brier"] = metrics.brier
+    rows = {
+        split: {name: measure(part.label, part.probability) for name, measure in measures.items()}
+        for split, part in table.groupby("split", sort=False)
+    }
+    return pd.DataFrame(rows).T
 
 
 def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]]:
@@ -95,7 +171,7 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
     Parameters
     ----------
     identity : dict
-        From `ecglib.trainer.run_identity`.
+        From `run_identity`.
     sources : list of Path
         Run folders to look at, in order; one that isn't there is passed over.
     folder : Path
@@ -108,9 +184,10 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
     refused : list of str
         A sentence for each source that is there but doesn't fit.
     """
+    from ecglib.trainer import differences  # torch: seconds that other readers needn't wait for
+
     refused = []
-    # set where results are to be made anew
-    for source in () if os.environ.get("ECGLIB_FRESH") else sources:
+    for source in sources:
         if not (source / "run.json").is_file():
             continue
         try:
@@ -210,23 +287,16 @@ def load_runs(study) -> Runs:
     if not facts:
         raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
     facts = pd.DataFrame(facts)
-    labels = _labels(study, facts)
+    labels = display_names(study)
     history = pd.concat(history, ignore_index=True) if history else pd.DataFrame()
     facts, first = facts.assign(label=facts.model.map(labels)), facts.iloc[0]
     kind = first.label_kind, first.label_meaning
     return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
 
 
-def _labels(study, facts: pd.DataFrame) -> dict[str, str]:
-    """Name of each model: that of its network and options; what its input is, if not z-scored; its
-    key, if shared.
-    """
-    names = {
-        model: label(entry.network or model, entry.options) for model, entry in study.models.items()
-    }
-    for run in facts.itertuples():
-        millivolt = run.identity.get("training", {}).get("normalisation") == "millivolt"
-        names[run.model] = run.label + (" (mV)" if millivolt else "")
+def display_names(study) -> dict[str, str]:
+    """Name of each model of a study in tables and figures; with its key where two share one."""
+    names = {model: study.display_name(model) for model in study.models}
     alike = Counter(names.values())
     return {
         model: name if alike[name] == 1 else f"{name} [{model}]" for model, name in names.items()
@@ -262,12 +332,8 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def mflops(identity: dict) -> float:
-    """Million operations of one ECG's forward pass through the network of a run
-    (`ecglib.trainer.run_identity`).
-    """
-    options = dict(identity["options"])
-    if "pretrained" in REGISTRY[identity["network"]].options:
-        options = {"pretrained": False}  # the same operations, and nothing to download
+    """Million operations of one ECG's forward pass through the network of a run."""
+    options = without_download(identity["network"], identity["options"])
     return flops(build_model(identity["network"], **options)) / 1e6
 
 
