@@ -54,6 +54,8 @@ def download(wanted: list[Wanted], owner: str, tries: int, timeout_s: float = 60
     DownloadError
         If a server refuses a file, or it is not there, or not as `digest` says, after all tries.
     """
+    if not wanted:
+        return
     alone = len(wanted) == 1
     look = {"unit": "B", "unit_scale": True} if alone else {"total": len(wanted), "unit": "file"}
     with (

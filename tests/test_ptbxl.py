@@ -19,7 +19,6 @@ from ecglib.cohort import ptbxl
 from ecglib.cohort.build import open_source
 from ecglib.cohort.source import ReadError, SourceError
 from ecglib.settings import PtbxlCohort
-from ecglib.study import places
 
 
 def study(**options):
@@ -334,7 +333,7 @@ def server(small, monkeypatch, tmp_path):
 
 
 def completed(folder, **options):
-    return ptbxl.open_source(study(**options), 42, folder, complete=True)
+    return open_source(study(**options), 42, download_dir=folder)
 
 
 def test_download_fetches_what_is_needed_once(server, small):
@@ -417,12 +416,10 @@ def test_without_a_network_the_address_is_named(monkeypatch, tmp_path):
         completed(tmp_path)
 
 
-def test_a_study_completes_the_projects_own_folder_and_reads_another(monkeypatch, small, tmp_path):
-    monkeypatch.setattr(places, "DATA", tmp_path / "data")
-    asked = []
-    monkeypatch.setattr(ptbxl, "download", lambda folder, names: asked.append(folder))
-    open_source(study(), 42, small)
-    assert not asked
-    with pytest.raises(SourceError, match=r"ptb-xl has no ptbxl_database.csv"):
+def test_nothing_is_downloaded_into_the_users_own_folder(monkeypatch, small):
+    monkeypatch.setattr(ptbxl, "fetch", lambda *_: pytest.fail("went to the network"))
+    (small / "records100/00000/00005_lr.dat").unlink()
+    with pytest.raises(SourceError, match=r"lacks 1 of 12 records"):
+        open_source(study(), 42, small, small.parent / "other")
+    with pytest.raises(SourceError, match=r"PTB-XL has no folder; give data_dir"):
         open_source(study(), 42)
-    assert asked == [tmp_path / "data/ptb-xl"]

@@ -36,16 +36,21 @@ LEAD_LINE = re.compile(
 )
 
 
-def open_source(settings, seed: int, folder: Path, complete: bool = False) -> Source:
+def open_source(
+    settings, seed: int, data_dir: Path | None, download_dir: Path | None = None
+) -> Source:
     """Open PTB-XL with a proxy label; all three labels are columns of its records.
 
-    `seed` fixes which negatives are drawn for `settings.prevalence`. `folder`, an absolute path, is
-    in PhysioNet's layout (1.0.1 or 1.0.3) and only read; with `complete`, what is absent is
-    downloaded into it. Raises `SourceError` if a table can't be used, no positive is left, the
-    prevalence can't be reached, a download fails, or files are absent and
+    `seed` fixes which negatives are drawn for `settings.prevalence`. `data_dir` is a folder in
+    PhysioNet's layout (1.0.1 or 1.0.3) and only read; without one, what `download_dir` lacks is
+    downloaded into it. Both are absolute paths. Raises `SourceError` if a table can't be used, no
+    positive is left, the prevalence can't be reached, a download fails, or files are absent and
     `settings.allow_missing_records` is false.
     """
-    if complete:
+    folder = data_dir or download_dir
+    if not folder:
+        raise SourceError("PTB-XL has no folder; give data_dir, or download_dir to download it")
+    if not data_dir:
         download(folder, [TABLE, STATEMENTS])
     records, version = read_tables(folder, settings.sampling_rate)
     records.insert(5, "label", records[settings.label])
@@ -59,7 +64,7 @@ def open_source(settings, seed: int, folder: Path, complete: bool = False) -> So
         records = draw_negatives(records, settings.prevalence, seed)
         counts["negatives drawn to the prevalence"] = count(records)
 
-    if complete:
+    if not data_dir:
         download(folder, [*records.filename + ".hea", *records.filename + ".dat"])
     absent = records.filename.map(
         lambda f: f"{f}.dat" if (folder / f"{f}.hea").is_file() else f"{f}.hea"
@@ -68,7 +73,8 @@ def open_source(settings, seed: int, folder: Path, complete: bool = False) -> So
     rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
     rejected = rejected[absent != ""].reset_index(drop=True)
     if len(rejected) and not settings.allow_missing_records:
-        lacking = f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz, as {absent.max()}"
+        lacking = f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz"
+        lacking += f", as {absent.max()}"
         mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         raise SourceError(f"{folder} lacks {lacking}; {mend}")
     records = records[absent == ""].reset_index(drop=True)
@@ -117,7 +123,8 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
             ) from None
         if missing := [column for column in needed if column not in tables[-1]]:
             raise SourceError(
-                f"{folder / name} lacks the column '{missing[0]}'; take the file from PhysioNet again"
+                f"{folder / name} lacks the column '{missing[0]}'; "
+                "take the file from PhysioNet again"
             )
     table, statements = tables
     good = {
@@ -137,7 +144,8 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
     }
     if wrong := [column for column, fine in good.items() if not fine]:
         raise SourceError(
-            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; take it from PhysioNet again"
+            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; "
+            "take it from PhysioNet again"
         )
     codes = table.scp_codes.str.findall(r"'(\w+)':")
     stage = table.infarction_stadium1.isin(ACUTE_STAGES) | table.infarction_stadium2.isin(
@@ -244,7 +252,8 @@ def read_record(path: Path) -> tuple[np.ndarray, float]:
     wrong = ((raw.sum(axis=0) - sums) % 65536 != 0) | (gain == 0)
     if wrong.any():
         raise ReadError(
-            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, or has a gain of 0"
+            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, "
+            "or has a gain of 0"
         )
     order = [list(leads).index(lead.upper()) for lead in LEADS]
     return ((raw - zero) * (1000 / gain)).astype(np.float32).T[order], float(head[2])
