@@ -14,7 +14,18 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CORE = ("beat", "errors", "settings", "folders", "models", "dataset", "folds", "metrics", "trainer")
+CORE = (
+    "beat",
+    "errors",
+    "settings",
+    "folders",
+    "models",
+    "dataset",
+    "folds",
+    "metrics",
+    "state",
+    "trainer",
+)
 STRUCTURE = {getattr(tokenize, name) for name in ("COMMENT", "NEWLINE", "NL", "INDENT", "DEDENT")}
 STRUCTURE |= {tokenize.ENCODING, tokenize.ENDMARKER}
 LIMITS = {

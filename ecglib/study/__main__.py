@@ -29,8 +29,8 @@ def _status(given) -> int:
 
 
 def _notebook(given) -> int:
+    from ecglib.study.machine import gpu
     from ecglib.study.notebook import run_notebook
-    from ecglib.study.step import gpu
 
     study = load_study(given.study)
     parameters = {"study": str(find_study(given.study))}

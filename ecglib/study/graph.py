@@ -15,7 +15,18 @@ from ecglib.study import places
 from ecglib.study.params import Study, StudyError, find_study, load_study
 from ecglib.study.step import check_path
 
-CORE = ("beat", "errors", "settings", "folders", "models", "dataset", "folds", "metrics", "trainer")
+CORE = (
+    "beat",
+    "errors",
+    "settings",
+    "folders",
+    "models",
+    "dataset",
+    "folds",
+    "metrics",
+    "state",
+    "trainer",
+)
 FLOORS = {  # what each step's code stands on, besides its notebook: modules and folders of ecglib
     "00_cohort": ("beat", "errors", "settings", "folders", "signal", "cohort"),
     "01_data_exploration": ("beat", "signal", "cohort", "analysis", "plots"),

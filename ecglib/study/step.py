@@ -7,17 +7,10 @@ doesn't have; here it is an error.
 
 import ast
 import difflib
-import importlib.metadata
-import os
-import platform
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -28,12 +21,12 @@ from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace, sha256, write_json
 from ecglib.settings import Label
 from ecglib.study import places
+from ecglib.study.data import cohort_of, folds_of
+from ecglib.study.machine import environment, peak_memory_mb
 from ecglib.study.params import Study, StudyError, load_study
-from ecglib.study.runs import cohort_of, folds_of, run_identity
+from ecglib.study.training import run_identity
 from ecglib.trees import TREES
 
-PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy")
-PACKAGES += ("scikit-learn", "captum")
 KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 
@@ -310,56 +303,3 @@ def _results(folder: Path) -> list[Path]:
     """
     kinds = {".parquet", ".csv", ".safetensors", ".skops", ".npy", ".md"}
     return sorted(f for f in folder.rglob("*") if f.suffix in kinds)
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (10⁶ bytes)."""
-    import resource  # POSIX only, as is what asks for it
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # macOS counts bytes, Linux KiB
-
-
-def environment() -> dict:
-    """Commit, versions, platform and time: what a number needs to be traced back."""
-
-    def git(*words):
-        done = subprocess.run(
-            ["git", *words], cwd=places.ROOT, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    changed = git(
-        "status", "--porcelain", "--untracked-files=no", "--", "ecglib", "notebooks", "params"
-    )
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": None if changed is None else bool(changed),
-        "lock": sha256(places.LOCK) if places.LOCK.exists() else None,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def gpu(count: int):
-    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives
-    back its lock.
-    """
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    names = [name for name in listed if name] or [str(i) for i in range(count)]
-    while True:
-        for name in names[:count]:
-            if lock := hold(
-                Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False
-            ):
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                return lock
-        time.sleep(0.5)
