@@ -9,7 +9,7 @@ trained models, not what training them again would have given.
 """
 
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -89,23 +89,45 @@ def _unusable(model: str, rotation: int, run: pd.DataFrame) -> str:
     return " and ".join(reasons)
 
 
-def per_rotation(predictions: pd.DataFrame, thresholds: dict | None = None) -> pd.DataFrame:
-    """Metrics of every run: ``model, rotation, split``, its counts, and the metrics of
-    `bootstrap`.
+def cases(predictions: pd.DataFrame, threshold: float, most: int = 1) -> pd.DataFrame:
+    """The surest true positives, false positives and false negatives of a test fold, at most `most`
+    of each: rows of `predictions` with the columns ``case`` and ``number``, from 1.
+    """
+    test = predictions[predictions["split"] == "test"].sort_values("probability", ascending=False)
+    called, ill = test["probability"] >= threshold, test["label"] == 1
+    chosen = [
+        part.head(most).assign(case=case)
+        for case, part in (
+            ("true positive", test[called & ill]),
+            ("false positive", test[called & ~ill]),
+            ("false negative", test[~called & ill].iloc[::-1]),
+        )
+    ]
+    chosen = pd.concat(chosen)
+    return chosen.assign(number=chosen.groupby("case").cumcount() + 1)
+
+
+def per_rotation(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Metrics of every run: ``model, rotation, split``, its counts, and ``auc, average_precision,
+    score, brier``.
     """
     rows = []
     for key, run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
-        table = _sums(run.assign(patient=0), thresholds[key[:2]] if thresholds else None, 1)
+        values = _evaluate(*_sums(run.assign(patient=0), None, 1), np.ones((1, 1)))
         row = dict(zip(("model", "rotation", "split"), key, strict=True))
-        row |= {
-            "records": len(run),
-            "patients": run["patient_id"].nunique(),
-            "positives": run["label"].sum(),
-        }
-        rows.append(
-            row | {name: value[0] for name, value in _evaluate(*table, np.ones((1, 1))).items()}
-        )
+        row |= {"records": len(run), "patients": run["patient_id"].nunique()}
+        row |= {"positives": run["label"].sum()}
+        rows.append(row | {name: value[0] for name, value in values.items()})
     return pd.DataFrame(rows)
+
+
+def thresholds_of(predictions: pd.DataFrame) -> dict[tuple, float]:
+    """Operating point of each run, (model, rotation): the highest F1 of its validation fold."""
+    validation = predictions[predictions["split"] == "validation"]
+    return {
+        key: metrics.operating_point(run["label"], run["probability"])
+        for key, run in validation.groupby(["model", "rotation"], observed=True)
+    }
 
 
 @dataclass(frozen=True)
@@ -142,36 +164,23 @@ def bootstrap(
             "A bootstrap needs the predictions of one split; choose validation or test"
         )
     code, names = pd.factorize(predictions["patient_id"])
-    groups = dict(
-        list(
-            predictions.assign(patient=code).groupby(
-                ["model", "rotation"], sort=False, observed=True
-            )
-        )
-    )
-    tables = [
-        _sums(run, thresholds[key] if thresholds else None, names.size)
-        for key, run in groups.items()
-    ]
+    by_run = ["model", "rotation"]
+    groups = dict(list(predictions.assign(patient=code).groupby(by_run, sort=False, observed=True)))
+    tables = [_sums(run, (thresholds or {}).get(key), names.size) for key, run in groups.items()]
     generator, weights = np.random.default_rng(seed), np.ones((names.size, 1))
     parts, left = [[_evaluate(*table, weights) for table in tables]], draws
     while left > 0:  # in portions that bound the memory; the draws don't depend on their size
         size = min(left, 250, max(1, 20_000_000 // names.size))
-        drawn = (
-            generator.integers(names.size, size=(size, names.size))
-            + names.size * np.arange(size)[:, None]
-        )
-        weights = (
-            np.bincount(drawn.ravel(), minlength=size * names.size)
-            .reshape(size, -1)
-            .T.astype(float, "C")
-        )
+        drawn = generator.integers(names.size, size=(size, names.size))
+        drawn += names.size * np.arange(size)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=size * names.size).reshape(size, -1)
+        weights = weights.T.astype(float, "C")
         parts.append([_evaluate(*table, weights) for table in tables])
         left -= size
     estimate, *drawn = (
         {name: np.stack([run[name] for run in part]) for name in part[0]} for part in parts
     )
-    runs = pd.DataFrame(list(groups), columns=["model", "rotation"])
+    runs = pd.DataFrame(list(groups), columns=by_run)
     runs["patients"] = [_effective_patients(run) for run in groups.values()]
     drawn = {name: np.concatenate([part[name] for part in drawn], axis=1) for name in estimate}
     return Bootstrap(runs, {name: value[:, 0] for name, value in estimate.items()}, drawn)
@@ -285,120 +294,21 @@ def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
     return table.assign(**table[["low", "high"]].mask(table["se"] == 0))
 
 
-def differences(
-    boot: Bootstrap, folds: int | None, confidence: float = 0.95, names=RANKING
-) -> pd.DataFrame:
-    """Paired differences a − b of every two models, over the rotations they share.
+def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **options) -> pd.DataFrame:
+    """Intervals of one run's metrics at each of `points`, name → threshold: ``point``, then as
+    `intervals`; a point that is None is left out.
 
-    Returns ``metric, a, b, rotations``, then as in `interval`: the primary test. Beside it the
-    corrected resampled t-test (Nadeau and Bengio, Mach Learn 2003;52:239–281), which asks whether
-    training both again would rank them alike: ``sd`` within rotations, ``t`` = mean / sqrt((1/R +
-    test/train) sd²) with R − 1 degrees of freedom and test/train = 1/(folds − 2), ``p_t``; NaN
-    without `folds`, where sites of unequal size are left out in turn. ``p_holm`` and ``p_t_holm``
-    are Holm's, over the pairs of a metric.
+    They are conditional on the trained model and the threshold; `options` are those of `bootstrap`.
     """
-    share = 1 / (folds - 2) if folds else np.nan
-    rows, runs = (
-        [],
-        {
-            model: part.reset_index().set_index("rotation")
-            for model, part in boot.runs.groupby("model")
-        },
-    )
-    for name, (a, b) in product(names, combinations(boot.runs["model"].unique(), 2)):
-        both = runs[a].join(runs[b], how="inner", rsuffix="_b")
-        if both.empty:
-            continue
-        gap, drawn = (
-            v[name][both["index"]] - v[name][both["index_b"]] for v in (boot.estimate, boot.draws)
-        )
-        t = (
-            gap.mean() / np.sqrt((1 / gap.size + share) * gap.var(ddof=1))
-            if np.ptp(gap) > 0
-            else np.nan
-        )
-        row = {"metric": name, "a": a, "b": b, "rotations": gap.size}
-        row |= interval(gap.mean(), drawn.mean(axis=0), both["patients"], confidence, unbias=False)
-        row |= {"sd": gap.std(ddof=1) if gap.size > 1 else np.nan, "t": t}
-        rows.append(row | {"p_t": 2 * stats.t.sf(abs(t), gap.size - 1)})
-    table = pd.DataFrame(rows)
-    # a test that couldn't be done still counts as one of its family
-    for p in ("p", "p_t") if rows else ():
-        each = table.fillna({p: 1}).sort_values(p).groupby("metric")[p]
-        holm = each.transform(lambda p: (p * np.arange(p.size, 0, -1)).cummax().clip(upper=1))
-        table[f"{p}_holm"] = holm.where(table[p].notna())
-    return table
-
-
-def delong(label, probability) -> tuple[np.ndarray, np.ndarray]:
-    """AUCs ``(m,)`` and their covariance ``(m, m)`` of m models on the same n records, probability
-    ``(m, n)``.
-
-    Records count as independent: with several ECGs of a patient the covariance comes out too small.
-    DeLong et al., Biometrics 1988;44:837–845, by midranks (Sun and Xu, IEEE Signal Process Lett
-    2014;21:1389–1393).
-    """
-    label, probability = np.asarray(label) == 1, np.atleast_2d(probability)
-    rank, parts = stats.rankdata(probability, axis=1), []
-    for own in (label, ~label):  # of each record, the share of the other class that it outranks
-        parts.append((rank[:, own] - stats.rankdata(probability[:, own], axis=1)) / (~own).sum())
-    covariance = sum(np.atleast_2d(np.cov(part)) / part.shape[1] for part in parts)
-    return parts[0].mean(axis=1), covariance
-
-
-def delong_differences(predictions: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Paired AUC differences by `delong`, averaged over rotations, whose test folds share no
-    record.
-    """
-    wide = predictions.pivot_table(
-        "probability", ["rotation", "label", "record_id"], "model", sort=False
-    )
-    rows = []
-    for a, b in combinations(wide.columns, 2):
-        parts = []
-        for _, run in wide[[a, b]].dropna().groupby("rotation"):
-            area, covariance = delong(run.index.get_level_values("label"), run.to_numpy().T)
-            parts.append((area[0] - area[1], np.trace(covariance) - 2 * covariance[0, 1]))
-        if parts:
-            gap, se = np.mean([g for g, _ in parts]), np.sqrt(sum(v for _, v in parts)) / len(parts)
-            reach, p = (
-                stats.norm.ppf((1 + confidence) / 2) * se,
-                2 * stats.norm.sf(abs(gap) / se) if se > 0 else np.nan,
-            )
-            row = {
-                "a": a,
-                "b": b,
-                "rotations": len(parts),
-                "estimate": gap,
-                "low": gap - reach,
-                "high": gap + reach,
-            }
-            rows.append(row | {"se": se, "p": p})
-    return pd.DataFrame(rows)
-
-
-def selection_optimism(boot: Bootstrap, model: str, metric: str = "score") -> dict:
-    """What choosing the best of a model's rotations by this very metric adds to it, by shrinking
-    towards their mean.
-
-    The part of the variance between rotations that sampling of patients (the draws) explains is
-    taken out of the best one's lead (Efron and Morris, J Am Stat Assoc 1975;70:311–319):
-    ``rotation, apparent, optimism, corrected``.
-    """
-    runs = boot.runs[boot.runs["model"] == model]
-    values, noise = (
-        boot.estimate[metric][runs.index],
-        np.nanvar(boot.draws[metric][runs.index], axis=1).mean(),
-    )
-    best, mean = values.argmax(), values.mean()
-    lead = values[best] - mean
-    optimism = lead * min(1, noise / values.var(ddof=1)) if lead > 0 else 0.0
+    keys = run.groupby(["model", "rotation"]).groups
     found = {
-        "rotation": runs["rotation"].iloc[best],
-        "apparent": values[best],
-        "optimism": optimism,
+        name: intervals(
+            bootstrap(run, thresholds=dict.fromkeys(keys, point), **options), confidence
+        )
+        for name, point in points.items()
+        if point is not None
     }
-    return found | {"corrected": values[best] - optimism}
+    return pd.concat(found, names=["point"]).reset_index("point")
 
 
 def recalibrate(label, probability, new) -> np.ndarray:
@@ -414,3 +324,16 @@ def recalibrate(label, probability, new) -> np.ndarray:
     )
     line = LogisticRegression(C=np.inf).fit(x[:, None], label)
     return line.predict_proba(np.asarray(new)[:, None])[:, 1]
+
+
+def recalibrated(validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """A run's test predictions twice, by the column ``scale``: as they came out of training, and
+    after `recalibrate` on its validation fold.
+    """
+    mended = recalibrate(validation["label"], validation["probability"], test["probability"])
+    return pd.concat(
+        [
+            test.assign(scale="as trained"),
+            test.assign(scale="recalibrated on validation", probability=mended),
+        ]
+    )
