@@ -43,18 +43,18 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 # The demo is there to see everything run: it takes over none of the results that are kept to be read.
-reproduce: export ECGLIB_FRESH := $(or $(ECGLIB_FRESH),$(if $(filter demo params/demo.yaml,$(STUDY)),1))
+reproduce plan: FRESH ?= $(if $(filter demo params/demo.yaml,$(STUDY)),--fresh)
 reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
-	@$(PYTHON) -m ecglib.study.graph run $(WORKFLOW) -- $(ARGS)
+	@$(PYTHON) -m ecglib.study run $(WORKFLOW) $(FRESH) -- $(ARGS)
 
 plan: $(READY)  ## what `make reproduce` would run, and why
-	@$(PYTHON) -m ecglib.study.graph plan $(WORKFLOW) -- $(ARGS)
+	@$(PYTHON) -m ecglib.study run $(WORKFLOW) $(FRESH) -- --dry-run $(ARGS)
 
 status: $(READY)  ## what of a study is done, running, failed
-	@$(PYTHON) -m ecglib.study.graph status $(WORKFLOW)
+	@$(PYTHON) -m ecglib.study status --study "$(STUDY)"
 
 explain: $(READY)  ## explain one ECG on one page: ECG=file RUN=folder of a run, or a study
-	@$(PYTHON) -m ecglib.study.explain --ecg "$(ECG)" --run "$(RUN)"
+	@$(PYTHON) -m ecglib.study explain --ecg "$(ECG)" --run "$(RUN)"
 
 test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
 	$(PYTHON) -m pytest -m "not slow"
@@ -85,7 +85,7 @@ keep: $(READY)  ## copy a study's results to outputs/reference, to be read and c
 	@$(PYTHON) supplement/reference.py keep "$(STUDY)"
 
 check-reference: $(READY)  ## run a study anew and compare its tables with the reference results
-	@ECGLIB_FRESH=1 $(MAKE) --no-print-directory reproduce ARGS="--forceall $(ARGS)"
+	@$(PYTHON) -m ecglib.study run $(WORKFLOW) --fresh -- --forceall $(ARGS)
 	@$(PYTHON) supplement/reference.py check "$(STUDY)"
 
 clean:  ## remove what runs left half-finished

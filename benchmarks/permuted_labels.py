@@ -19,8 +19,8 @@ from joblib import Parallel, delayed
 
 from ecglib import metrics, trainer
 from ecglib.folds import build_folds
+from ecglib.study.data import cohort_of, folds_of
 from ecglib.study.params import load_study
-from ecglib.study.runs import cohort_of, folds_of
 
 
 def permuted(cohort, seed):

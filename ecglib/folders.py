@@ -1,34 +1,42 @@
 """Folders that appear only when they are complete: locks, renaming, hashes, JSON."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 
-def hold(folder: Path, wait: bool = True):
-    """Wait until no other process holds `folder`; hold it until the returned file is closed or this
-    process ends.
+
+class Held(FileLock):
+    """A lock that is held from the start, and released by ``with`` or `release`."""
+
+    def __enter__(self):
+        return self
+
+
+def hold(folder: Path, wait: bool = True) -> Held | None:
+    """Wait until no other process holds `folder`, and hold it until it is released, or this process
+    ends.
 
     What a killed engine left running ends in peace that way, before the same step is started again.
     The lock is a hidden file beside the folder. With `wait` false None is returned if another
     process holds it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    file = open(folder.with_name(f".{folder.name}.lock"), "a")  # noqa: SIM115  whoever asked for it closes it
+    lock = Held(folder.with_name(f".{folder.name}.lock"))
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        lock.acquire(timeout=0)
+    except Timeout:
         if not wait:
-            return file.close()
+            return None
         print(f"Waiting for another process that is writing {folder}", flush=True)
-        fcntl.lockf(file, fcntl.LOCK_EX)
-    except OSError:
+        lock.acquire()
+    except NotImplementedError:
         # some shared file systems know no locks: there, whoever starts two engines must know
         pass
-    return file
+    return lock
 
 
 def partial(final: Path) -> Path:

@@ -4,12 +4,10 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from ecglib.settings import PARTS
-
 SPLITS = ("train", "validation", "test")
 
 
-def build_folds(records: pd.DataFrame, count: int | str, seed: int) -> pd.DataFrame:
+def build_folds(records: pd.DataFrame, count: int, seed: int, by: str = "patient") -> pd.DataFrame:
     """Deal patients into folds with the same share of positive patients.
 
     A patient is positive if any of their ECGs is: the paper's 6.5 % is a share of patients.
@@ -18,10 +16,12 @@ def build_folds(records: pd.DataFrame, count: int | str, seed: int) -> pd.DataFr
     ----------
     records : pandas.DataFrame
         ``record_id, patient_id, label``, and ``site`` if sites are to be left out.
-    count : int or 'site'
-        Number of folds, at least 3; or 'site' to leave one site out at a time: the folds are
-        `PARTS` to validate on, and a patient belongs to the site of their first ECG.
+    count : int
+        Number of folds, at least 3.
     seed : int
+    by : {'patient', 'site'}
+        With 'site' one site is left out at a time and tested on: the folds are to validate on, and
+        a patient belongs to the site of their first ECG.
 
     Returns
     -------
@@ -34,14 +34,15 @@ def build_folds(records: pd.DataFrame, count: int | str, seed: int) -> pd.DataFr
     ValueError
         If there are fewer positive (or negative) patients than folds.
     """
-    if count == "site":
+    if by == "site":
         home = records.groupby("patient_id").site.first()
         known = home[home != "unknown"].value_counts(sort=False).sort_index()
         known = known.sort_values(ascending=False, kind="stable")
         site = records.patient_id.map(home).map(
             dict(zip(known.index, range(len(known)), strict=True))
         )
-        return build_folds(records, PARTS, seed).assign(site=site.fillna(-1).astype(int).array)
+        folds = build_folds(records, count, seed)
+        return folds.assign(site=site.fillna(-1).astype(int).array)
     patients = records.groupby("patient_id", sort=True).label.max()
     fewest = patients.value_counts().reindex([0, 1], fill_value=0)
     if fewest.min() < count:
@@ -140,3 +141,28 @@ def describe_folds(records: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
     )
     shape["patients"], shape["positive patients (%)"] = patients["size"], 100 * patients["mean"]
     return shape
+
+
+def predictions_table(records: pd.DataFrame, splits: dict, identity: dict, probabilities: dict):
+    """Predictions in the contract's form.
+
+    Parameters
+    ----------
+    records : pandas.DataFrame
+        The cohort's.
+    splits, probabilities : dict
+        Positions in `records` and probabilities of label 1, for ``validation`` and ``test``.
+    identity : dict
+        The run's, with ``model`` and ``rotation``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``record_id, patient_id, label, split, model, rotation, probability``.
+    """
+    told = {"model": identity["model"], "rotation": identity["rotation"]}
+    parts = []
+    for split, probability in probabilities.items():
+        part = records.iloc[splits[split]][["record_id", "patient_id", "label"]]
+        parts.append(part.assign(split=split, **told, probability=probability))
+    return pd.concat(parts, ignore_index=True)

@@ -5,16 +5,10 @@ A default is the paper's value wherever the paper gives one.
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 LabelKind = Literal["angiographic", "proxy", "synthetic"]
-
-
-PARTS = 9
-"""Parts of the patients, of which one validates where sites are left out in turn: the paper's eight
-to one.
-"""
 
 
 class Label(NamedTuple):
@@ -111,21 +105,16 @@ class Signal(Closed):
     on_poor_quality: Literal["keep", "flag", "drop"] = "flag"
 
 
-FoldCount = Annotated[
-    Annotated[int, Field(ge=3, le=50), Tag("number")] | Annotated[Literal["site"], Tag("word")],
-    Discriminator(lambda given: "word" if isinstance(given, str) else "number"),
-]
-
-
 class Folds(Closed):
     """Patient-stratified folds (paper, section II.B); rotation k validates on fold k and tests on
     fold k+1.
 
-    With ``count: site``, rotation k leaves out the k-th largest site instead: see
+    With ``by: site`` rotation k tests on the k-th largest site instead: see
     `ecglib.folds.build_folds`.
     """
 
-    count: FoldCount = 10
+    by: Literal["patient", "site"] = "patient"
+    count: int = Field(10, ge=3, le=50)
     rotations: tuple[int, ...] | None = Field(
         None, description="None: all of them; with sites, those to be left out"
     )
@@ -154,7 +143,7 @@ class LearningRates(Closed):
 
     grid: dict[str, tuple[Annotated[float, Field(gt=0, le=1)], ...]] = Field(min_length=1)
     rule: Literal["mean", "per_rotation"] = Field(
-        "mean", description="see `ecglib.learning_rates.choose`"
+        "mean", description="see `ecglib.study.learning_rates.choose`"
     )
     rotations: tuple[int, ...] | None = Field(
         None, description="of the grid, with rule `mean`; None: the study's"

@@ -22,8 +22,9 @@ from ecglib import load_model
 from ecglib.dataset import BeatBank
 from ecglib.folders import sha256, write_json
 from ecglib.study import places
+from ecglib.study.data import cohort_of
 from ecglib.study.params import StudyError, load_study
-from ecglib.study.runs import WEIGHTS, cohort_of
+from ecglib.study.runs import WEIGHTS
 from ecglib.trainer import predict
 
 # studies whose selected network is kept with its weights, for `make explain` right after cloning

@@ -1,21 +1,13 @@
 """Build a cohort from a source: read each recording, find its median beat, write both as they come.
 
-A large cohort is cut into shards that processes, or jobs on several machines, make side by side,
-each with::
-
-    python -m ecglib.cohort.build --study params/ptbxl.yaml --shard 3
-
-`open_or_build` joins what is there and makes the rest; the result is the same, bit for bit, as
-without shards.
+One job with its cores fills a machine; the result doesn't depend on how many they are.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import shutil
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +18,11 @@ from tqdm import tqdm
 
 from ecglib.beat import BEAT_SAMPLES, LEADS
 from ecglib.cohort.contract import Cohort, CohortError, check, describe_build, load_cohort
-from ecglib.cohort.source import ReadError, Source, SourceError
+from ecglib.cohort.source import ReadError, Source
 from ecglib.folders import hold, partial, replace, write_json
-from ecglib.study import places
-from ecglib.study.graph import cohort_code, shard_count
-from ecglib.study.params import StudyError, load_study
+
+PROTOCOL = 1
+"""Part of a cohort's identity: raise it when a change of code changes beats or records."""
 
 CHUNK = 32  # records a worker takes at once
 FEW = 300  # records for which one more process isn't worth its start
@@ -61,30 +53,22 @@ def workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_or_build(
-    source: Source, signal, folder: Path, workers: int = 1, shards: int = 1
-) -> Cohort:
-    """Open the cohort in `folder` if it was built from the same records, settings and code; else
-    build it.
+def open_or_build(source: Source, signal, folder: Path, workers: int = 1) -> Cohort:
+    """Open the cohort in `folder` if it was built from the same records and settings; else build
+    it.
     """
-    folder = Path(folder)
-    with closing(hold(folder)):  # two studies may ask for the same cohort at the same time
-        if not is_built(folder, made_from(source, signal)):
-            return build_cohort(source, signal, folder, workers, shards)
+    folder, made = Path(folder), made_from(source, signal)
+    with hold(folder):  # two studies may ask for the same cohort at the same time
+        told = folder / "cohort.json"
+        if not told.is_file() or json.loads(told.read_text()).get("made_from") != made:
+            return build_cohort(source, signal, folder, workers)
     return load_cohort(folder, check_hashes=True)
 
 
-def is_built(folder: Path, made: dict) -> bool:
-    """Whether the cohort, or shard, in `folder` was made from exactly that."""
-    told = folder / "cohort.json"
-    return told.is_file() and json.loads(told.read_text()).get("made_from") == made
+def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Cohort:
+    """Turn a source into a cohort.
 
-
-def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards: int = 1) -> Cohort:
-    """Turn a source into a cohort, taking over the shards that were built of it before.
-
-    Memory does not grow with the number of recordings; the result depends on neither `workers` nor
-    `shards`.
+    Memory does not grow with the number of recordings; the result doesn't depend on `workers`.
 
     Parameters
     ----------
@@ -94,25 +78,23 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
         The cohort's folder; it appears when it is complete.
     workers : int
         Processes.
-    shards : int
-        Into how many `build_shard` cut it.
+
+    Raises
+    ------
+    CohortError
+        If no recording can be used; it tells the first reason.
     """
-    aside, made = _new_folder(folder), made_from(source, signal)
-    found = [_shard_folder(folder, i, shards) for i in range(shards)]
+    aside, made = partial(Path(folder)), made_from(source, signal)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     kept, columns, rejected = [], [], []
     with open(aside / "beats.npy", "wb") as file:
         _write_header(file, len(source.records))
-        for i, shard in enumerate(found):
-            parts = (
-                _read_shard(shard)
-                if is_built(shard, made)
-                else _median_beats(source, signal, i, shards, workers)
-            )
-            for beats, positions, qualities, rejects in parts:
-                file.write(beats.tobytes())
-                kept += positions
-                columns += qualities
-                rejected += rejects
+        for beats, positions, qualities, rejects in _median_beats(source, signal, workers):
+            file.write(beats.tobytes())
+            kept += positions
+            columns += qualities
+            rejected += rejects
         file.seek(0)
         _write_header(file, len(kept))
     # its processes would outlive the kernel's end as warnings in the log
@@ -123,95 +105,33 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
     records = source.records.loc[kept].reset_index(drop=True)
     records = pd.concat([records, pd.DataFrame(columns)], axis=1)
     records.to_parquet(aside / "records.parquet", index=False)
-    rejected = pd.concat(
-        [source.rejected, pd.DataFrame(rejected, columns=["record_id", "reason"])],
-        ignore_index=True,
-    )
+    rejected = pd.DataFrame(rejected, columns=["record_id", "reason"])
+    rejected = pd.concat([source.rejected, rejected], ignore_index=True)
     rejected.to_csv(aside / "rejected.csv", index=False)
     write_json(aside / "cohort.json", describe_build(source, aside, records, rejected, made))
     check(records, np.load(aside / "beats.npy", mmap_mode="r"), aside)
     replace(aside, Path(folder))
-    shutil.rmtree(found[0].parent, ignore_errors=True)
     return load_cohort(folder)
 
 
-def build_shard(source: Source, signal, folder: Path, number: int, shards: int) -> None:
-    """Make one shard of the cohort in `folder`, unless the shard or the whole cohort is there
-    already.
-    """
-    shard, made = _shard_folder(folder, number, shards), made_from(source, signal)
-    if is_built(Path(folder), made):
-        return
-    with closing(hold(shard)):
-        if not is_built(shard, made):
-            _write_shard(source, signal, shard, made, number, shards)
-
-
-def _write_shard(source: Source, signal, shard: Path, made: dict, number: int, shards: int) -> None:
-    """Write a shard: beats without a header, and what else `_median_beats` yielded."""
-    aside = _new_folder(shard)
-    told = {"made_from": made, "positions": [], "qualities": [], "rejects": []}
-    with open(aside / "beats.int16", "wb") as file:
-        for beats, *rest in _median_beats(source, signal, number, shards, 1):
-            file.write(beats.tobytes())
-            for name, more in zip(("positions", "qualities", "rejects"), rest, strict=True):
-                told[name] += more
-    write_json(aside / "cohort.json", told)
-    replace(aside, shard)
-
-
 def made_from(source: Source, signal) -> dict:
-    """Hashes of what a cohort is made from: the listed records, the settings, and the code that
-    reads and filters.
-    """
+    """What a cohort is made from: the listed records, the settings, and the code's protocol."""
     return {
         "records": hashlib.sha256(source.records.to_csv(index=False).encode()).hexdigest(),
-        "signal": signal.model_dump(),
-        "code": hashlib.sha256(b"".join(file.read_bytes() for file in cohort_code())).hexdigest(),
+        "signal": signal.model_dump(exclude_defaults=True),
+        "protocol": PROTOCOL,
     }
 
 
-def _new_folder(folder: Path) -> Path:
-    """Make an empty folder in which `folder` is written until it is complete."""
-    aside = partial(Path(folder))
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    return aside
-
-
-def _shard_folder(folder: Path, number: int, shards: int) -> Path:
-    return Path(f"{folder}.shards") / f"{number}_of_{shards}"
-
-
-def _read_shard(shard: Path):
-    """Yield what `_median_beats` yielded when the shard was made, in pieces that fit into
-    memory.
-    """
-    told = json.loads((shard / "cohort.json").read_text())
-    yield np.empty(0, np.int16), told["positions"], told["qualities"], told["rejects"]
-    with open(shard / "beats.int16", "rb") as file:
-        while piece := file.read(2**24):
-            yield np.frombuffer(piece, np.int16), [], [], []
-
-
-def _median_beats(source: Source, signal, number: int, shards: int, workers: int):
-    """Process one shard of the source's recordings; yields chunk by chunk, in order."""
-    bounds = [len(source.records) * i // shards for i in (number, number + 1)]
-    rows = list(source.records.iloc[slice(*bounds)].itertuples(index=True, name="Record"))
+def _median_beats(source: Source, signal, workers: int):
+    """Process the source's recordings; yields chunk by chunk, in order."""
+    rows = list(source.records.itertuples(index=True, name="Record"))
     chunks = [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)]
     jobs = (delayed(_process_chunk)(source.read, source.beats, signal, chunk) for chunk in chunks)
     few = -(-len(rows) // FEW)  # processes take seconds to start
     results = Parallel(n_jobs=max(1, min(workers, few)), return_as="generator", batch_size=1)(jobs)
-    name = "median beats" if shards == 1 else f"median beats, shard {number} of {shards}"
-    return tqdm(
-        results,
-        total=len(chunks),
-        desc=name,
-        unit="chunk",
-        mininterval=2,
-        ncols=100,
-        file=sys.stdout,
-    )
+    bar = {"desc": "median beats", "unit": "chunk", "mininterval": 2, "ncols": 100}
+    return tqdm(results, total=len(chunks), file=sys.stdout, **bar)
 
 
 def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list, list, list]:
@@ -267,29 +187,3 @@ def _write_header(file, count: int) -> None:
     np.lib.format.write_array_header_1_0(
         file, {"descr": "<i2", "fortran_order": False, "shape": shape}
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: make one shard of a study's cohort; returns 0, or 1 with one sentence on what
-    is wrong.
-    """
-    parser = argparse.ArgumentParser(prog="python -m ecglib.cohort.build", description=main.__doc__)
-    parser.add_argument("--study", required=True)
-    parser.add_argument("--shard", type=int, required=True)
-    parser.add_argument("--data-dir", default="")
-    given = parser.parse_args(arguments)
-    try:
-        study = load_study(given.study)
-        # what has to be downloaded is downloaded by one of the shards
-        with closing(hold(places.DATA / "source")):
-            source = open_source(study.cohort, study.seed, given.data_dir or None)
-        folder = places.cohort_folder(study.cohort_key)
-        build_shard(source, study.signal, folder, given.shard, shard_count(study.cohort))
-    except (StudyError, SourceError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,7 @@ A cohort is a folder: ``beats.npy`` int16 µV ``(n, 12, 600)`` at 500 Hz with th
 300, ``records.parquet`` with one row per ECG in the same order, and ``cohort.json``.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,19 @@ class Cohort:
         """The label and its kind in words, for captions."""
         return f"{self.info['label_meaning']} [{self.info['label_kind']} label]"
 
+    def key_with(self, *columns: str) -> str:
+        """Hash of beats, record ids, patients and labels, and of `columns`: what a run depends on.
+
+        A new quality column, say, leaves it as it is.
+        """
+        used = self.records[["record_id", "patient_id", "label", *columns]].to_csv(index=False)
+        rest = hashlib.sha256(used.encode()).hexdigest()
+        return self.info["hashes"]["beats.npy"][:16] + rest[:16]
+
     @property
     def key(self) -> str:
-        """Hash of beats and records: two cohorts with the same key are the same."""
-        return self.info["hashes"]["beats.npy"][:16] + self.info["hashes"]["records.parquet"][:16]
+        """Two cohorts with the same key have the same beats, ids, patients and labels."""
+        return self.key_with()
 
 
 def flow_table(cohort: Cohort) -> pd.DataFrame:

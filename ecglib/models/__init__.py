@@ -1,6 +1,6 @@
-"""The models of Table 4: one file each, one registry.
+"""The networks of Table 4: one file each, one registry.
 
-`REGISTRY` is read without importing torch, so that a study file is checked in a moment.
+`NETWORKS` is read without importing torch, so that a study file is checked in a moment.
 """
 
 import importlib
@@ -8,81 +8,74 @@ import inspect
 from dataclasses import dataclass, field
 from functools import partial
 
+from ecglib.errors import nearest
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered model: its label in tables, its kind, the function that builds it and a study's
-    options.
+    """A registered model: its display name, the function that builds it, a study's options.
 
     `options` gives the allowed values of each option; `str` among them allows any text, such as a
-    path. `variants` gives the label where an option's value makes another model of it.
+    path. `variants` gives the display name where an option's value makes another model of it.
+    `protocol` is part of a run's identity: raise it when a change of code changes the numbers.
     """
 
-    label: str
-    kind: str  # "network" or "tabular"
+    name: str
     builder: str  # "module:function"
     options: dict[str, tuple] = field(default_factory=dict)
-    variants: dict[tuple, str] = field(default_factory=dict)  # (option, value) -> label
+    variants: dict[tuple, str] = field(default_factory=dict)  # (option, value) -> display name
+    protocol: int = 1
+
+    def display_name(self, options: dict) -> str:
+        """Name in tables and figures, as the options make it (for example, a random start)."""
+        return next((self.variants[o] for o in options.items() if o in self.variants), self.name)
+
+    def build(self, **options):
+        """Build the model; `ValueError` names an unknown option and the nearest known one."""
+        module, function = self.builder.split(":")
+        builder = getattr(importlib.import_module(module), function)
+        known = inspect.signature(builder).parameters
+        for option in options:
+            if option not in known:
+                raise ValueError(f"{self.name} has no option '{option}'{nearest(option, known)}")
+        return builder(**options)
 
 
-REGISTRY = {
-    "ecg_smart_net": Entry("ECG-SMART-NET", "network", "ecglib.models.ecg_smart_net:ECGSmartNet"),
+NETWORKS = {
+    "ecg_smart_net": Entry("ECG-SMART-NET", "ecglib.models.ecg_smart_net:ECGSmartNet"),
     "mayo_alvd": Entry(
         "Mayo Clinic ALVD model",
-        "network",
         "ecglib.models.mayo_alvd:MayoALVD",
         {"head": ("pool", "flatten")},
         {("head", "flatten"): "Mayo Clinic ALVD model (flatten head)"},
     ),
     "temporal_resnet18": Entry(
-        "Temporal ResNet-18", "network", "ecglib.models.temporal_resnet18:TemporalResNet18"
+        "Temporal ResNet-18", "ecglib.models.temporal_resnet18:TemporalResNet18"
     ),
     "resnet18": Entry(
         "ResNet-18 (pretrained on ImageNet)",
-        "network",
         "ecglib.models.resnet18:ResNet18",
         {"pretrained": (True, False), "weights": (str,)},
         {("pretrained", False): "ResNet-18 (random start)"},
     ),
-    "random_forest": Entry(
-        "Random Forest",
-        "tabular",
-        "ecglib.trees.forest:random_forest",
-        {"setting": ("nature_medicine_2023", "ecg_smart_2024")},
-        {("setting", "ecg_smart_2024"): "Random Forest (2024 setting)"},
-    ),
-    "gradient_boosting": Entry(
-        "Gradient boosting (not in the paper)", "tabular", "ecglib.trees.forest:gradient_boosting"
-    ),
 }
 
 
-def label(name: str, options: dict | None = None) -> str:
-    """Return a model's name in tables and figures, as its options make it (for example, a random
-    start).
-    """
-    entry = REGISTRY[name]
-    return next(
-        (entry.variants[item] for item in (options or {}).items() if item in entry.variants),
-        entry.label,
-    )
-
-
 def build_model(name: str, **options):
-    """Build a registered model.
+    """Build a registered network.
 
     Parameters
     ----------
     name : str
-        A key of `REGISTRY`.
+        A key of `NETWORKS`.
     **options
-        Parameters of that model, as in its docstring. Every network takes ``leads`` (default 12);
+        Parameters of that network, as in its docstring. Every network takes ``leads`` (default 12);
         weights are drawn from torch's global random state.
 
     Returns
     -------
-    torch.nn.Module or estimator
-        A network's ``forward`` takes float32 ``(batch, 1, leads, samples)`` and returns logits
+    torch.nn.Module
+        Its ``forward`` takes float32 ``(batch, 1, leads, samples)`` and returns logits
         ``(batch, 2)``, index 1 = positive.
 
     Raises
@@ -90,17 +83,14 @@ def build_model(name: str, **options):
     ValueError
         If the name, an option or its value is unknown; it names the nearest known one.
     """
-    from ecglib.errors import nearest  # params reads REGISTRY
+    if name not in NETWORKS:
+        raise ValueError(f"No network is called '{name}'{nearest(name, NETWORKS)}")
+    return NETWORKS[name].build(**options)
 
-    if name not in REGISTRY:
-        raise ValueError(f"No model is called '{name}'{nearest(name, REGISTRY)}")
-    module, function = REGISTRY[name].builder.split(":")
-    builder = getattr(importlib.import_module(module), function)
-    known = inspect.signature(builder).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name} has no option '{option}'{nearest(option, known)}")
-    return builder(**options)
+
+def without_download(name: str, options: dict) -> dict:
+    """Options that build the same network without fetching the weights that it starts from."""
+    return options | ({"pretrained": False} if "pretrained" in NETWORKS[name].options else {})
 
 
 def check_input(x, leads: int) -> None:

@@ -2,8 +2,8 @@
 
 
 def __getattr__(name):
-    if name == "open_step":  # on demand: the graph needs no step
-        from ecglib.study.step import open_step
+    if name in ("open_run", "open_step"):  # on demand: the graph needs no step
+        from ecglib.study import step
 
-        return open_step
+        return getattr(step, name)
     raise AttributeError(f"module 'ecglib.study' has no attribute '{name}'")

@@ -1,207 +1,162 @@
-"""A study as a graph: what its steps depend on; run it, plan it, ask how far it is.
+"""A study as a graph: what its steps stand on; run it, ask how far it is.
 
-    python -m ecglib.study.graph run --study params/demo.yaml --cores 2
-    python -m ecglib.study.graph plan --study params/demo.yaml
-
-The graph itself is the ``Snakefile``.
+The graph itself is the ``Snakefile``, which reads its table of steps here.
 """
 
-import argparse
-import ast
 import csv
-import hashlib
 import json
 import os
-import re
-import subprocess
 import sys
-import tokenize
-from functools import cache
 from pathlib import Path
 
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial
-from ecglib.models import REGISTRY
 from ecglib.study import places
 from ecglib.study.params import Study, StudyError, find_study, load_study
 from ecglib.study.step import check_path
 
-PACKAGE = Path(__file__).parent
-SHARD = 2500  # records for which one more job is worth its start
-COMMANDS = ("run", "plan", "status", "summary")
-# How things are read, checked and written: it decides no number, so a change of it runs nothing
-# again.
-BESIDES = (
-    "",
-    "params",
-    "paths",
-    "execute",
-    "strict",
-    "workflow",
+CORE = (
+    "beat",
+    "errors",
+    "settings",
+    "folders",
     "models",
-    "cohort",
-    "building",
-    "sources",
+    "dataset",
+    "folds",
+    "metrics",
+    "state",
+    "trainer",
 )
-COHORT = ("signal/*.py", "sources/*.py", "cohort.py", "building.py")
+FLOORS = {  # what each step's code stands on, besides its notebook: modules and folders of ecglib
+    "00_cohort": ("beat", "errors", "settings", "folders", "signal", "cohort"),
+    "01_data_exploration": ("beat", "signal", "cohort", "analysis", "plots"),
+    "02_folds": ("folds", "cohort", "plots"),
+    "03_models": ("models", "plots"),
+    "04_learning_rate": ("plots", "study/learning_rates"),
+    "07_comparison": ("metrics", "analysis", "plots"),
+    "08_selected_model": ("metrics", "analysis", "plots", "study/report"),
+    "09_saliency": (*CORE, "cohort", "analysis", "plots"),
+    "11_omi_features": ("metrics", "trees", "analysis", "plots"),
+    "grid": CORE,
+    "network": CORE,
+    "tree": ("folds", "signal", "cohort", "trees"),
+}
+SECTIONS = {  # of the study, which decide what the step finds; None: all of it
+    "00_cohort": ("cohort", "signal", "seed"),
+    "01_data_exploration": ("cohort", "signal", "seed"),
+    "02_folds": ("folds", "seed"),
+    "03_models": (),
+    "04_learning_rate": ("learning_rates",),
+    "grid": ("training", "seed", "threads_per_run", "models"),
+    "network": ("training", "seed", "threads_per_run", "models"),
+    "tree": ("seed", "threads_per_run", "models"),
+}
+FOLDERS = {  # of runs, below the study's
+    "grid": "grid/{model}/{rate}/rotation_{rotation}",
+    "network": "runs/{model}/rotation_{rotation}",
+    "tree": "runs/{model}/rotation_{rotation}",
+}
+READ_DATA = ("00_cohort", "01_data_exploration", "11_omi_features")
+NOTEBOOK_OF = {
+    "grid": "05_train_network",
+    "network": "05_train_network",
+    "tree": "06_random_forest",
+}
 
 
-def kind_of(study, model: str) -> str:
-    """Kind of a study's model: 'network' or 'tabular'."""
-    return REGISTRY[study.models[model].network or model].kind
+def outputs(study) -> str:
+    """Folder of a study's results, as Snakemake names it: from the project's root."""
+    return os.path.relpath(places.study_folder(study.name), places.ROOT)
 
 
-def grid_rotations(study) -> tuple[int, ...]:
-    """Rotations on which the grid is run: with `per_rotation` each one that the study runs."""
-    tried = study.learning_rates
-    return (
-        study.rotations
-        if tried.rule == "per_rotation" or tried.rotations is None
-        else tried.rotations
-    )
+def kinds_of_runs(study) -> dict[str, tuple]:
+    """Rule → notebook and models, of the runs that a study has."""
+    models = {"network": study.networks, "tree": study.trees} if study.rotations else {}
+    if study.grid_runs:
+        models["grid"] = tuple(study.learning_rates.grid)
+    return {kind: (NOTEBOOK_OF[kind], keys) for kind, keys in models.items() if keys}
 
 
-def grid_runs(study) -> list[tuple[str, float, int]]:
-    """Model, learning rate and rotation of every run of the grid."""
-    tried = study.learning_rates.grid if study.learning_rates else {}
-    return [
-        (m, rate, k) for m, rates in tried.items() for rate in rates for k in grid_rotations(study)
-    ]
-
-
-def shard_count(cohort) -> int:
-    """Into how many shards a cohort is cut; it depends on the study's ``cohort`` section and table
-    alone.
-    """
-    if cohort.source == "files":
-        table = places.find(cohort.table)
-        records = table.stat().st_size // 40 if table.is_file() else 0  # of a row of text
+def runs(study, kind: str) -> list[str]:
+    """Marks of the finished runs of a kind."""
+    out = outputs(study)
+    if kind == "grid":
+        named = [{"model": m, "rate": f"{r:g}", "rotation": k} for m, r, k in study.grid_runs]
     else:
-        records = cohort.records if cohort.source == "synthetic" else 4 * SHARD
-    return min(32, max(1, records // SHARD))
+        models = kinds_of_runs(study).get(kind, ("", ()))[1]
+        named = [{"model": m, "rotation": k} for m in models for k in study.rotations]
+    return [f"{out}/{FOLDERS[kind]}.done".format(**name) for name in named]
 
 
-def cohort_code() -> list[Path]:
-    """Code that decides what a cohort holds: a change of it builds the cohort again."""
-    return sorted(file for pattern in COHORT for file in PACKAGE.glob(pattern))
+def inputs(study, step: str, model: str = "") -> list[str]:
+    """Files that a step, or a run of a model, depends on; a change of them runs it again."""
+    floors = [places.PACKAGE / floor for floor in FLOORS[step]]
+    found = [f for floor in floors for f in (floor.with_suffix(".py"), *sorted(floor.glob("*.*")))]
+    files = [file for file in found if file.suffix in (".py", ".csv", ".md") and file.is_file()]
+    files += [places.NOTEBOOKS / f"{NOTEBOOK_OF.get(step, step)}.ipynb", places.LOCK]
+    if step == "00_cohort" and study.cohort.source == "files":
+        files.append(places.find(study.cohort.table))
+    named = [os.path.relpath(file, places.ROOT) for file in files]
+    return named + _before(study, step, model)
 
 
-def code_of(notebook: str, model=None, besides: tuple = ()) -> list[Path]:
-    """Code that decides what a notebook finds: the modules that it imports, what these import, and
-    tables they name.
-
-    Parameters
-    ----------
-    notebook : str
-        A notebook of ``notebooks/``, without ending.
-    model : str, optional
-        A registered model, whose own code counts too.
-    besides : tuple of str
-        Modules that don't count here, besides `BESIDES`.
-    """
-    left, seen = [*_imports(_source(notebook))], set()
-    if model:
-        left.append(REGISTRY[model].builder.split(":")[0].removeprefix("ecglib."))
-    while left:
-        name = left.pop()
-        if name not in {*seen, *BESIDES, *besides}:
-            seen.add(name)
-            left += _imports(_file(name).read_text())
-    files = [_file(name) for name in seen]
-    named = {
-        f.with_name(name)
-        for f in files
-        for name in re.findall(r'"(\w+\.(?:csv|md))"', f.read_text())
+def _before(study, step: str, model: str) -> list[str]:
+    """Results of other steps that a step reads."""
+    out, chosen = outputs(study), study.grid_runs and model in study.learning_rates.grid
+    steps = {
+        "01_data_exploration": ["00_cohort"],
+        "02_folds": ["00_cohort"],
+        "09_saliency": ["08_selected_model"],
+        "grid": ["02_folds"],
+        "network": ["02_folds", *(["04_learning_rate"] if chosen else [])],
+        "tree": ["02_folds"],
     }
-    return sorted([*files, *(file for file in named if file.is_file())])
+    named = [f"{out}/{name}/run.json" for name in steps.get(step, ())]
+    if step == "04_learning_rate":
+        named += runs(study, "grid")
+    if step in ("07_comparison", "08_selected_model"):
+        named += runs(study, "network") + runs(study, "tree")
+    return named
 
 
-def code_hash(files) -> str:
-    """Hash of Python files, whatever their comments, docstrings and empty lines say."""
-    told = hashlib.sha256()
-    for file in files:
-        lines = file.read_text().splitlines()
-        words = tokenize.generate_tokens(iter([line + "\n" for line in lines]).__next__)
-        for word in words:
-            if word.type == tokenize.COMMENT:
-                lines[word.start[0] - 1] = lines[word.start[0] - 1][: word.start[1]]
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                lines[node.lineno - 1 : node.end_lineno] = [""] * (
-                    node.end_lineno - node.lineno + 1
-                )
-        told.update("\n".join(line.rstrip() for line in lines if line.strip()).encode())
-    return told.hexdigest()[:16]
+def settings(study, step: str, model: str = "") -> list[str]:
+    """Values of the study that a step depends on, as ``training.epochs=10``.
 
-
-def training_code(network: str) -> list[Path]:
-    """Code that decides what a network learns: its own, and that of the training loop and its
-    batches.
+    What is at its default is left out: a new option runs nothing again.
     """
-    own = [file for file in code_of("", network, ("runs", "plots")) if file.parent.name == "models"]
-    return [*own, *(PACKAGE / name for name in ("convolution.py", "dataset.py", "trainer.py"))]
-
-
-def settings_of(study, notebook: str) -> list[str]:
-    """Sections of the study that a notebook reads, as ``settings.<section>``."""
-    named = re.findall(r"\bsettings\.(\w+)", _source(notebook))
-    return sorted(
-        {"folds" if name == "rotations" else name for name in named}
-        & set(type(study).model_fields) - {"name"}
-    )
-
-
-def _source(notebook: str) -> str:
-    """Code of a notebook."""
-    file = places.NOTEBOOKS / f"{notebook}.ipynb"
-    cells = json.loads(file.read_text())["cells"] if file.is_file() else []
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-
-
-def _file(module: str) -> Path:
-    """File of a module of the package, named from the package: ``plots.ecg``."""
-    place = PACKAGE.joinpath(*module.split("."))
-    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-
-
-@cache
-def _imports(source: str) -> tuple[str, ...]:
-    """Modules of the package that some code imports, anywhere in it."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ecglib":
-            base = node.module.split(".")[1:]
-            found += [".".join(base), *(".".join([*base, alias.name]) for alias in node.names)]
-    return tuple(name for name in found if name and _file(name).is_file())
-
-
-def section(study, *names: str) -> list[str]:
-    """Values of the study that a step depends on, as ``training.epochs=10``: when one changes, the
-    step runs again.
-    """
-    told = study.model_dump(mode="json")
-    flat = []
+    told, flat = study.model_dump(mode="json", exclude_defaults=True), []
+    if model:
+        told["models"] = {model: told["models"][model]}
 
     def add(name, value):
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                add(f"{name}.{key}", inner)
-        else:
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            add(f"{name}.{key}", inner)
+        if not isinstance(value, dict):
             flat.append(f"{name}={json.dumps(value)}")
 
-    for name in names:
-        value = told
-        for key in name.split("."):
-            value = value[key]
-        add(name, value)
+    for name in SECTIONS.get(step, sorted({*told} - {"name", "title"})):
+        if name in told:
+            add(name, told[name])
     return flat
+
+
+def threads(study, step: str, cores: int | None) -> int:
+    """Cores of a step: building a cohort fills the machine, or eight cores of a cluster's."""
+    if step == "00_cohort":
+        return cores or 8
+    return study.threads_per_run if step == "11_omi_features" else 1
+
+
+def data_dir(config: dict) -> str:
+    """Absolute folder of the public data that the command line names."""
+    return str(places.find(config["data_dir"])) if config.get("data_dir") else ""
 
 
 def check_config(config: dict) -> None:
     """Refuse a study, a path or a key of Snakemake's ``--config`` that can't be used, before
     anything is planned.
     """
-    known = ("study", "data_dir", "gpus")
+    known = ("study", "data_dir", "gpus", "share", "fresh")
     for key in config:
         if key not in known:
             raise StudyError(f"--config has no '{key}'{nearest(key, known)}")
@@ -215,17 +170,6 @@ def check_config(config: dict) -> None:
             check_path(f"cohort.{key}", getattr(study.cohort, key))
 
 
-def data_dir(study, given: str) -> str:
-    """Folder of the public data: the one that is given, which is remembered, or else the one that
-    was given last.
-    """
-    file = places.study_folder(study.name) / ".data_dir"
-    if given:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(str(places.find(given)))
-    return file.read_text() if file.is_file() and Path(file.read_text()).is_dir() else ""
-
-
 def run(study, given) -> int:
     """Run what is missing or changed; an engine that was killed leaves nothing that must be
     unlocked by hand.
@@ -236,112 +180,42 @@ def run(study, given) -> int:
         raise StudyError(
             f"Study {study.name} is being run by another process; wait for its end, or stop it"
         )
-    options = ["--quiet", "rules", "host", "progress", "--keep-going"]
-    if given.gpus and not _elsewhere(given):
-        options += ["--resources", f"gpu={given.gpus}"]
-        os.environ["ECGLIB_GPUS"] = str(given.gpus)  # a cluster gives them out itself
+    # a cluster counts its cores and GPUs itself
+    cluster = bool({"--profile", "--executor"} & set(given.more))
+    config = {"study": find_study(given.study), "data_dir": given.data_dir, "gpus": given.gpus}
+    config |= {"share": 0 if cluster else given.gpus, "fresh": int(given.fresh)}
+    words = ["--config", *(f"{key}={value}" for key, value in config.items())]
+    words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.ROOT)]
+    words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={given.gpus}"]
+    words += ["--quiet", "rules", "host", "progress", "--keep-going"]
+    words += ["--rerun-incomplete", "--nolock", *given.more]
     try:
         with lock:
-            snakemake(_words(given, *options))
+            snakemake(words)
     except SystemExit as end:
         failed = [line for line in status(study).splitlines() if "FAILED" in line]
-        print(
-            "\n".join(failed) if end.code else summary(study),
-            file=sys.stderr if end.code else sys.stdout,
-        )
+        if end.code:
+            print(*failed, sep="\n", file=sys.stderr)
+        elif not {"-n", "--dry-run", "--dryrun"} & set(given.more):
+            print(summary(study))
         return end.code or 0
     return 0
 
 
-def _elsewhere(given) -> bool:
-    """Whether a cluster runs the jobs, which counts its cores and GPUs itself."""
-    return bool({"--profile", "--executor"} & set(given.more))
-
-
-def _words(given, *options: str) -> list[str]:
-    """Snakemake's command line; its last option takes no value, so that what the user adds stands
-    for itself.
-    """
-    config = [
-        f"study={find_study(given.study)}",
-        f"data_dir={given.data_dir}",
-        f"gpus={given.gpus}",
-    ]
-    place = ["--snakefile", str(PACKAGE.parent / "Snakefile"), "--directory", str(places.ROOT)]
-    cores = [] if _elsewhere(given) else ["--cores", str(given.cores)]
-    return [
-        "--config",
-        *config,
-        *place,
-        *cores,
-        *options,
-        "--rerun-incomplete",
-        "--nolock",
-        *given.more,
-    ]
-
-
-def plan(study, given) -> str:
-    """What would run, and why."""
-    snakemake = [sys.executable, "-m", "snakemake", *_words(given, "--dry-run")]
-    done = subprocess.run(snakemake, capture_output=True, text=True, check=False, cwd=places.ROOT)
-    if done.returncode:
-        raise StudyError((done.stderr or done.stdout).strip())
-    jobs: dict[tuple, list] = {}
-    for block in re.split(r"^\[.*\]\n", done.stdout + done.stderr, flags=re.M):
-        told = dict(re.findall(r"^    (output|reason): (.*?) *$", block, flags=re.M))
-        if inside := re.search(
-            rf"outputs/{study.name}/(\S+?)(?:/run\.json|\.done)", told.get("output", "")
-        ):
-            parts = inside[1].split("/")
-            deep = 2 if parts[0] in ("runs", "grid") else 1
-            why = "; ".join(map(_reason, re.split(r"; (?=[A-Z])", told.get("reason", ""))))
-            jobs.setdefault(("/".join(parts[:deep]), why), []).append(
-                "/".join(parts[deep:]).removeprefix("rotation_")
-            )
-    lines = [f"{study.title}: {sum(map(len, jobs.values()))} jobs would run"]
-    for (name, why), members in jobs.items():
-        which = f": {', '.join(sorted(members))}" if len(members) < 12 else f": {len(members)} runs"
-        lines.append(f"  {name + (which if any(members) else ''):<44} {why}")
-    return "\n".join([lines[0], *sorted(lines[1:])])
-
-
-def _reason(told: str) -> str:
-    """Snakemake's reason in fewer words."""
-    kind, _, what = told.partition(": ")
-    if kind == "Missing output files":
-        return "not made yet"
-    if kind == "Input files updated by another job":
-        return "follows a step that runs"
-    if kind == "Updated input files":
-        return f"changed: {what}"
-    if change := re.search(r"before: (.*) now: (.*)", what):
-        before, now = (re.findall(r"[\w.]+=[^,'\]]+", side) for side in change.groups())
-        differs = [
-            *(f"{v} (before)" for v in before if v not in now),
-            *(f"{v} (now)" for v in now if v not in before),
-        ]
-        return f"study: {', '.join(differs)}"
-    return told[:1].lower() + told[1:]
-
-
 def jobs_of(study) -> dict[str, Path]:
-    """Every step and run of a study: its name and its folder."""
-    if not isinstance(study, Study):
-        return {"11_omi_features": places.step_folder(study.name, "11_omi_features")}
-    steps = ["00_cohort", "01_data_exploration", "02_folds", "03_models", "04_learning_rate"]
-    if not study.learning_rates:
-        steps.remove("04_learning_rate")
-    jobs = {step: places.step_folder(study.name, step) for step in steps}
-    for model, rate, k in grid_runs(study):
-        jobs[f"grid/{model}/{rate:g}/rotation_{k}"] = places.grid_folder(study.name, model, rate, k)
-    jobs |= {
-        f"runs/{m}/rotation_{k}": places.run_folder(study.name, m, k)
-        for m in study.models
-        for k in study.rotations
-    }
-    steps = ("07_comparison", "08_selected_model", "09_saliency")
-    return jobs | {step: places.step_folder(study.name, step) for step in steps}
+    """Every step and run of a study: its name and its folder, in order."""
+    folder = places.study_folder(study.name)
+    marks = {kind: runs(study, kind) for kind in FOLDERS}
+    names = [
+        os.path.relpath(m, outputs(study)).removesuffix(".done") for m in sum(marks.values(), [])
+    ]
+    names = sorted([*study.steps, *names], key=_place_in_order)
+    return {name: folder / name for name in names}
+
+
+def _place_in_order(name: str) -> tuple:
+    first = name.split("/")[0]
+    return {"grid": "03", "runs": "05"}.get(first, first), name
 
 
 def status(study) -> str:
@@ -352,9 +226,8 @@ def status(study) -> str:
         counts[state] = counts.get(state, 0) + 1
         if state not in ("done", "waiting"):
             lines.append(f"  {state:<11} {name}{told}")
-    return "\n".join(
-        [f"{study.title}: " + ", ".join(f"{n} {state}" for state, n in counts.items()), *lines]
-    )
+    first = f"{study.title}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+    return "\n".join([first, *lines])
 
 
 def _state(folder: Path) -> tuple[str, str]:
@@ -362,7 +235,7 @@ def _state(folder: Path) -> tuple[str, str]:
     if folder.with_name(f".{folder.name}.lock").is_file():
         if (lock := hold(folder, wait=False)) is None:
             return "running", ""
-        lock.close()
+        lock.release()
     if (error := partial(folder) / "error.txt").is_file():
         return "FAILED", f": {error.read_text().splitlines()[0]}"
     if partial(folder).is_dir():
@@ -372,56 +245,20 @@ def _state(folder: Path) -> tuple[str, str]:
 
 def summary(study) -> str:
     """What a study found and where to look, as text."""
-    folder = places.study_folder(study.name)
     lines = [f"\n{study.title}"]
-    for step in jobs_of(study).values():
-        file = step / "tables" / "table_4.csv"
+    for folder in jobs_of(study).values():
+        file = folder / "tables" / "table_4.csv"
         if not file.is_file():
             continue
-        label = json.loads((step / "run.json").read_text())
+        label = json.loads((folder / "run.json").read_text())
         lines += [
-            f"Label: {label['label_meaning']} [{label['label_kind']} label]; research only, no medical device",
+            f"Label: {label['label_meaning']} [{label['label_kind']} label]; "
+            "research only, no medical device",
             "",
         ]
         rows = list(csv.reader(file.read_text().splitlines()))
         widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-            for row in rows
-        ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Tables, figures and executed notebooks: {folder.relative_to(places.ROOT)}/*/",
-        ]
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: run, plan or look at a study; words after ``--`` go to Snakemake."""
-    parser = argparse.ArgumentParser(prog="python -m ecglib.study.graph", description=main.__doc__)
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--study", required=True)
-    parser.add_argument("--data-dir", default="")
-    parser.add_argument("--cores", type=int, default=1)
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs to share out, one a job")
-    own, more = list(sys.argv[1:] if arguments is None else arguments), []
-    if "--" in own:
-        own, more = own[: own.index("--")], own[own.index("--") + 1 :]
-    given = parser.parse_args(own)
-    given.more = more
-    try:
-        study = load_study(given.study)
-        check_config({"study": given.study, "data_dir": given.data_dir})
-        if given.command == "run":
-            return run(study, given)
-        print(plan(study, given) if given.command == "plan" else globals()[given.command](study))
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        for row in rows:
+            cells = zip(row, widths, strict=False)
+            lines.append("  ".join(cell.ljust(width) for cell, width in cells))
+    return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {outputs(study)}/*/"])

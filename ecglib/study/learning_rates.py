@@ -3,14 +3,12 @@
 import pandas as pd
 
 from ecglib.study import places
-from ecglib.study.graph import grid_runs
 from ecglib.study.params import StudyError
 from ecglib.study.runs import RunError, read_run
 
 
-def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """Best validation score of every run of the grid, or of that of one model; and a sentence for
-    each missing one.
+def read_grid(study) -> tuple[pd.DataFrame, list[str]]:
+    """Best validation score of every run of the grid, and a sentence for each missing one.
 
     Returns
     -------
@@ -19,32 +17,20 @@ def read_grid(study, only: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     list of str
     """
     rows, problems = [], []
-    for model, rate, rotation in grid_runs(study):
-        if only not in (None, model):
-            continue
+    for model, rate, rotation in study.grid_runs:
         try:
             facts = read_run(places.grid_folder(study.name, model, rate, rotation))
         except RunError as error:
             problems.append(str(error))
             continue
         history = pd.read_csv(facts["folder"] / "history.csv")
-        row = {
-            "model": model,
-            "learning_rate": rate,
-            "rotation": rotation,
-            "val_score": history.val_score.max(),
-        }
-        rows.append(
-            row
-            | {
-                "label": facts["label"],
-                "best_epoch": facts["best_epoch"],
-                "epochs": facts["epochs"],
-            }
-        )
+        row = {"model": model, "learning_rate": rate, "rotation": rotation}
+        row |= {"val_score": history.val_score.max(), "label": study.display_name(model)}
+        rows.append(row | {name: facts[name] for name in ("best_epoch", "epochs")})
     if not rows:
         raise StudyError(
-            f"Study {study.name} has no finished run of its grid: run notebook 05_train_network for it"
+            f"Study {study.name} has no finished run of its grid: run notebook 05_train_network "
+            "for it"
         )
     return pd.DataFrame(rows), problems
 
@@ -95,18 +81,3 @@ def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
                     f"{row.model}{where}: {rate:g} is the {end} of {len(rates)} rates that were tried"
                 )
     return told
-
-
-def learning_rate_of(study, model: str, rotation: int) -> float:
-    """Learning rate of a run: the one in the study file, or the one chosen from the model's own
-    part of the grid.
-    """
-    if study.learning_rates is None or model not in study.learning_rates.grid:
-        return study.models[model].learning_rate
-    scores, problems = read_grid(study, model)
-    if problems:
-        raise StudyError(
-            f"The grid of {model} isn't complete, so no learning rate can be chosen: {problems[0]}"
-        )
-    chosen = choose(scores, study.learning_rates.rule).set_index("rotation").learning_rate
-    return float(chosen[rotation if rotation in chosen else -1])

@@ -1,17 +1,11 @@
-"""Run one notebook through papermill, strictly and atomically.
+"""Run one notebook through papermill, strictly and atomically."""
 
-From the command line, as the Snakefile does::
-
-    python -m ecglib.study.notebook 05_train_network --study params/demo.yaml --set model=mayo_alvd
-"""
-
-import argparse
 import ast
 import os
 import shutil
 import sys
 import tempfile
-from contextlib import ExitStack, closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import papermill
@@ -20,16 +14,8 @@ from traitlets.config import Config
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace
 from ecglib.study import places
-from ecglib.study.params import StudyError, find_study, load_study
-from ecglib.study.step import check_values, gpu, typed
-
-# A batch's buffers are kept for the next one, in one arena: a quarter more ECGs a second than new
-# ones.
-MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-    "MALLOC_TRIM_THRESHOLD_": "200000000",
-    "MALLOC_ARENA_MAX": "1",
-}
+from ecglib.study.params import StudyError
+from ecglib.study.step import check_values, typed
 
 
 def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> Path:
@@ -61,8 +47,9 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     parameters = typed(parameters, defaults, name)
     check_values(defaults | parameters, defaults)
     folder = partial(final)
-    with closing(hold(final)):
-        hold(folder).close()  # the kernel of a killed attempt may outlive it by a second
+    with hold(final):
+        with hold(folder):  # the kernel of a killed attempt may outlive it by a second
+            pass
         folder.mkdir(exist_ok=True)
         for left in folder.iterdir():  # by an earlier attempt; a run goes on from its checkpoint
             if left.name != "checkpoint.pt":
@@ -85,7 +72,6 @@ def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
     # short: a socket's path has at most 107 characters
     with tempfile.TemporaryDirectory(prefix="nb") as runtime:
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
-        os.environ.update({name: os.environ.get(name, value) for name, value in MEMORY.items()})
         try:
             papermill.execute_notebook(
                 notebook,
@@ -110,45 +96,3 @@ def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
         raise StudyError(
             f"{notebook.stem} ended without finishing its step: its last cell must call step.finish()"
         )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: run one notebook of a study; returns 0, or 1 with one sentence on what is
-    wrong.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m ecglib.study.notebook", description=main.__doc__
-    )
-    parser.add_argument("notebook", help="a notebook of notebooks/, without ending")
-    parser.add_argument("--study", required=True)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter"
-    )
-    parser.add_argument(
-        "--folder", type=Path, help="where the results go; default: the step's own place"
-    )
-    parser.add_argument(
-        "--gpu", action="store_true", help="take one of the ECGLIB_GPUS that are shared out, if set"
-    )
-    given = parser.parse_args(arguments)
-    try:
-        study = load_study(given.study)
-        parameters = {"study": str(find_study(given.study))}
-        for item in given.set:
-            key, separator, value = item.partition("=")
-            if not separator:
-                raise StudyError(f"--set {item} has no '=': write NAME=VALUE")
-            parameters[key] = value
-        final = (given.folder or places.step_folder(study.name, given.notebook)).absolute()
-        with ExitStack() as stack:
-            if given.gpu and (shared := int(os.environ.get("ECGLIB_GPUS", 0))):
-                stack.enter_context(closing(gpu(shared)))
-            run_notebook(given.notebook, parameters, final)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

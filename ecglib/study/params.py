@@ -8,7 +8,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, ClassVar, get_args
 
 import yaml
 from pydantic import (
@@ -19,9 +19,8 @@ from pydantic import (
 )
 
 from ecglib.errors import nearest
-from ecglib.models import REGISTRY
+from ecglib.models import NETWORKS
 from ecglib.settings import (
-    PARTS,
     Closed,
     FilesCohort,
     Folds,
@@ -37,6 +36,19 @@ from ecglib.settings import (
     Training,
 )
 from ecglib.study import places
+from ecglib.trees import TREES
+
+MODELS = NETWORKS | TREES
+STEPS = (
+    "00_cohort",
+    "01_data_exploration",
+    "02_folds",
+    "03_models",
+    "04_learning_rate",
+    "07_comparison",
+    "08_selected_model",
+    "09_saliency",
+)
 
 
 class StudyError(ValueError):
@@ -49,9 +61,9 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
     """Refuse a model that isn't registered, and an option or a value that it doesn't know."""
     for key, model in models.items():
         name = model.network or key
-        if name not in REGISTRY:
-            raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, REGISTRY)}")
-        entry = REGISTRY[name]
+        if name not in MODELS:
+            raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, MODELS)}")
+        entry = MODELS[name]
         for option, value in model.options.items():
             if option not in entry.options:
                 raise ValueError(
@@ -79,9 +91,25 @@ class AnyStudy(Closed):
     models: Models
     statistics: Statistics = Statistics()
 
-    def kind(self, model: str) -> str:
-        """Kind of a model of the study: 'network' or 'tree'."""
-        return REGISTRY[self.models[model].network or model].kind
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Keys of the study's networks, in order."""
+        return tuple(key for key in self.models if self.registered(key) in NETWORKS)
+
+    @property
+    def trees(self) -> tuple[str, ...]:
+        """Keys of the study's forests and boosting, in order."""
+        return tuple(key for key in self.models if self.registered(key) in TREES)
+
+    def registered(self, model: str) -> str:
+        """Name in `MODELS` of the model that stands under this key."""
+        return self.models[model].network or model
+
+    def display_name(self, model: str) -> str:
+        """Name of a model in tables and figures; what its input is, if leads aren't z-scored."""
+        entry = self.models[model]
+        name = MODELS[self.registered(model)].display_name(entry.options)
+        return name + (" (mV)" if entry.normalisation == "millivolt" else "")
 
 
 class Study(AnyStudy):
@@ -98,11 +126,10 @@ class Study(AnyStudy):
 
     @model_validator(mode="after")
     def _fits_together(self):
-        tried, by_site = self.learning_rates, self.folds.count == "site"
-        count = PARTS if by_site else self.folds.count
+        tried, by_site, count = self.learning_rates, self.folds.by == "site", self.folds.count
         if by_site and not self.folds.rotations:
             raise ValueError(
-                "folds.rotations is missing: with count: site, name the sites to leave out, 0 the largest"
+                "folds.rotations is missing: with by: site, name the sites to leave out, 0 the largest"
             )
         for rotation in [*(self.folds.rotations or ()), *((tried and tried.rotations) or ())]:
             if not 0 <= rotation < count:
@@ -115,11 +142,7 @@ class Study(AnyStudy):
                 )
         for key, model in self.models.items():
             chosen = tried and key in tried.grid
-            if (
-                REGISTRY[model.network or key].kind == "network"
-                and not chosen
-                and model.learning_rate is None
-            ):
+            if key in self.networks and not chosen and model.learning_rate is None:
                 raise ValueError(
                     f"models.{key}: learning_rate is missing; give it, or a grid in learning_rates.grid"
                 )
@@ -142,6 +165,26 @@ class Study(AnyStudy):
             else tuple(range(self.folds.count))
         )
 
+    @property
+    def grid_rotations(self) -> tuple[int, ...]:
+        """Rotations on which the grid is run: with `per_rotation` each one that the study runs."""
+        tried = self.learning_rates
+        every = tried.rule == "per_rotation" or tried.rotations is None
+        return self.rotations if every else tried.rotations
+
+    @property
+    def grid_runs(self) -> list[tuple[str, float, int]]:
+        """Model, learning rate and rotation of every run of the grid."""
+        grid = self.learning_rates.grid if self.learning_rates else {}
+        return [
+            (m, rate, k) for m, rates in grid.items() for rate in rates for k in self.grid_rotations
+        ]
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Notebooks that run once for the study, in order; between them lie its runs."""
+        return STEPS if self.learning_rates else tuple(s for s in STEPS if s[:2] != "04")
+
     @cached_property
     def cohort_key(self) -> str:
         """Name of the built cohort: its source and a hash of everything that shapes it."""
@@ -155,6 +198,9 @@ class OmiFeaturesStudy(AnyStudy):
     """
 
     omi_features: OmiFeatures
+    steps: ClassVar = ("11_omi_features",)
+    rotations: ClassVar = ()
+    grid_runs: ClassVar = ()
 
 
 def find_study(path: str | Path) -> Path:

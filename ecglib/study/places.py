@@ -1,6 +1,6 @@
 """The only module that knows where things lie: studies, cohorts, runs, figures.
 
-Layout below the project root (or below ``ECGLIB_HOME``, if that is set)::
+Layout below the project's root::
 
     params/<study>.yaml
     data/cohorts/<source>-<key>/            beats.npy, records.parquet, cohort.json
@@ -10,10 +10,24 @@ Layout below the project root (or below ``ECGLIB_HOME``, if that is set)::
     outputs/reference/<study>/              the same, committed to be read
 """
 
-import os
 from pathlib import Path
 
-ROOT = Path(os.environ.get("ECGLIB_HOME", Path(__file__).resolve().parents[2]))
+CODE = Path(__file__).resolve().parents[2]
+PACKAGE = CODE / "ecglib"
+
+
+def _root() -> Path:
+    """Folder of the project: the nearest one above the current folder that holds studies and
+    notebooks; else the one where the code lies.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return CODE
+
+
+ROOT = _root()
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
 DATA = ROOT / "data"
@@ -59,15 +73,12 @@ def grid_folder(study: str, model: str, learning_rate: float, rotation: int) -> 
     return OUTPUTS / study / "grid" / model / f"{learning_rate:g}" / f"rotation_{rotation}"
 
 
-def run_folders(
-    study: str, model: str, rotation: int, learning_rate: float, of_grid: bool
-) -> tuple[Path, list[Path]]:
-    """Return where a run belongs, and where else the same run may lie finished: the grid, the
-    reference results.
+def run_folders(study: str, identity: dict, of_grid: bool) -> list[Path]:
+    """Return where a run belongs, then where else it may lie finished: the grid, the reference
+    results.
     """
-    run, grid = (
-        run_folder(study, model, rotation),
-        grid_folder(study, model, learning_rate, rotation),
-    )
-    places = [REFERENCE / place.relative_to(OUTPUTS) for place in (run, grid)]
-    return (grid, [run, *places]) if of_grid else (run, [grid, *places])
+    model, rotation, rate = (identity.get(k) for k in ("model", "rotation", "learning_rate"))
+    folders = [run_folder(study, model, rotation)]
+    if rate:
+        folders.insert(0 if of_grid else 1, grid_folder(study, model, rate, rotation))
+    return [*folders, *(REFERENCE / folder.relative_to(OUTPUTS) for folder in folders)]

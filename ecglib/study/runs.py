@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from ecglib import metrics
-from ecglib.cohort.contract import Cohort, CohortError, load_cohort
 from ecglib.folders import sha256
-from ecglib.models import REGISTRY, build_model, flops, label
+from ecglib.models import build_model, flops, without_download
 from ecglib.study import places
 
-WEIGHTS, AGAIN = "weights.safetensors", "trained_again"
+WEIGHTS = "weights.safetensors"
 
 
 class RunError(ValueError):
@@ -79,111 +77,16 @@ def read_run(folder: Path) -> dict:
     return facts | {"folder": folder}
 
 
-def differences(then: dict, now: dict) -> list[str]:
-    """What makes another run of it, in words; a run that doesn't say which code made it is judged
-    by the rest.
-    """
-    now = json.loads(json.dumps(now))
-    keys = [key for key in now if key != "code" or "code" in then]
-    return [f"{key}: {then.get(key)!r} → {now[key]!r}" for key in keys if then.get(key) != now[key]]
-
-
-def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]]:
-    """Take over a finished run that has the same identity, from another place or machine, instead
-    of doing it again.
-
-    Parameters
-    ----------
-    identity : dict
-        From `ecglib.trainer.run_identity`.
-    sources : list of Path
-        Run folders to look at, in order; one that isn't there is passed over.
-    folder : Path
-        Receives predictions, history and, where they are there, weights.
-
-    Returns
-    -------
-    facts : dict or None
-        What ``run.json`` said, with ``taken_from``; None if no source fits.
-    refused : list of str
-        A sentence for each source that is there but doesn't fit.
-    """
-    refused = []
-    # set where results are to be made anew
-    for source in () if os.environ.get("ECGLIB_FRESH") else sources:
-        if not (source / "run.json").is_file():
-            continue
-        try:
-            facts = read_run(source)
-        except RunError as error:
-            refused.append(str(error))
-            continue
-        if differs := differences(facts["identity"], identity):
-            refused.append(f"{source} is another run: {'; '.join(differs)}")
-            continue
-        for name in facts["files"]:
-            if (source / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source / name, folder / name)
-        taken = {
-            "folder": os.path.relpath(source, places.ROOT),
-            "environment": facts["environment"],
-        }
-        own = {"environment", "files", "seconds", "folder"}
-        kept = {name: value for name, value in facts.items() if name not in own}
-        return kept | {"taken_from": facts.get("taken_from", taken)}, refused
-    return None, refused
-
-
-def network_of(folder: Path, cohort, folds: pd.DataFrame):
-    """Return the trained network of a finished run; trained again where its weights were left
-    behind.
-
-    Training repeats itself to the bit on the same platform; then the run gets its weights back.
-    Elsewhere they may differ a little: how much the scores do is printed, and the weights are kept
-    beside the run, as `AGAIN`.
-
-    Parameters
-    ----------
-    folder : Path
-        A finished run, for example ``outputs/demo/runs/ecg_smart_net/rotation_0``.
-    cohort, folds : ecglib.cohort.contract.Cohort, pandas.DataFrame
-        Those of its study; `folds` with ``record_id, fold``.
-
-    Returns
-    -------
-    torch.nn.Module
-        As from `ecglib.load_model`: float32 ``(batch, 1, 12, 400)`` to logits ``(batch, 2)``.
-
-    Raises
-    ------
-    RunError, ecglib.trainer.TrainingError
-        As `read_run`, `ecglib.trainer.train` and `ecglib.load_model`.
-    """
-    from ecglib import trainer  # a second to import, for the one reader that needs it
-
-    facts, again = read_run(folder), folder / AGAIN
-    if (folder / WEIGHTS).is_file():
-        return trainer.load_model(folder)
-    if not (again / "run.json").is_file():
-        print(
-            f"{os.path.relpath(folder, places.ROOT)} came without its weights: it is trained again"
-        )
-        again.mkdir(exist_ok=True)
-        trainer.train(facts["identity"], cohort, folds, again)
-        if sha256(again / WEIGHTS) == facts["files"].get(WEIGHTS):
-            os.replace(again / WEIGHTS, folder / WEIGHTS)
-            shutil.rmtree(again)
-            return trainer.load_model(folder)
-        (again / "checkpoint.pt").unlink()
-        shutil.copy2(folder / "run.json", again)
-    kept, fresh = (
-        pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again)
-    )
-    print(
-        f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} from those kept"
-    )
-    return trainer.load_model(again)
+def performance(step) -> pd.DataFrame:
+    """AUC, average precision, score and Brier score of a run's predictions, by split."""
+    table = pd.read_parquet(step.folder / "predictions.parquet")
+    measures = {"AUC": metrics.auc, "AP": metrics.average_precision, "score": metrics.score}
+    measures["Brier"] = metrics.brier
+    rows = {
+        split: {name: measure(part.label, part.probability) for name, measure in measures.items()}
+        for split, part in table.groupby("split", sort=False)
+    }
+    return pd.DataFrame(rows).T
 
 
 def load_runs(study) -> Runs:
@@ -210,23 +113,16 @@ def load_runs(study) -> Runs:
     if not facts:
         raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
     facts = pd.DataFrame(facts)
-    labels = _labels(study, facts)
+    labels = display_names(study)
     history = pd.concat(history, ignore_index=True) if history else pd.DataFrame()
     facts, first = facts.assign(label=facts.model.map(labels)), facts.iloc[0]
     kind = first.label_kind, first.label_meaning
     return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
 
 
-def _labels(study, facts: pd.DataFrame) -> dict[str, str]:
-    """Name of each model: that of its network and options; what its input is, if not z-scored; its
-    key, if shared.
-    """
-    names = {
-        model: label(entry.network or model, entry.options) for model, entry in study.models.items()
-    }
-    for run in facts.itertuples():
-        millivolt = run.identity.get("training", {}).get("normalisation") == "millivolt"
-        names[run.model] = run.label + (" (mV)" if millivolt else "")
+def display_names(study) -> dict[str, str]:
+    """Name of each model of a study in tables and figures; with its key where two share one."""
+    names = {model: study.display_name(model) for model in study.models}
     alike = Counter(names.values())
     return {
         model: name if alike[name] == 1 else f"{name} [{model}]" for model, name in names.items()
@@ -262,12 +158,8 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def mflops(identity: dict) -> float:
-    """Million operations of one ECG's forward pass through the network of a run
-    (`ecglib.trainer.run_identity`).
-    """
-    options = dict(identity["options"])
-    if "pretrained" in REGISTRY[identity["network"]].options:
-        options = {"pretrained": False}  # the same operations, and nothing to download
+    """Million operations of one ECG's forward pass through the network of a run."""
+    options = without_download(identity["network"], identity["options"])
     return flops(build_model(identity["network"], **options)) / 1e6
 
 
@@ -299,23 +191,3 @@ def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
         .rename_axis("rotation")
         .sort_values(ascending=False)
     )
-
-
-def cohort_of(study) -> Cohort:
-    """Open the cohort that notebook 00 made, or opened, for a study."""
-    told = places.step_folder(study.name, "00_cohort") / "run.json"
-    if not told.is_file():
-        raise CohortError(
-            f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first"
-        )
-    return load_cohort(places.ROOT / json.loads(told.read_text())["cohort"])
-
-
-def folds_of(study) -> pd.DataFrame:
-    """Folds that notebook 02 dealt for a study: ``record_id, fold``."""
-    file = places.step_folder(study.name, "02_folds") / "folds.parquet"
-    if not file.is_file():
-        raise CohortError(
-            f"Study {study.name} has no folds yet: run notebook 02_folds with it first"
-        )
-    return pd.read_parquet(file)

@@ -7,17 +7,10 @@ doesn't have; here it is an error.
 
 import ast
 import difflib
-import importlib.metadata
-import os
-import platform
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -26,14 +19,14 @@ from IPython.display import display
 
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace, sha256, write_json
-from ecglib.models import REGISTRY
 from ecglib.settings import Label
 from ecglib.study import places
+from ecglib.study.data import cohort_of, folds_of
+from ecglib.study.machine import environment, peak_memory_mb
 from ecglib.study.params import Study, StudyError, load_study
-from ecglib.study.runs import cohort_of, folds_of
+from ecglib.study.training import run_identity
+from ecglib.trees import TREES
 
-PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy")
-PACKAGES += ("scikit-learn", "captum")
 KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 
@@ -58,6 +51,10 @@ class Step:
         to it.
     lock : file
         Keeps other processes from writing this folder, until it is complete.
+    identity : dict or None
+        Of a run: what decides its numbers (`ecglib.study.runs.run_identity`).
+    sources : tuple of Path
+        Of a run: where it may lie finished.
     """
 
     study: object
@@ -67,6 +64,8 @@ class Step:
     label: Label | None
     moves: bool
     lock: object
+    identity: dict | None = None
+    sources: tuple = ()
     started: float = field(default_factory=time.perf_counter)
 
     @cached_property
@@ -151,7 +150,7 @@ class Step:
         write_json(self.folder / "run.json", told)
         if self.moves:
             replace(self.folder, self.final)
-        self.lock.close()
+        self.lock.release()
         return self.final if self.moves else self.folder
 
 
@@ -188,6 +187,22 @@ def open_step(name: str, given: dict, final: Path | None = None, clean: bool = T
     if study:
         print(study.title + (f"\nLabel: {label}" if label else ""))
     return Step(study, folder, final, facts, label, moves=not output_dir, lock=lock)
+
+
+def open_run(name: str, given: dict) -> Step:
+    """Open the step of one model on one rotation; as `open_step`, with the run's identity.
+
+    `given` holds ``model`` and ``rotation``, for a network also ``learning_rate``: a value makes it
+    a run of the learning-rate grid. With ``fresh`` no finished run is taken over.
+    """
+    check_parameters(given)
+    study, of_grid = load_study(given["study"]), given.get("learning_rate", 0)
+    told = (study, given["model"], given["rotation"], cohort_of(study), of_grid)
+    identity = run_identity(*told)
+    folders = places.run_folders(study.name, identity, bool(of_grid))
+    step = open_step(name, given, final=folders[0], clean=False)
+    step.identity, step.sources = identity, () if given["fresh"] else tuple(folders)
+    return step
 
 
 def check_parameters(namespace: dict) -> None:
@@ -255,18 +270,13 @@ def check_values(values: dict, defaults: dict) -> None:
     if "study" not in values:
         return
     study = load_study(values["study"])
-    kind = REGISTRY[defaults["model"]].kind if defaults.get("model") in REGISTRY else None
-    known = [
-        key
-        for key, model in study.models.items()
-        if kind in (None, REGISTRY[model.network or key].kind)
-    ]
+    known = study.trees if defaults.get("model") in TREES else study.networks
     if "model" in values and values["model"] not in known:
         raise StudyError(
             f"Study {study.name} has no model '{values['model']}'{nearest(values['model'], known)}"
         )
     if "rotation" in values:
-        rotations = study.rotations if study.folds.count == "site" else range(study.folds.count)
+        rotations = study.rotations if study.folds.by == "site" else range(study.folds.count)
         if values["rotation"] not in rotations:
             told = f"{rotations[0]} to {rotations[-1]}"
             raise StudyError(
@@ -293,56 +303,3 @@ def _results(folder: Path) -> list[Path]:
     """
     kinds = {".parquet", ".csv", ".safetensors", ".skops", ".npy", ".md"}
     return sorted(f for f in folder.rglob("*") if f.suffix in kinds)
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (10⁶ bytes)."""
-    import resource  # POSIX only, as is what asks for it
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # macOS counts bytes, Linux KiB
-
-
-def environment() -> dict:
-    """Commit, versions, platform and time: what a number needs to be traced back."""
-
-    def git(*words):
-        done = subprocess.run(
-            ["git", *words], cwd=places.ROOT, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    changed = git(
-        "status", "--porcelain", "--untracked-files=no", "--", "ecglib", "notebooks", "params"
-    )
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": None if changed is None else bool(changed),
-        "lock": sha256(places.LOCK) if places.LOCK.exists() else None,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def gpu(count: int):
-    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives
-    back its lock.
-    """
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    names = [name for name in listed if name] or [str(i) for i in range(count)]
-    while True:
-        for name in names[:count]:
-            if lock := hold(
-                Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False
-            ):
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                return lock
-        time.sleep(0.5)

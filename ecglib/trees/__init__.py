@@ -1,1 +1,18 @@
-"""Forest and boosting on engineered features, and the published OMI tables."""
+"""Forest and boosting on engineered features, and the published OMI tables.
+
+`TREES` is read without importing scikit-learn.
+"""
+
+from ecglib.models import Entry
+
+TREES = {
+    "random_forest": Entry(
+        "Random Forest",
+        "ecglib.trees.forest:random_forest",
+        {"setting": ("nature_medicine_2023", "ecg_smart_2024")},
+        {("setting", "ecg_smart_2024"): "Random Forest (2024 setting)"},
+    ),
+    "gradient_boosting": Entry(
+        "Gradient boosting (not in the paper)", "ecglib.trees.forest:gradient_boosting"
+    ),
+}

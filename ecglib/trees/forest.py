@@ -6,7 +6,7 @@ nothing but the rows given to `fit`. Features are a data frame, one row per ECG,
 couldn't be computed; columns are taken by name.
 """
 
-import hashlib
+import time
 from pathlib import Path
 
 import joblib
@@ -21,8 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from ecglib.errors import nearest
+from ecglib.folds import predictions_table, rotate
 from ecglib.metrics import average_precision
-from ecglib.models import REGISTRY, build_model
+from ecglib.trees import TREES
+from ecglib.trees import features as engineered
 
 PRUNING = (
     "n_estimators",
@@ -96,36 +98,44 @@ def gradient_boosting(seed: int = 42) -> Pipeline:
     return Pipeline([("classify", trees)])
 
 
-def run_identity(study, model: str, rotation: int, cohort) -> dict:
-    """Everything that decides what a tabular model of a study predicts; a run with another identity
-    is another run.
+def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
+    """Train one tree model on one rotation; as `ecglib.trainer.train`.
+
+    Parameters
+    ----------
+    identity : dict
+        Everything that decides the result: ``model, network, options, rotation, seed, threads``.
+    cohort : ecglib.cohort.contract.Cohort
+    folds : pandas.DataFrame
+        ``record_id, fold``.
+    folder : Path
+        The run's folder; it receives ``model.skops`` and ``predictions.parquet``.
+
+    Returns
+    -------
+    dict
+        Facts for ``run.json``.
     """
-    tabular = [
-        key
-        for key, entry in study.models.items()
-        if REGISTRY[entry.network or key].kind == "tabular"
-    ]
-    if model not in tabular:
-        raise ValueError(
-            f"Study {study.name} has no tabular model '{model}'{nearest(model, tabular)}"
-        )
-    entry, here = study.models[model], Path(__file__).parent
-    code = b"".join(
-        (here / file).read_bytes() for file in ("features.py", "signal/fiducials.py", "tabular.py")
-    )
-    told = {
-        "model": model,
-        "network": entry.network or model,
-        "options": entry.options,
-        "rotation": rotation,
-    }
-    told |= {
-        "folds": study.folds.count,
-        "seed": study.seed,
-        "threads": study.threads_per_run,
-        "cohort": cohort.key,
-    }
-    return told | {"code": hashlib.sha256(code).hexdigest()[:16]}
+    begun, splits = time.perf_counter(), rotate(folds, identity["rotation"])
+    table, at = cohort_features(cohort), splits["train"]
+    known = cohort.records.iloc[at]
+    told = (identity["options"], identity["seed"], known.patient_id, identity["threads"])
+    fitted = fit(identity["network"], table.iloc[at], known.label, *told)
+    save(fitted, folder / "model.skops")
+    fitted = load(folder / "model.skops")
+    shares = {split: predict(fitted, table.iloc[splits[split]]) for split in ("validation", "test")}
+    predicted = predictions_table(cohort.records, splits, identity, shares)
+    predicted.to_parquet(folder / "predictions.parquet", index=False)
+    name = TREES[identity["network"]].display_name(identity["options"])
+    seconds = time.perf_counter() - begun
+    return {"identity": identity, "label": name, "device": "cpu", "train_seconds": seconds}
+
+
+def cohort_features(cohort) -> pd.DataFrame:
+    """Features of a cohort's beats, after the patient's age: one row per ECG."""
+    table = engineered.features(cohort.beats, cohort.records.rr_ms)
+    table.insert(0, "Age", cohort.records.age.to_numpy())
+    return table
 
 
 def fit(
@@ -136,7 +146,7 @@ def fit(
     Parameters
     ----------
     name, options : str, dict
-        A model of kind 'tabular' in `ecglib.models.REGISTRY`, and its options.
+        A model of `ecglib.trees.TREES`, and its options.
     features, label : pandas.DataFrame, array_like of 0 and 1
         Training rows only.
     seed : int
@@ -161,7 +171,7 @@ def fit(
         raise ValueError(
             f"Training needs one label, 0 or 1, for each of {len(features)} rows, and both among them"
         )
-    model = build_model(name, **(options or {}), seed=seed)
+    model = TREES[name].build(**(options or {}), seed=seed)
     calibrated = isinstance(model[-1], CalibratedClassifierCV)
     if calibrated and patients is not None:
         model[-1].cv = list(

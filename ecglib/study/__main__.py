@@ -1,0 +1,93 @@
+"""The command line of a study: run it, ask how far it is, run one notebook, explain one ECG.
+
+    python -m ecglib.study run --study params/demo.yaml --cores 2 -- --dry-run
+    python -m ecglib.study status --study params/demo.yaml
+    python -m ecglib.study notebook 05_train_network --study params/demo.yaml --set rotation=3
+    python -m ecglib.study explain --ecg my.xml
+
+Words after ``--`` go to Snakemake.
+"""
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from ecglib.study import graph, places
+from ecglib.study.params import StudyError, find_study, load_study
+
+
+def _run(given) -> int:
+    study = load_study(given.study)
+    graph.check_config({"study": given.study, "data_dir": given.data_dir})
+    return graph.run(study, given)
+
+
+def _status(given) -> int:
+    print(graph.status(load_study(given.study)))
+    return 0
+
+
+def _notebook(given) -> int:
+    from ecglib.study.machine import gpu
+    from ecglib.study.notebook import run_notebook
+
+    study = load_study(given.study)
+    parameters = {"study": str(find_study(given.study))}
+    for item in given.set:
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise StudyError(f"--set {item} has no '=': write NAME=VALUE")
+        parameters[key] = value
+    final = (given.folder or places.step_folder(study.name, given.name)).absolute()
+    with gpu(given.gpus) if given.gpus else nullcontext():
+        run_notebook(given.name, parameters, final)
+    return 0
+
+
+def _explain(given) -> int:
+    from ecglib.study.explain import run
+
+    return run(given.ecg, given.run)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m ecglib.study", description="Studies and ECGs.")
+    commands = top.add_subparsers(required=True, metavar="run | status | notebook | explain")
+    told = {}
+    for name, does in (("run", _run), ("status", _status), ("notebook", _notebook)):
+        told[name] = commands.add_parser(name)
+        told[name].add_argument("--study", required=True)
+        told[name].set_defaults(does=does)
+    told["run"].add_argument("--data-dir", default="")
+    told["run"].add_argument("--cores", type=int, default=1)
+    told["run"].add_argument("--gpus", type=int, default=0, help="GPUs to share out, one a job")
+    told["run"].add_argument("--fresh", action="store_true", help="take over no finished run")
+    told["notebook"].add_argument("name", help="a notebook of notebooks/, without ending")
+    told["notebook"].add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    told["notebook"].add_argument("--folder", type=Path, help="default: the step's own place")
+    told["notebook"].add_argument("--gpus", type=int, default=0, help="take one of so many")
+    explain = commands.add_parser("explain")
+    explain.add_argument("--ecg", default="", help="a recording; default: a simulated one")
+    explain.add_argument("--run", default="", help="folder of a trained network, or a study")
+    explain.set_defaults(does=_explain)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; returns 0, or 1 with one sentence on what is wrong."""
+    words, more = list(sys.argv[1:] if arguments is None else arguments), []
+    if "--" in words:
+        words, more = words[: words.index("--")], words[words.index("--") + 1 :]
+    given = parser().parse_args(words)
+    given.more = more
+    try:
+        return given.does(given)
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

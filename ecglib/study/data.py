@@ -1,0 +1,28 @@
+"""What a study works on: its source of ECGs, its cohort, its folds."""
+
+import json
+
+import pandas as pd
+
+from ecglib.cohort.contract import Cohort, CohortError, load_cohort
+from ecglib.study import places
+
+
+def cohort_of(study) -> Cohort:
+    """Open the cohort that notebook 00 made, or opened, for a study."""
+    told = places.step_folder(study.name, "00_cohort") / "run.json"
+    if not told.is_file():
+        raise CohortError(
+            f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first"
+        )
+    return load_cohort(places.ROOT / json.loads(told.read_text())["cohort"])
+
+
+def folds_of(study) -> pd.DataFrame:
+    """Folds that notebook 02 dealt for a study: ``record_id, fold``."""
+    file = places.step_folder(study.name, "02_folds") / "folds.parquet"
+    if not file.is_file():
+        raise CohortError(
+            f"Study {study.name} has no folds yet: run notebook 02_folds with it first"
+        )
+    return pd.read_parquet(file)

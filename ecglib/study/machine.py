@@ -1,0 +1,70 @@
+"""The machine that a step runs on: its software, its memory, its GPUs."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ecglib.folders import hold, sha256
+from ecglib.study import places
+
+PACKAGES = ("ecg-smart-net-reproduction", "torch", "torchvision", "numpy", "pandas", "scipy")
+PACKAGES += ("scikit-learn", "captum")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10⁶ bytes)."""
+    import resource  # POSIX only, as is what asks for it
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # macOS counts bytes, Linux KiB
+
+
+def environment() -> dict:
+    """Commit, versions, platform and time: what a number needs to be traced back."""
+
+    def git(*words):
+        done = subprocess.run(
+            ["git", *words], cwd=places.ROOT, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "ecglib", "notebooks", "params"
+    )
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if changed is None else bool(changed),
+        "lock": sha256(places.LOCK) if places.LOCK.exists() else None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def gpu(count: int):
+    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives
+    back its lock.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = [name for name in listed if name] or [str(i) for i in range(count)]
+    while True:
+        for name in names[:count]:
+            if lock := hold(
+                Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False
+            ):
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
+                return lock
+        time.sleep(0.5)
