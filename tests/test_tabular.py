@@ -175,7 +175,10 @@ def test_importance_finds_what_the_label_depends_on(fitted, table):
 def test_a_shuffled_column_costs_as_much_average_precision_as_its_importance(fitted, table):
     features, label = table
     model, seen, truth = fitted[2], features[500:], label[500:]
-    rng, before = np.random.default_rng(0), average_precision_score(truth, forest.predict(model, seen))
+    rng, before = (
+        np.random.default_rng(0),
+        average_precision_score(truth, forest.predict(model, seen)),
+    )
     tables = [seen.assign(a=rng.permutation(seen.a)) for _ in range(20)]
     falls = [before - average_precision_score(truth, forest.predict(model, t)) for t in tables]
     row = forest.permutation(model, seen, truth, ["a"], repeats=20).iloc[0]

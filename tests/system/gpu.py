@@ -36,8 +36,8 @@ from benchmarks import gpu as speed  # noqa: E402
 from ecglib import metrics, trainer  # noqa: E402
 from ecglib.cohort.contract import Cohort, load_cohort  # noqa: E402
 from ecglib.dataset import BeatBank  # noqa: E402
-from ecglib.folds import build_folds, rotate  # noqa: E402
 from ecglib.folders import write_json  # noqa: E402
+from ecglib.folds import build_folds, rotate  # noqa: E402
 from ecglib.settings import Training  # noqa: E402
 from ecglib.state import settings_of_torch  # noqa: E402
 from ecglib.study.params import load_study  # noqa: E402
@@ -131,7 +131,9 @@ def study(part: Part) -> None:
     home = part.folder / "home"
     if not home.exists():
         Home(home, json.loads(load_study("smoke").model_dump_json(exclude_unset=True)))
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    }
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 
