@@ -19,7 +19,8 @@ KNOWN := STUDY CORES DATA_DIR GPUS JOBS_PER_GPU ECG RUN ARGS PYTHON
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
-TESTS := units notebooks slow kills slurm browser simulations fuzzing gpu
+HEAVY := kills slurm browser simulations fuzzing
+TESTS := units notebooks slow $(HEAVY) gpu
 
 .PHONY: help reproduce plan status explain test test-all $(TESTS:%=test-%) lint lab format supplement keep
 .PHONY: check-reference clean
@@ -58,15 +59,32 @@ status: $(READY)  ## what of a study is done, running, failed
 explain: $(READY)  ## explain one ECG on one page: ECG=file RUN=folder of a run, or a study
 	@$(PYTHON) -m ecglib.study explain --ecg "$(ECG)" --run "$(RUN)"
 
-test: $(READY)  ## unit tests, the smoke study, and every notebook with nbval
-	$(PYTHON) -m pytest -m "not slow"
-	ECGLIB_OFFLINE=1 $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout 120 --nbval-cell-timeout 300 notebooks
+test: test-units test-notebooks  ## unit tests, the smoke study, and every notebook with nbval
 
-test-all: $(READY)  ## all tests: also kills, Slurm, browser, simulations, fuzzing
-	@$(PYTHON) tests/all.py
+test-all: $(READY)  ## all tests: also kills, Slurm, browser, simulations, fuzzing, GPU; a summary
+	@mkdir -p logs; for part in $(TESTS); do echo "=== $$part"; \
+	  $(MAKE) --no-print-directory test-$$part 2>&1 | tee logs/test-$$part.log; done; \
+	echo "=== summary"; for part in $(TESTS); do \
+	  printf '%-12s %s\n' $$part "$$(grep -vE '^make|^ *$$' logs/test-$$part.log | tail -n 1)"; done; \
+	! grep -lE '^make.*\*\*\*' $(TESTS:%=logs/test-%.log)
 
-$(TESTS:%=test-%): test-%: $(READY)
-	@$(PYTHON) tests/all.py $*
+# Two workers on one thread each, about 1 GB each; with files in the order of the listing.
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -rfEs
+NBVAL = --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout 120 --nbval-cell-timeout 300
+WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
+
+test-units: $(READY)
+	$(PYTEST) $(WORKERS) -m "$(foreach part,$(HEAVY),not $(part) and) not slow" tests
+
+test-notebooks: $(READY)
+	$(PYTEST) $(WORKERS) $(NBVAL) notebooks
+
+test-slow $(HEAVY:%=test-%): test-%: $(READY)
+	$(PYTEST) -m $* tests
+
+# without a GPU it says so, with code 77
+test-gpu: $(READY)
+	$(PYTHON) -m tests.system.gpu || test $$? = 77
 
 lint: $(READY)  ## ruff on code and notebooks, and notebooks without outputs
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

@@ -15,3 +15,8 @@ def real_data():
             "needs real ECGs: set ECGLIB_TEST_DATA to a folder holding ptb-xl, ludb, omi-features, philips-xml"
         )
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items):
+    """The smoke study first: it takes longest, and other workers do the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")

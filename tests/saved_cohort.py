@@ -44,7 +44,5 @@ def finished(folder, told, facts):
     (folder / "checkpoint.pt").unlink()
     (folder / "tables").mkdir()
     (folder / "tables" / "performance.csv").write_text("split,auc\ntest,0.9\n")
-    files = {
-        str(f.relative_to(folder)): sha256(f) for f in folder.rglob("*") if f.is_file()
-    }
+    files = {str(f.relative_to(folder)): sha256(f) for f in folder.rglob("*") if f.is_file()}
     write_json(folder / "run.json", facts | {"identity": told, "files": files})

@@ -73,7 +73,9 @@ def summary(numbers: np.ndarray) -> dict:
 def compare(name: str, numbers: np.ndarray) -> None:
     """Compare with what is kept."""
     kept, found = json.loads(FILE.read_text()), summary(numbers)
-    np.testing.assert_allclose(found["values"], kept["values"][name], rtol=0, atol=1e-3, err_msg=name)
+    np.testing.assert_allclose(
+        found["values"], kept["values"][name], rtol=0, atol=1e-3, err_msg=name
+    )
     if CPU not in kept["hashes"]:
         warnings.warn(f"{name}: no hash is kept for {CPU}; compared to 1e-3", stacklevel=2)
         return

@@ -22,6 +22,7 @@ from ecglib.study.params import load_study
 from ecglib.study.runs import WEIGHTS
 from ecglib.study.training import run_identity
 
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     cohort = made_up_cohort(tmp_path_factory.mktemp("data") / "cohort")
@@ -225,9 +226,7 @@ def test_a_device_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         assert pick_device("auto").type == "cuda"
     else:
-        with pytest.raises(
-            TrainingError, match="Device 'cuda' was asked for but isn't there"
-        ):
+        with pytest.raises(TrainingError, match="Device 'cuda' was asked for but isn't there"):
             pick_device("cuda")
     assert pick_device("cpu").type == "cpu"
 

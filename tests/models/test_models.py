@@ -209,7 +209,9 @@ def test_wrong_names_give_the_nearest():
         ValueError, match="No network is called 'ecg_smartnet'; did you mean 'ecg_smart_net'"
     ):
         build_model("ecg_smartnet")
-    with pytest.raises(ValueError, match="Mayo Clinic ALVD model has no option 'heads'; did you mean 'head'"):
+    with pytest.raises(
+        ValueError, match="Mayo Clinic ALVD model has no option 'heads'; did you mean 'head'"
+    ):
         build_model("mayo_alvd", heads="pool")
     with pytest.raises(ValueError, match="head is 'flat' but must be 'pool' or 'flatten'"):
         build_model("mayo_alvd", head="flat")
@@ -383,7 +385,12 @@ class TestImageNetWeights:
 
 def test_sizes_are_those_of_the_networks():
     table = architecture.sizes()
-    counts = {label(name, OFFLINE.get(name)): EXPECTED[name][0] for name in NETWORKS}
+    counts = {
+        NETWORKS[name].display_name(OFFLINE.get(name, {})): EXPECTED[name][0] for name in NETWORKS
+    }
     assert table.parameters.to_dict() == counts
-    operations = {label(name, OFFLINE.get(name)): flops(ready(name)) / 1e9 for name in NETWORKS}
+    operations = {
+        NETWORKS[name].display_name(OFFLINE.get(name, {})): flops(ready(name)) / 1e9
+        for name in NETWORKS
+    }
     assert table["GFLOP per ECG"].to_dict() == operations

@@ -23,7 +23,7 @@ def home(tmp_path, monkeypatch):
     start = "from ecglib.study import open_step"
     use = 'step = open_step("good", globals())\n(step.folder / "a.csv").write_text(str(number))'
     cells = {
-        "good": [start, use, "step.finish([\"Two were found.\"], number=number)"],
+        "good": [start, use, 'step.finish(["Two were found."], number=number)'],
         "bad": [start, use, "1 / 0", "step.finish()"],
         "unfinished": [start, use],
     }

@@ -126,7 +126,9 @@ def test_a_new_quality_column_orphans_no_run(identity, tmp_path):
 def test_the_learning_rate_is_the_one_that_notebook_04_chose(identity):
     with pytest.raises(RunError, match="no learning rate for mayo_alvd yet: run notebook 04"):
         identity("mayo_alvd")
-    assert identity("mayo_alvd", rate=1e-3)["learning_rate"] == 1e-3, "a run of the grid has its own"
+    assert identity("mayo_alvd", rate=1e-3)["learning_rate"] == 1e-3, (
+        "a run of the grid has its own"
+    )
     folder = places.step_folder("small", "04_learning_rate")
     folder.mkdir(parents=True)
     for chosen, rates in (({"-1": 1e-2}, (1e-2, 1e-2)), ({"0": 1e-3, "1": 1e-2}, (1e-3, 1e-2))):

@@ -7,7 +7,6 @@ import sys
 import time
 
 import pytest
-import yaml
 from study_home import TINY, Home
 
 from ecglib import folders

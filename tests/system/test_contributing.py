@@ -78,7 +78,11 @@ def test_a_network_touches_three_files(project):
     guide = (
         (places.ROOT / "CONTRIBUTING.md").read_text().split("## Add a network")[1].split("\n## ")[0]
     )
-    touched = ("ecglib/models/my_net.py", "ecglib/models/__init__.py", "tests/models/test_models.py")
+    touched = (
+        "ecglib/models/my_net.py",
+        "ecglib/models/__init__.py",
+        "tests/models/test_models.py",
+    )
     assert all(f"`{file}`" in guide for file in touched)
     (project / touched[0]).write_text(NETWORK)
     add(project / touched[1], "\nNETWORKS = {\n", ENTRY)

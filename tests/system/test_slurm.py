@@ -1,10 +1,7 @@
-"""Run the smoke study through a Slurm of one node, which this script starts on loopback and stops
-by its ids.
+"""The smoke study through a Slurm of one node, which the test starts on loopback and stops by its
+ids.
 
-    python tests/slurm/one_node.py
-
-It needs root and Debian's packages slurm-wlm and munge; without them it says so and ends with code
-77.
+It needs root and Debian's packages slurm-wlm and munge; without them it is skipped and says so.
 """
 
 import os
@@ -12,20 +9,17 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from study_home import Home
 
 from ecglib.study import places
 
-CANNOT = 77
+pytestmark = pytest.mark.slurm
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
 # Slurm's default place: srun inside a job looks there too
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
@@ -52,7 +46,6 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 def why_not() -> str:
     """Return why this machine can't do it, or nothing."""
-    os.environ["PATH"] += ":/usr/sbin"
     if missing := [program for program in PROGRAMS if not shutil.which(program)]:
         return f"{', '.join(missing)} not installed (Debian: apt-get install slurm-wlm munge)"
     if os.geteuid() != 0:
@@ -83,11 +76,13 @@ def stop(daemons: list[subprocess.Popen]) -> None:
             process.kill()
 
 
-def main() -> int:
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Folder of a Slurm of one node that runs."""
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin")
     if reason := why_not():
-        print(f"can't run here: {reason}")
-        return CANNOT
-    folder = Path(tempfile.mkdtemp(prefix="slurm"))
+        pytest.skip(reason)
+    folder = tmp_path
     host, daemons = socket.gethostname().split(".")[0], []
     for name in ("state", "spool"):
         (folder / name).mkdir()
@@ -119,7 +114,7 @@ def main() -> int:
             daemons.append(start(name, "-D", "-f", str(CONFIGURATION), log=folder / f"{name}.log"))
             time.sleep(2)
         wait_for_node(folder)
-        return smoke(folder)
+        yield folder
     finally:
         stop(daemons)
         CONFIGURATION.unlink()
@@ -138,32 +133,14 @@ def wait_for_node(folder: Path) -> None:
     )
 
 
-def smoke(folder: Path) -> int:
-    """Run the smoke study as jobs; returns 0 if all of it is done and each step was a job of
-    Slurm.
-    """
-    home = Home(folder / "home", yaml.safe_load((places.PARAMS / "smoke.yaml").read_text()))
-    options = ["--profile", str(places.ROOT / "profiles" / "slurm"), "--latency-wait", "10"]
-    options += [
-        "--slurm-status-command",
-        "squeue",
-        "--slurm-init-seconds-before-status-checks",
-        "2",
-    ]
-    began, done = (
-        time.monotonic(),
-        home.start("run", *options, "--seconds-between-status-checks", "3").wait(),
-    )
+def test_each_step_of_the_smoke_study_is_a_job_of_slurm(slurm):
+    home = Home(slurm / "home", yaml.safe_load((places.PARAMS / "smoke.yaml").read_text()))
+    options = ["--profile", str(places.CODE / "profiles" / "slurm"), "--latency-wait", "10"]
+    options += ["--slurm-status-command", "squeue", "--seconds-between-status-checks", "3"]
+    options += ["--slurm-init-seconds-before-status-checks", "2"]
+    ended = home.start("run", *options).wait()
     told, said = (home.folder / "engine.log").read_text(), home.run("status").stdout.strip()
-    jobs = len(set(re.findall(r"submitted with SLURM jobid (\d+)", told)))
-    print(
-        f"{told[-2000:]}\n{said}\n{jobs} jobs of Slurm in {time.monotonic() - began:.0f} s; all in {folder}"
-    )
-    steps = home.check_done()
-    return int(
-        done or steps != jobs or said.splitlines()[0] != f"{home.study['title']}: {steps} done"
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    assert ended == 0, f"{told[-3000:]}\n{said}"
+    steps, jobs = home.check_done(), set(re.findall(r"submitted with SLURM jobid (\d+)", told))
+    assert len(jobs) == steps > 0
+    assert said.splitlines()[0] == f"{home.study['title']}: {steps} done"
