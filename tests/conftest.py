@@ -12,7 +12,8 @@ def real_data():
     folder = os.environ.get("ECGLIB_TEST_DATA")
     if not folder:
         pytest.skip(
-            "needs real ECGs: set ECGLIB_TEST_DATA to a folder holding ptb-xl, ludb, omi-features, philips-xml"
+            "needs real ECGs: set ECGLIB_TEST_DATA to a folder holding ptb-xl, ludb, omi-features, "
+            "philips-xml"
         )
     return Path(folder)
 

@@ -22,13 +22,25 @@ from ecglib.plots import architecture
 
 OFFLINE = {"resnet18": {"pretrained": False}}
 
-TRUNK = {"maxpool": "64x12x100", "layer1": "64x12x100", "layer2": "128x12x50", "layer3": "256x12x25",
-         "layer4": "512x12x13"}  # fmt: skip
+TRUNK = {
+    "maxpool": "64x12x100",
+    "layer1": "64x12x100",
+    "layer2": "128x12x50",
+    "layer3": "256x12x25",
+    "layer4": "512x12x13",
+}
 # parameters, then the output dimensions of Table 1 and facts published with the other networks
 EXPECTED = {
     "ecg_smart_net": (
         6_991_682,
-        {"conv1": "64x12x200", **TRUNK, "conv2": "512x1x13", "avgpool": "512x1x1", "flatten": "512", "fc": "2"},
+        {
+            "conv1": "64x12x200",
+            **TRUNK,
+            "conv2": "512x1x13",
+            "avgpool": "512x1x1",
+            "flatten": "512",
+            "fc": "2",
+        },
     ),
     "temporal_resnet18": (
         3_844_930,
@@ -36,16 +48,35 @@ EXPECTED = {
     ),
     "resnet18": (
         11_171_266,
-        {"model.conv1": "64x6x200", "model.maxpool": "64x3x100", "model.layer1": "64x3x100", "model.layer2": "128x2x50",
-         "model.layer3": "256x1x25", "model.layer4": "512x1x13", "model.avgpool": "512x1x1", "model.fc": "2"},
+        {
+            "model.conv1": "64x6x200",
+            "model.maxpool": "64x3x100",
+            "model.layer1": "64x3x100",
+            "model.layer2": "128x2x50",
+            "model.layer3": "256x1x25",
+            "model.layer4": "512x1x13",
+            "model.avgpool": "512x1x1",
+            "model.fc": "2",
+        },
     ),
     "mayo_alvd": (
         81_938,
-        {"convblock1": "16x12x200", "convblock2": "16x12x100", "convblock3": "32x12x25", "convblock4": "32x12x12",
-         "convblock5": "64x12x6", "convblock6": "64x12x2", "conv1": "64x1x2", "avgpool": "64x1x1", "flatten": "64",
-         "fc1": "64", "fc2": "32", "fc3": "2"},
+        {
+            "convblock1": "16x12x200",
+            "convblock2": "16x12x100",
+            "convblock3": "32x12x25",
+            "convblock4": "32x12x12",
+            "convblock5": "64x12x6",
+            "convblock6": "64x12x2",
+            "conv1": "64x1x2",
+            "avgpool": "64x1x1",
+            "flatten": "64",
+            "fc1": "64",
+            "fc2": "32",
+            "fc3": "2",
+        },
     ),
-}  # fmt: skip
+}
 
 
 def seeded(name, seed=0, **options):

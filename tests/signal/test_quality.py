@@ -112,7 +112,8 @@ def test_exchanged_electrodes_are_told_without_doubting_the_others(ecgs):
     normal = told(ecgs)
     arms, leg = (told([swapped(x, "RA", other) for x in ecgs[::2]]) for other in ("LA", "LL"))
     print(
-        f"limb_swap: as recorded {normal:.1%}, arms exchanged {arms:.1%}, right arm and left leg {leg:.1%}"
+        f"limb_swap: as recorded {normal:.1%}, arms exchanged {arms:.1%}, "
+        f"right arm and left leg {leg:.1%}"
     )
     assert normal < 0.02
     assert arms > 0.8

@@ -270,7 +270,8 @@ def test_100_hz_and_500_hz_recordings_give_the_same_median_beats(real_data):
             min(range(-10, 11), key=lambda k: rms(a[:, 20:-20] - np.roll(b, k, axis=1)[:, 20:-20]))
         )
     print(
-        f"Median difference {np.median(differences):.1f} µV RMS; without lag: {np.mean(np.equal(lags, 0)):.0%}"
+        f"Median difference {np.median(differences):.1f} µV RMS; "
+        f"without lag: {np.mean(np.equal(lags, 0)):.0%}"
     )
     assert len(lags) == 71
     assert np.median(lags) == 0

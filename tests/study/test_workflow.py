@@ -17,11 +17,19 @@ from ecglib.study.runs import read_run
 # ---- one at a time
 
 
-HOLD = "import os, time; from ecglib import folders; from ecglib.study import machine; {}; print('got', flush=True); {}"
+HOLD = """
+import os, time
+from pathlib import Path
+from ecglib import folders
+from ecglib.study import machine
+{}
+print('got', flush=True)
+{}
+"""
 
 
 def child(take, then="time.sleep(60)"):
-    command = [sys.executable, "-c", f"from pathlib import Path; {HOLD.format(take, then)}"]
+    command = [sys.executable, "-c", HOLD.format(take, then)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -204,13 +212,14 @@ def test_nothing_changed_nothing_runs(home):
     )
 
 
+SMART = {"network": "ecg_smart_net", "learning_rate": 1.0e-3}
 MAYO = {"mayo_alvd": {"learning_rate": 3.0e-3}}
 
 
 @pytest.mark.parametrize(
     ("change", "runs"),
     [
-        ({"models": MAYO | {"ecg_smart_net": {"learning_rate": 1.0e-3}}}, ["runs/ecg_smart_net/rotation_0.done"]),
+        ({"models": MAYO | {"smart": SMART}}, ["runs/smart/rotation_0.done"]),
         ({"models": {"mayo_alvd": {"learning_rate": 1.0e-3}}}, [RUN]),
         ({"training": {"epochs": 5, "batch_size": 64}}, [RUN]),
         ({"folds": {"count": 4, "rotations": [0]}}, ["02_folds/run.json", RUN]),

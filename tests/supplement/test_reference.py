@@ -205,7 +205,8 @@ def test_the_first_page_says_what_came_out(tmp_path):
     pd.DataFrame({"AUC": aucs, "AP": "0.5 [0.4, 0.6]", "Brier": "0.1"}).to_csv(
         tables / "extended.csv"
     )
-    said = "The highest AUC on the test folds is that of Better: 0.95 [0.9, 1.0]. Differences weren't tested."
+    said = "The highest AUC on the test folds is that of Better: 0.95 [0.9, 1.0]."
+    said += " Differences weren't tested."
     assert collect.results(tmp_path)[0] == said
 
     gaps = [("Worse", "0.10 [0.05, 0.15]", "< 0.001"), ("Alike", "0.01 [−0.02, 0.04]", "0.050")]
@@ -216,7 +217,8 @@ def test_the_first_page_says_what_came_out(tmp_path):
     others = tests.assign(Metric="AP", **{"p, patients drawn (Holm)": "0.001"})
     pd.concat([others, tests, tests.assign(a="Worse")]).to_csv(tables / "paired_tests.csv")
     words, frame = collect.results(tmp_path)
-    said = "is higher than that of Worse; it is lower than that of Better; it can't be told from that of Alike."
+    said = "is higher than that of Worse; it is lower than that of Better;"
+    said += " it can't be told from that of Alike."
     assert words.endswith(f"the AUC of Net {said}")
     assert list(frame["p (Holm)"]) == ["–", "< 0.001", "0.050", "0.021"]
 

@@ -56,8 +56,8 @@ def test_the_papers_protocol_on_ones_own_files(tmp_path):
     done = home.run(cores=2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (
-        "occlusion myocardial infarction by angiographically defined culprit lesion [angiographic label]"
-        in done.stdout
+        "occlusion myocardial infarction by angiographically defined culprit lesion "
+        "[angiographic label]" in done.stdout
     )
 
     cohort = json.loads((home.outputs / "00_cohort" / "run.json").read_text())

@@ -120,10 +120,13 @@ def test_every_page(site, browser, size):
                 wrong.append("a path of the machine that it was made on")
             if size == "desktop":
                 wrong += page.evaluate(  # of a table that says what came out, all of them
-                    "[...document.querySelectorAll('.wide')].map(w => [w, w.querySelector('caption').innerText])"
-                    ".filter(([w, told]) => [...w.querySelectorAll(told.startsWith('Test folds') ? 'tbody td' : "
+                    "[...document.querySelectorAll('.wide')]"
+                    ".map(w => [w, w.querySelector('caption').innerText])"
+                    ".filter(([w, told]) => [...w.querySelectorAll("
+                    "told.startsWith('Test folds') ? 'tbody td' : "
                     "'tbody td:nth-of-type(3)')].some(td => td.getBoundingClientRect().right > "
-                    "w.getBoundingClientRect().right + 1)).map(([w, told]) => 'figures out of sight: ' + told)"
+                    "w.getBoundingClientRect().right + 1))"
+                    ".map(([w, told]) => 'figures out of sight: ' + told)"
                 )
             if "/api/" not in f"/{name}" and name not in (
                 "genindex.html",
