@@ -65,10 +65,11 @@ test-all: $(READY)  ## all tests: also kills, Slurm, browser, simulations, fuzzi
 	@mkdir -p logs; for part in $(TESTS); do echo "=== $$part"; \
 	  $(MAKE) --no-print-directory test-$$part 2>&1 | tee logs/test-$$part.log; done; \
 	echo "=== summary"; for part in $(TESTS); do \
-	  printf '%-12s %s\n' $$part "$$(grep -vE '^make|^ *$$' logs/test-$$part.log | tail -n 1)"; done; \
-	! grep -lE '^make.*\*\*\*' $(TESTS:%=logs/test-%.log)
+	  printf '%-12s %s\n' $$part "$$(grep -vE '^make|^ *$$' logs/test-$$part.log | tail -n 1)"; \
+	  grep -E '^(FAILED|ERROR|SKIPPED)' logs/test-$$part.log | sed 's/^/  /'; done; \
+	! grep -qE '^make.*\*\*\*' $(TESTS:%=logs/test-%.log)
 
-# Two workers on one thread each, about 1 GB each; with files in the order of the listing.
+# Two workers, each with one thread and about 1 GB; files go to them in the order of the listing.
 PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -rfEs
 NBVAL = --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout 120 --nbval-cell-timeout 300
 WORKERS = -n 2 --dist loadfile --no-loadscope-reorder

@@ -39,14 +39,7 @@ def smoke():
 
 
 def test_every_step_is_finished_and_traceable(smoke):
-    for step in (
-        "00_cohort",
-        "01_data_exploration",
-        "02_folds",
-        "03_models",
-        "07_comparison",
-        "08_selected_model",
-    ):
+    for step in smoke.steps:
         folder = places.step_folder("smoke", step)
         told = json.loads((folder / "run.json").read_text())
         assert told["environment"]["lock"] and told["notebook"] == step
