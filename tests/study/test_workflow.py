@@ -117,7 +117,7 @@ def test_right_parameters_pass_inside_the_notebook(tmp_path):
 
 def test_every_notebook_hands_over_its_parameters_to_be_checked():
     for notebook in sorted(places.NOTEBOOKS.glob("[01]*.ipynb")):
-        assert "globals())" in notebook.read_text(), notebook.name
+        assert "globals()" in notebook.read_text(), notebook.name
 
 
 @pytest.mark.parametrize(
