@@ -17,7 +17,9 @@ except StudyError as error:
     sys.exit(str(error))
 
 PYTHON = sys.executable
-JOB = "{PYTHON:q} -m ecglib.study notebook --study {config[study]:q} "
+# What the command line says is handed on by the shell: it is no reason to run a job again.
+JOB = "DATA_DIR={DATA_DIR:q}; SHARED={SHARED}; JOBS={JOBS}; FRESH={FRESH}; "
+JOB += "{PYTHON:q} -m ecglib.study notebook --study {config[study]:q} "
 OUT = graph.outputs(STUDY)
 GPU = int(config.get("gpus", 0))
 # A cluster counts its GPUs itself; on one machine the jobs share out as many as there are.
@@ -42,7 +44,7 @@ for step in STUDY.steps:
             f"{OUT}/{step}/run.json",
         params:
             graph.settings(STUDY, step),
-            words=step + (f" --set data_dir={quote(DATA_DIR)}" if step in graph.READ_DATA else ""),
+            words=step + (' --set data_dir="$DATA_DIR"' if step in graph.READ_DATA else ""),
         log:
             f"{OUT}/logs/{step}.log",
         threads: graph.threads(STUDY, step, workflow.cores)
@@ -69,8 +71,8 @@ for kind, (notebook, models) in graph.kinds_of_runs(STUDY).items():
             words=notebook
             + " --set model={model} --set rotation={rotation}"
             + (" --set learning_rate={rate}" if kind == "grid" else "")
-            + ("" if kind == "tree" else f" --gpus {SHARED} --jobs-per-gpu {JOBS}")
-            + f" --set fresh={FRESH} --folder "
+            + ("" if kind == "tree" else " --gpus $SHARED --jobs-per-gpu $JOBS")
+            + " --set fresh=$FRESH --folder "
             + quote(f"{OUT}/{graph.FOLDERS[kind]}"),
         log:
             f"{OUT}/logs/{graph.FOLDERS[kind]}.log",

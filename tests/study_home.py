@@ -58,8 +58,8 @@ class Home:
     def outputs(self) -> Path:
         return self.folder / "outputs" / self.name
 
-    def command(self, what="run", *words, cores=1) -> list[str]:
-        base = [sys.executable, "-m", "ecglib.study", what, "--study", self.name]
+    def command(self, what="run", *words, cores=1, options=()) -> list[str]:
+        base = [sys.executable, "-m", "ecglib.study", what, "--study", self.name, *options]
         base += ["--cores", str(cores)] if what == "run" else []
         return [*base, *(["--", *words] if words else [])]
 
@@ -70,15 +70,15 @@ class Home:
                 command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, **options
             )
 
-    def run(self, what="run", *words, cores=1) -> subprocess.CompletedProcess:
-        command = self.command(what, *words, cores=cores)
+    def run(self, what="run", *words, cores=1, options=()) -> subprocess.CompletedProcess:
+        command = self.command(what, *words, cores=cores, options=options)
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
 
-    def planned(self, *targets) -> dict[str, str]:
+    def planned(self, *targets, options=()) -> dict[str, str]:
         """What would run: each result, below the study's folder, and Snakemake's word on it."""
-        done = self.run("run", "--summary", *targets)
+        done = self.run("run", "--summary", *targets, options=options)
         assert done.returncode == 0, done.stdout + done.stderr
         rows = [line.split("\t") for line in done.stdout.splitlines()]
         rows = [row for row in rows if row[-1] == "update pending"]

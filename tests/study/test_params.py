@@ -131,11 +131,10 @@ def test_a_new_option_at_its_default_leaves_the_cohorts_name():
     class LaterCohort(SyntheticCohort):
         sites: int = 2
 
-    now = load_study("smoke")
-
     def later(**given):
+        now = load_study("smoke")  # a new one: a study remembers its cohort's name
         cohort = LaterCohort(**now.cohort.model_dump(exclude_defaults=True), **given)
         return now.model_copy(update={"signal": LaterSignal(), "cohort": cohort})
 
-    assert later().cohort_key == now.cohort_key
-    assert later(sites=3).cohort_key != now.cohort_key
+    assert later().cohort_key == load_study("smoke").cohort_key
+    assert later(sites=3).cohort_key != load_study("smoke").cohort_key

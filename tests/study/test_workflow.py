@@ -185,14 +185,14 @@ def home(tmp_path_factory):
     return home
 
 
-def planned(home, **change):
+def planned(home, options=(), **change):
     """What of cohort, folds and runs would run, after a change of the study."""
     before = home.study
     models = (before | change)["models"]
     targets = [*STEPS, *(f"runs/{model}/rotation_0.done" for model in models)]
     home.write(before | change)
     try:
-        return home.planned(*(f"outputs/tiny/{target}" for target in targets))
+        return home.planned(*(f"outputs/tiny/{target}" for target in targets), options=options)
     finally:
         home.write(before)
 
@@ -208,16 +208,21 @@ MAYO = {"learning_rate": 3.0e-3}
 SMART = {"network": "ecg_smart_net", "learning_rate": 1.0e-3}
 
 
+def test_words_defaults_and_the_machine_run_nothing(home):
+    default = {"training": home.study["training"] | {"plateau_factor": 0.8}}
+    machine = ["--gpus", "2", "--data-dir", str(home.folder), "--fresh"]
+    assert planned(home, options=machine, title="Another", **default) == {}
+
+
 @pytest.mark.parametrize(
     ("change", "runs"),
     [
-        ({"title": "Another", "training": TINY["training"] | {"plateau_factor": 0.8}}, []),
         ({"models": {"mayo_alvd": MAYO, "smart": SMART}}, ["runs/smart/rotation_0.done"]),
         ({"models": {"mayo_alvd": {"learning_rate": 1.0e-3}}}, [RUN]),
         ({"folds": {"count": 4, "rotations": [0]}}, ["02_folds/run.json", RUN]),
         ({"signal": {"mains_hz": "off"}}, ["00_cohort/run.json", "02_folds/run.json", RUN]),
     ],
-    ids=["words and a default", "another model", "learning rate", "folds", "signal"],
+    ids=["another model", "learning rate", "folds", "signal"],
 )
 def test_a_changed_section_runs_what_reads_it(home, change, runs):
     assert sorted(planned(home, **change)) == runs
