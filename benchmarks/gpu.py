@@ -295,7 +295,7 @@ def table(rows: list[dict]) -> str:
     ]
     for row in rows:
         first = plain.get(row["network"], {})
-        cells = [models.label(row["network"], Job(row["network"]).options)]
+        cells = [models.NETWORKS[row["network"]].display_name(Job(row["network"]).options)]
         cells += [f"{row['loop']}, {row['precision']}", str(row["processes"])]
         for kind in ("train", "validate"):
             busy = row.get(f"{kind}_busy", row.get(f"{kind}_utilisation"))
