@@ -23,7 +23,7 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from ecglib import folds, metrics
-from ecglib.analysis import inference
+from ecglib.analysis import comparison, inference
 
 SIZES = np.arange(1, 6)  # ECGs of a patient
 # by whether the patient is ill
@@ -106,7 +106,7 @@ def judge(
                 found
                 | {"below": value < row.low, "above": value > row.high, "undefined": row.undefined}
             )
-        for row in inference.differences(boot, count).itertuples():
+        for row in comparison.differences(boot, count).itertuples():
             rejected.append(
                 {
                     "metric": row.metric,
@@ -117,7 +117,7 @@ def judge(
             rejected.append(
                 {"metric": row.metric, "test": "corrected resampled t-test", "p": row.p_t}
             )
-        p = inference.delong_differences(predictions)["p"].iloc[0]
+        p = comparison.delong_differences(predictions)["p"].iloc[0]
         rejected.append({"metric": "auc", "test": "DeLong, records as independent", "p": p})
     covered, rejected = pd.DataFrame(covered), pd.DataFrame(rejected).dropna()
     covered["covered"] = ~(covered["below"] | covered["above"])

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from ecglib import load_model
-from ecglib.analysis import saliency, saliency_checks
+from ecglib.analysis import known_place, saliency, saliency_checks
 from ecglib.cohort.build import build_cohort, open_source, workers
 from ecglib.folds import build_folds, rotate
 from ecglib.models import build_model
@@ -89,7 +89,7 @@ def places(records: int, epochs: int):
             facts = train(identity, built, folds, folder / key)
             (folder / key / "run.json").write_text(json.dumps(facts))
             model = load_model(folder / key)
-            place = saliency_checks.known_place(
+            place = known_place.known_place(
                 built, test, identity, study.seed, int(test.label.sum())
             )
             table, words = saliency_checks.limits(model, place)

@@ -17,7 +17,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ecglib import folds, metrics
-from ecglib.analysis import inference, subgroups, tables
+from ecglib.analysis import comparison, inference, subgroups, tables
 from ecglib.plots import curves
 
 MODELS = (
@@ -83,12 +83,9 @@ def main():
     predictions, _ = inference.check_predictions(predictions)
     test = predictions[predictions["split"] == "test"]
     lap("checks")
-    validation = predictions[predictions["split"] == "validation"].groupby(["model", "rotation"])
-    thresholds = {
-        key: metrics.operating_point(run["label"], run["probability"]) for key, run in validation
-    }
+    thresholds = inference.thresholds_of(predictions)
     lap("operating points of 60 runs")
-    table = tables.table_4(inference.per_rotation(predictions, thresholds))
+    table = tables.table_4(inference.per_rotation(predictions), {})
     tables.styled(table, "Table 4").to_html()
     lap("metrics of 120 folds, Table 4")
     boot = inference.bootstrap(test, given.draws, thresholds=thresholds)
@@ -97,19 +94,21 @@ def main():
     lap("intervals, as a table")
     tables.calibrations(test)
     lap("calibration of 60 runs")
-    difference = inference.differences(boot, 10)
+    difference = comparison.differences(boot, 10)
     lap("paired tests, corrected t-tests, Holm")
-    tables.paired_tests(difference, inference.delong_differences(test))
+    tables.paired_tests(difference, comparison.delong_differences(test))
     lap("DeLong, table of tests")
     inference.intervals(inference.bootstrap(test.assign(rotation="pooled"), given.draws))
     lap("pooled probabilities (secondary)")
     one = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 0)]
-    tables.table_5(one, thresholds[MODELS[0], 0], draws=given.draws)
     points = metrics.operating_points(
         *one[one["split"] == "validation"][["label", "probability"]].to_numpy().T
     )
-    tables.operating_points(one[one["split"] == "test"], points, draws=given.draws)
-    inference.selection_optimism(boot, MODELS[0])
+    bounds = inference.at_points(one[one["split"] == "test"], points, draws=given.draws)
+    tables.operating_points(bounds, points)
+    best = bounds[bounds["point"] == "highest_f1"]
+    tables.table_5(one, thresholds[MODELS[0], 0], best)
+    comparison.selection_optimism(boot, MODELS[0])
     lap("selected model: Table 5 and operating points with intervals")
     groups = pd.DataFrame({"record_id": test["record_id"].unique()}).set_index(
         "record_id", drop=False
@@ -122,7 +121,7 @@ def main():
         curves.roc_pr(part)
     lap("ROC and PR of all models, and of each with its rotations")
     for metric in inference.RANKING:
-        curves.difference_matrix(difference, metric, metric)
+        curves.difference_matrix(difference, metric, metric, {})
     lap("difference matrices")
     print(
         f"{clock[-1] - clock[0]:5.2f} s {used[-1] - used[0]:6.2f} s  in all (aim: under 60 s elapsed)"

@@ -34,7 +34,27 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
     spread = centred.square().mean(dim=-1, keepdim=True).sqrt()
     # A flat lead's mean is rounded, so its SD may be some 1e-8 mV; one step of 1 µV in 400 samples
     # gives 5e-5 mV.
-    return centred / torch.where(spread < 1e-5, 1.0, spread)
+    return centred / spread.masked_fill(spread < 1e-5, 1.0)
+
+
+def inputs(beats, identity: dict) -> torch.Tensor:
+    """What the network of a run sees of stored beats.
+
+    Parameters
+    ----------
+    beats : array
+        ``(n, 12, 600)`` in µV, as a cohort stores them.
+    identity : dict
+        The run's; its training section says how beats are normalised (missing: ``lead_zscore``).
+
+    Returns
+    -------
+    torch.Tensor
+        float32, ``(n, 1, 12, samples)``.
+    """
+    cropped = torch.from_numpy(np.ascontiguousarray(np.asarray(beats)[..., CROP]))
+    training = identity.get("training") or {}
+    return normalise(cropped, training.get("normalisation", "lead_zscore"))[:, None]
 
 
 class BeatBank:
@@ -54,12 +74,18 @@ class BeatBank:
     normalisation : str
         See `normalise`.
     stream : bool
+
+    Attributes
+    ----------
+    place : torch.device
+        Where positions are looked up: the device, or the CPU with `stream`. `batch` takes them
+        from anywhere; from there it waits for nothing.
     """
 
     def __init__(self, beats, labels, device, normalisation="lead_zscore", stream=False):
         self.device, self.normalisation = device, normalisation
         self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
-        self.beats = beats
+        self.beats, self.place = beats, torch.device("cpu") if stream else device
         if not stream:
             self.beats = torch.from_numpy(np.ascontiguousarray(beats[:, :, CROP])).to(device)
 

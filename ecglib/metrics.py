@@ -151,13 +151,13 @@ def rule_in_point(label, probability, ppv: float = 0.85) -> float | None:
 
 
 def operating_points(label, probability) -> dict[str, float | None]:
-    """The three operating points by name, to be chosen on the validation fold; None for one that
-    can't be reached.
+    """The three operating points by name, with the sensitivity and PPV that are the defaults of
+    theirs, to be chosen on the validation fold; None for one that can't be reached.
     """
     return {
-        "Highest F1": operating_point(label, probability),
-        "Rule-out, sensitivity ≥ 0.90": rule_out_point(label, probability),
-        "Rule-in, PPV ≥ 0.85": rule_in_point(label, probability),
+        "highest_f1": operating_point(label, probability),
+        "rule_out": rule_out_point(label, probability),
+        "rule_in": rule_in_point(label, probability),
     }
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecglib.dataset import CROP, BeatBank, normalise, undersampled_batches
+from ecglib.dataset import CROP, BeatBank, inputs, normalise, undersampled_batches
 
 BEATS = np.random.default_rng(1).integers(-3000, 3000, (20, 12, 600)).astype(np.int16)
 LABELS = np.arange(20) % 3 == 0
@@ -72,3 +72,16 @@ def test_effective_batch_of_the_paper():
     labels[:772] = 1  # the paper's selected training split
     batches = undersampled_batches(labels, 128, torch.Generator().manual_seed(0))
     assert len(batches) == 68 and 20 < np.mean([len(b) for b in batches]) < 26
+
+
+@pytest.mark.parametrize("how", ["lead_zscore", "millivolt"])
+def test_inputs_are_what_training_shows_a_network(how):
+    bank = BeatBank(BEATS, LABELS, torch.device("cpu"), how)
+    seen = inputs(BEATS, {"training": {"normalisation": how}})
+    assert seen.dtype == torch.float32 and torch.equal(seen, bank.batch(torch.arange(20)))
+
+
+def test_a_run_that_does_not_say_how_was_z_scored():
+    expected = inputs(BEATS, {"training": {"normalisation": "lead_zscore"}})
+    assert torch.equal(inputs(BEATS, {}), expected)
+    assert torch.equal(inputs(BEATS, {"training": {}}), expected)

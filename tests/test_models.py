@@ -18,6 +18,7 @@ from web import served
 from ecglib import download
 from ecglib.models import REGISTRY, build_model, flops, label, layer_table
 from ecglib.models.temporal_resnet18 import TemporalBlock
+from ecglib.plots import architecture
 
 NETWORKS = [name for name, entry in REGISTRY.items() if entry.kind == "network"]
 OFFLINE = {"resnet18": {"pretrained": False}}
@@ -376,3 +377,11 @@ class TestImageNetWeights:
                 ValueError, match=rf"{file} does not hold torchvision's resnet18 weights .*{reason}"
             ):
                 build_model("resnet18", weights=str(tmp_path / file))
+
+
+def test_sizes_are_those_of_the_networks():
+    table = architecture.sizes()
+    counts = {label(name, OFFLINE.get(name)): EXPECTED[name][0] for name in NETWORKS}
+    assert table.parameters.to_dict() == counts
+    operations = {label(name, OFFLINE.get(name)): flops(ready(name)) / 1e9 for name in NETWORKS}
+    assert table["GFLOP per ECG"].to_dict() == operations

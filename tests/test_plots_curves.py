@@ -12,11 +12,15 @@ from matplotlib.colors import to_rgb
 from scipy.special import expit
 
 from ecglib import metrics
-from ecglib.analysis import inference, subgroups, tables
+from ecglib.analysis import comparison, inference, subgroups, tables
 from ecglib.plots import curves, save
 
-NOTE = "acute MI statement [proxy label]"
-MODELS = ("ecg_smart_net", "mayo_alvd", "temporal_resnet18")
+NAMES = {
+    "ecg_smart_net": "ECG-SMART-NET",
+    "mayo_alvd": "Mayo Clinic ALVD model",
+    "temporal_resnet18": "Temporal ResNet-18",
+}
+MODELS = tuple(NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -66,38 +70,37 @@ def texts(figure):
 
 
 def test_learning_curves_are_means_and_clouds_of_the_rotations(history):
-    figure = curves.learning_curves(history, NOTE)
+    figure = curves.learning_curves(history, NAMES)
     axis = figure.axes[0]
-    line = next(line for line in axis.lines if line.get_label() == "ECG-SMART-NET")
+    line, shorter = axis.lines
     table = history[history["model"] == "ecg_smart_net"].pivot_table("val_auc", "epoch", "rotation")
     np.testing.assert_allclose(line.get_ydata(), table.mean(axis=1))
     cloud = axis.collections[0].get_paths()[0].vertices
     assert cloud[:, 1].max() == pytest.approx((table.mean(axis=1) + table.std(axis=1)).max())
     assert [axis.get_title(loc="left") for axis in figure.axes] == list("ABCD")
-    shorter = next(line for line in axis.lines if line.get_label() == "Mayo Clinic ALVD model")
+    assert {"ECG-SMART-NET", "Mayo Clinic ALVD model"} <= set(texts(figure))
     assert shorter.get_xdata().max() == 7  # the last epoch that all three rotations reached
 
 
 def test_epochs_to_the_best_score(history):
-    found = tables.epochs_to_best(history).loc["ECG-SMART-NET"]
+    found = tables.epochs_to_best(history).loc["ecg_smart_net"]
     assert found["mean"] == 5 and found["min"] == 4 and found["max"] == 6 and found["std"] == 1
 
 
 def test_roc_and_pr_enclose_the_mean_metrics_of_the_rotations(tested):
-    figure = curves.roc_pr(tested, note=NOTE)
+    figure = curves.roc_pr(tested, names=NAMES)
     performance = (
         inference.per_rotation(tested).groupby("model")[["auc", "average_precision"]].mean()
     )
     for axis, metric, tolerance in zip(figure.axes, performance, (0.003, 0.01), strict=True):
         for model in MODELS:
-            line = next(x for x in axis.lines if x.get_label() == tables.label_of(model))
+            line = next(x for x in axis.lines if x.get_label() == NAMES[model])
             x, y = line.get_data()
             # precision is a step function of recall
             area = np.trapezoid(y, x) if metric == "auc" else y[1:].mean()
             assert area == pytest.approx(performance.loc[model, metric], abs=tolerance)
             assert any(
-                text.startswith(tables.label_of(model))
-                and f"{performance.loc[model, metric]:.3f}" in text
+                text.startswith(NAMES[model]) and f"{performance.loc[model, metric]:.3f}" in text
                 for text in texts(figure)
             )
     assert "Prevalence: 0.127" in texts(figure)
@@ -133,7 +136,6 @@ def test_a_model_keeps_its_colour_and_no_two_share_one():
     found = curves.colours(names)
     assert len(set(found.values())) == len(names)
     assert curves.colours(["other", "resnet18"])["resnet18"] == found["resnet18"]
-    assert curves.colours(["ECG-SMART-NET"])["ECG-SMART-NET"] == found["ecg_smart_net"]
     # told apart without red-green vision: a dichromat's view (Viénot 1999, protan) in which no two
     # come close
     to_lms = np.array(
@@ -162,7 +164,7 @@ def test_calibration_points_lie_on_the_diagonal_when_calibrated():
 
 
 def test_decision_curve_starts_at_prevalence_and_knows_both_simple_rules(tested):
-    figure = curves.decision_curve(tested)
+    figure = curves.decision_curve(tested, names=NAMES)
     lines = {line.get_label(): line.get_data() for line in figure.axes[0].lines}
     threshold, benefit = lines["ECG-SMART-NET"]
     part = tested[tested["model"] == "ecg_smart_net"]
@@ -183,7 +185,7 @@ def test_forest_plot_counts_and_says_too_few(tested):
     )
     groups.iloc[:6, 1] = "B"
     table = subgroups.estimate(rows, groups.astype("category"), draws=50)
-    found = texts(curves.forest(table, "AUC", note=NOTE))
+    found = texts(curves.forest(table, "AUC"))
     assert found.count("too few") == 1
     assert {"Sex", "Site", "   male", "   B"} <= set(found)
     assert "1 / 6" in found
@@ -193,13 +195,13 @@ def test_forest_plot_counts_and_says_too_few(tested):
 
 
 def test_difference_matrix_mirrors_sign(tested):
-    table = inference.differences(inference.bootstrap(tested, 100), folds=3)
-    figure = curves.difference_matrix(table, "auc", "Test AUC", NOTE)
+    table = comparison.differences(inference.bootstrap(tested, 100), folds=3)
+    figure = curves.difference_matrix(table, "auc", "Test AUC", NAMES)
     found = [text.replace("−", "-") for text in texts(figure)]
     for row in table[table["metric"] == "auc"].itertuples():
         p = f"p = {tables.p_text(row.p_holm)}".replace("= <", "<")
         assert {f"{row.estimate:+.3f}\n{p}", f"{-row.estimate:+.3f}\n{p}"} <= set(found)
-    assert len(found) == 6 + 1
+    assert len(found) == 6
     assert next(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == "ECG-SMART-NET  1"
 
 
@@ -215,17 +217,17 @@ def test_two_settings_of_one_network_are_told_apart_everywhere(tested, history):
     }
     rows, told = tested.replace({"model": twin}), history.replace({"model": twin})
     boot = inference.bootstrap(rows, 50)
-    paired = inference.differences(boot, 3)
+    paired = comparison.differences(boot, 3)
     figures = [
-        curves.learning_curves(told, NOTE, names),
-        curves.roc_pr(rows, note=NOTE, names=names),
-        curves.calibration(rows, note=NOTE, names=names),
-        curves.decision_curve(rows, note=NOTE, names=names),
+        curves.learning_curves(told, names),
+        curves.roc_pr(rows, names=names),
+        curves.calibration(rows, names=names),
+        curves.decision_curve(rows, names=names),
     ]
     for figure in figures:
         printed = " ".join(texts(figure))
         assert "ECG-SMART-NET (mV)" in printed and "smart_millivolt" not in printed
-    matrix = curves.difference_matrix(paired, "auc", "Test AUC", NOTE, names)
+    matrix = curves.difference_matrix(paired, "auc", "Test AUC", names)
     assert "ECG-SMART-NET (mV)  2" in [tick.get_text() for tick in matrix.axes[0].get_yticklabels()]
     alone = curves.roc_pr(rows[rows["model"] == "smart_millivolt"], names=names)
     colour = [
@@ -233,35 +235,42 @@ def test_two_settings_of_one_network_are_told_apart_everywhere(tested, history):
         for f in (figures[1], alone)
     ]
     assert colour[0] == colour[1]
-    performance = inference.per_rotation(rows)
-    printed = [
-        tables.table_4(performance, names),
-        tables.estimates(inference.intervals(boot), names),
-        tables.calibrations(rows, names),
-        tables.epochs_to_best(told, names),
-    ]
-    assert all("ECG-SMART-NET (mV)" in table.index for table in printed)
-    pairs = tables.paired_tests(paired, inference.delong_differences(rows), names)
-    assert "ECG-SMART-NET (mV)" in set(pairs["b"]) and len(pairs) == 9
+    table_4 = tables.table_4(inference.per_rotation(rows), names)
+    assert "ECG-SMART-NET (mV)" in table_4.index
+
+
+def test_a_row_of_every_table_is_a_model_of_the_study(tested, history):
+    boot = inference.bootstrap(tested, 50)
+    pairs = comparison.differences(boot, 3)
+    assert list(tables.estimates(inference.intervals(boot)).index) == list(MODELS)
+    assert list(tables.calibrations(tested).index) == list(MODELS)
+    assert set(tables.epochs_to_best(history).index) < set(MODELS)
+    compared = tables.paired_tests(pairs, comparison.delong_differences(tested))
+    assert set(compared["b"]) == set(MODELS[1:]) and len(compared) == 9
 
 
 def test_confusion_matrices_show_table_5():
-    found = texts(curves.confusion_matrices({"Test": metrics.from_counts(62, 37, 21, 965)}, NOTE))
-    assert {"62\n74.7%", "21\n25.3%", "37\n3.7%", "965\n96.3%"} <= set(found)
+    label = np.repeat([1, 1, 0, 0], [62, 21, 37, 965])
+    run = pd.DataFrame(
+        {"label": label, "probability": np.repeat([0.9, 0.1] * 2, [62, 21, 37, 965])}
+    )
+    figure = curves.confusion_matrices(run, {"highest_f1": 0.57, "rule_in": None})
+    assert set(texts(figure)) == {"62\n74.7%", "21\n25.3%", "37\n3.7%", "965\n96.3%"}
+    assert [axis.get_title() for axis in figure.axes] == ["Highest F1"]
+    corner = next(text for text in figure.axes[0].texts if text.get_text().startswith("21"))
+    assert corner.get_position() == (1.5, 0.5)  # called negative, truly positive
 
 
-def test_every_figure_names_the_label_and_is_saved_twice(history, tested, tmp_path):
+def test_every_figure_is_closed_and_saved_twice(history, tested, tmp_path):
     run = tested[tested["rotation"] == 0]
-    counts = metrics.at_threshold(run["label"], run["probability"], 0.5)
     figures = [
-        curves.learning_curves(history, NOTE),
-        curves.roc_pr(tested, note=NOTE),
-        curves.calibration(run, note=NOTE),
-        curves.decision_curve(run, note=NOTE),
-        curves.confusion_matrices({"Test": counts}, NOTE),
+        curves.learning_curves(history),
+        curves.roc_pr(tested),
+        curves.calibration(run),
+        curves.decision_curve(run),
+        curves.confusion_matrices(run, {"highest_f1": 0.5}),
     ]
     assert not plt.get_fignums()  # a notebook shows each once
-    assert all(NOTE in texts(figure) for figure in figures)
     save(figures[-1], tmp_path, "confusion")
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
         "confusion.png",
@@ -285,7 +294,7 @@ def test_a_saved_figure_is_whole_with_a_title_wider_than_its_axes(tmp_path):
 
 def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     performance = inference.per_rotation(predictions)
-    table = tables.table_4(performance)
+    table = tables.table_4(performance, NAMES)
     values = performance[(performance["model"] == "mayo_alvd") & (performance["split"] == "test")][
         "auc"
     ]
@@ -293,16 +302,16 @@ def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     assert row[("This study", "Test AUC")] == f"{values.mean():.3f} ± {values.std():.3f}"
     assert row[("Paper (other data)", "Test AUC")] == "0.877 ± 0.032"
     assert row[("This study", "Rotations")] == "3"
-    one = tables.table_4(performance[performance["rotation"] == 0])
+    one = tables.table_4(performance[performance["rotation"] == 0], NAMES)
     assert "±" not in one.loc["ECG-SMART-NET", ("This study", "Val AP")]
-    html = tables.styled(table, f"Table 4. {NOTE}").to_html()
-    assert NOTE in html and "0.889 ± 0.027" in html
+    html = tables.styled(table, "Table 4 [proxy label]").to_html()
+    assert "Table 4 [proxy label]" in html and "0.889 ± 0.027" in html
 
 
 def test_table_4_names_what_is_missing(predictions):
     performance = inference.per_rotation(predictions[predictions["model"] != MODELS[2]])
     performance = performance[~performance[["model", "rotation"]].eq(["mayo_alvd", 1]).all(axis=1)]
-    table = tables.table_4(performance, asked=(MODELS, (0, 1, 2)))["This study"]
+    table = tables.table_4(performance, NAMES, (MODELS, (0, 1, 2)))["This study"]
     assert table["Rotations"].tolist() == ["3", "2 (without 1)", "0 (without 0,1,2)"]
     assert table.loc["Temporal ResNet-18", "Test AUC"] == "–"
 
@@ -324,7 +333,9 @@ def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
     run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
     validation = run[run["split"] == "validation"]
     threshold = metrics.operating_point(validation["label"], validation["probability"])
-    table = tables.table_5(run, threshold, draws=200)
+    test = run[run["split"] == "test"]
+    bounds = inference.at_points(test, {"highest_f1": threshold}, draws=200)
+    table = tables.table_5(run, threshold, bounds)
     expected = metrics.at_threshold(validation["label"], validation["probability"], threshold)
     assert table.loc[("This study", "Val"), "F1"] == pytest.approx(expected["f1"])
     assert table.loc[("This study", "Val"), "TP"] == expected["tp"]
@@ -340,20 +351,22 @@ def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
 def test_an_operating_point_out_of_reach_is_said_to_be(predictions):
     run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
     run = run[run["split"] == "test"]
-    table = tables.operating_points(run, {"F1": 0.4, "Rule-in": None}, draws=100)
+    points = {"highest_f1": 0.4, "rule_in": None}
+    table = tables.operating_points(inference.at_points(run, points, draws=100), points)
+    table = table.rename(index={tables.POINTS[name]: name for name in points})
     expected = metrics.at_threshold(run["label"], run["probability"], 0.4)
-    assert table.loc["F1", "Threshold"] == "0.400" and table.loc["F1", "Sens"].startswith(
-        f"{expected['sens']:.3f} ["
-    )
+    assert table.loc["highest_f1", "Threshold"] == "0.400" and table.loc[
+        "highest_f1", "Sens"
+    ].startswith(f"{expected['sens']:.3f} [")
     assert (
-        table.loc["Rule-in", "Threshold"] == "not attainable on validation"
-        and table.loc["Rule-in", "Sens"] == "–"
+        table.loc["rule_in", "Threshold"] == "not attainable on validation"
+        and table.loc["rule_in", "Sens"] == "–"
     )
 
 
 def test_selection_shows_both_rules_and_the_optimism_of_one():
     by_test, by_validation = pd.Series({2: 0.8, 0: 0.7}), pd.Series({0: 0.75, 2: 0.6})
-    mean = pd.Series({"estimate": 0.75, "low": 0.7, "high": 0.8})
+    mean = pd.DataFrame({"estimate": [0.75], "low": [0.7], "high": [0.8]})
     table = tables.selection(by_test, by_validation, {"optimism": 0.03, "corrected": 0.77}, mean)
     assert table["Test score"].tolist() == ["0.800", "0.700", "0.750 [0.700, 0.800]"]
     assert table["Optimism"].tolist() == ["0.030", "–", "–"]
@@ -364,3 +377,56 @@ def test_risk_groups_share_out_every_ecg():
     assert table["ECGs"].tolist() == [1, 3, 2] and table["Positives"].tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="isn't below"):
         tables.risk_groups([0, 1], [0.2, 0.3], 0.6, 0.2)
+
+
+def test_learning_rates_show_each_run_and_join_the_means():
+    rates, folds = [1e-5, 1e-4, 1e-3], 3
+    rows = [(m, r, k) for m in MODELS for r in rates for k in range(folds)]
+    scores = pd.DataFrame(rows, columns=["model", "learning_rate", "rotation"])
+    scores["val_score"] = np.random.default_rng(0).random(len(scores))
+    names = dict(zip(MODELS, ("One", "Two", "Three"), strict=True))
+    figure = curves.draw_learning_rates(scores, names)
+    (axis,) = figure.axes
+    dots = np.vstack([dots.get_offsets() for dots in axis.collections])
+    expected = scores[["learning_rate", "val_score"]].to_numpy()
+    np.testing.assert_allclose(sorted(map(tuple, dots)), sorted(map(tuple, expected)))
+    lines = [line for line in axis.lines if len(line.get_xdata())]
+    for model, line in zip(MODELS, lines, strict=True):
+        means = scores[scores.model == model].groupby("learning_rate").val_score.mean()
+        np.testing.assert_allclose(line.get_xydata(), means.reset_index().to_numpy())
+        assert to_rgb(line.get_color()) == to_rgb(curves.COLOURS[model])
+    assert axis.get_xscale() == "log" and texts(figure) == list(names.values())
+
+
+def test_cases_are_the_surest_of_their_kind():
+    table = pd.DataFrame({"record_id": list("abcdefg"), "label": [1, 1, 0, 0, 1, 1, 1]})
+    table = table.assign(split="test", probability=[0.9, 0.6, 0.7, 0.8, 0.4, 0.1, 0.99])
+    table.loc[6, "split"] = "validation"
+    got = inference.cases(table, 0.5).set_index("case").record_id.to_dict()
+    assert got == {"true positive": "a", "false positive": "d", "false negative": "f"}
+    cases = inference.cases(table, 0.05)["case"].tolist()
+    assert cases == ["true positive", "false positive"]
+    two = inference.cases(table, 0.5, most=2).query("case == 'false negative'")
+    assert two.record_id.tolist() == ["f", "e"] and two.number.tolist() == [1, 2]
+
+
+def test_recalibrated_probabilities_keep_their_ranks_and_their_fold(predictions):
+    run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
+    validation, test = (run[run["split"] == split] for split in ("validation", "test"))
+    both = inference.recalibrated(validation, test)
+    fit = tables.calibration_by_scale(both)
+    assert (fit["Share positive"] == test["label"].mean()).all()
+    assert fit.loc["as trained", "Brier"] == metrics.brier(test["label"], test["probability"])
+    raw, mended = (part["probability"] for _, part in both.groupby("scale", sort=False))
+    assert raw.rank().equals(mended.rank())
+    near = abs(fit["Mean probability"] - fit["Share positive"])
+    assert near["recalibrated on validation"] < near["as trained"]
+
+
+def test_one_way_from_table_to_text():
+    table = pd.DataFrame({"x": [0.12345, np.nan], "n": [3, 4], "text": ["a|b", "<b>"]})
+    lines = tables.markdown(table).splitlines()
+    assert lines[2] == "| 0 | 0.123 | 3 | a\\|b |" and lines[3] == "| 1 | – | 4 | <b> |"
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
+    html = tables.styled(table, "A caption").to_html()
+    assert "A caption" in html and ">0.123<" in html and ">–<" in html and "&lt;b&gt;" in html

@@ -267,6 +267,6 @@ def test_the_figures_in_the_sentences_of_the_readme_are_those_that_are_kept():
     assert len(checks) == 4 and not (checks == "yes").all(axis=1).any()
     rates = json.loads((kept / "04_learning_rate/run.json").read_text())["at_edge"]
     assert len(rates) == 4 and all("is the highest of 3" in rate for rate in rates)
-    for model in ("ecg_smart_net", "random_forest"):
+    for model in ("ECG-SMART-NET", "Random Forest"):
         row = PAPER_TABLE_4.loc[model]
         assert f"{row['Test AUC']}, " in told and row["Test AP"] in told

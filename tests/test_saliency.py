@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from ecglib.analysis import saliency
+from ecglib.analysis import known_place, saliency, saliency_checks
 from ecglib.beat import LEADS
 from ecglib.dataset import CROP, normalise
 from ecglib.models import build_model
@@ -132,7 +132,7 @@ class TestAttribution:
         model = Squares().eval()
         maps = saliency.attribute(model, ecgs(), method, segments={"ST": region()[:, AVL]})
         assert np.abs(maps[:, np.arange(12) != AVL]).max() == 0
-        table = saliency.localisation(maps, region())
+        table = saliency_checks.localisation(maps, region())
         assert (table.hit == 1).all() or method == "occlude_leads"
         assert table.share.min() > (0.99 if method != "occlude_leads" else 60 / 400 - 1e-6)
 
@@ -157,7 +157,7 @@ class TestErase:
         np.testing.assert_allclose(got[mask], np.mean(level), rtol=1e-5)
 
     def test_a_raised_st_segment_is_gone(self):
-        beats, truth = saliency.inject_st(np.zeros((1, 12, 600)), ["II"], 300, 330, 480)
+        beats, truth = known_place.inject_st(np.zeros((1, 12, 600)), {"II": 300}, 330, 480)
         assert np.abs(saliency.erase(beats, truth)).max() == 0
 
     def test_input_stays(self):
@@ -301,7 +301,7 @@ class TestChecks:
         torch.manual_seed(3)
         model = build_model("mayo_alvd").eval()
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        table, maps = saliency.cascade(model, ecgs(6))
+        table, maps = saliency_checks.cascade(model, ecgs(6))
         assert all(torch.equal(state[name], value) for name, value in model.state_dict().items()), (
             "model stays"
         )
@@ -318,11 +318,11 @@ class TestChecks:
         ]
         mean = table.groupby("layer", sort=False).rank_correlation.mean()
         assert len(table) == 6 * len(order) and mean.iloc[-1] < 0.5
-        again, _ = saliency.cascade(model, ecgs(6))
+        again, _ = saliency_checks.cascade(model, ecgs(6))
         pd.testing.assert_frame_equal(table, again)
-        (*_, (_, forgotten)) = saliency.forget(model)
+        (*_, (_, forgotten)) = saliency_checks.forget(model)
         np.testing.assert_array_equal(maps, saliency.attribute(forgotten, ecgs(6)))
-        few, _ = saliency.cascade(
+        few, _ = saliency_checks.cascade(
             model, ecgs(6), trained=saliency.attribute(model, ecgs(6)), stages=2
         )
         pd.testing.assert_frame_equal(
@@ -333,18 +333,18 @@ class TestChecks:
         model = build_model("mayo_alvd").eval()
         for value in model.state_dict().values():
             value.fill_(7)
-        (*_, (_, forgotten)) = saliency.forget(model)
+        (*_, (_, forgotten)) = saliency_checks.forget(model)
         assert not any((value == 7).all() for value in forgotten.state_dict().values())
 
     def test_cascade_finds_a_map_that_ignores_the_network(self, monkeypatch):
         monkeypatch.setattr(
-            saliency, "attribute", lambda model, x, method: np.gradient(x, axis=2) ** 2
+            saliency_checks, "attribute", lambda model, x, method: np.gradient(x, axis=2) ** 2
         )
-        table, _ = saliency.cascade(Linear(weights()), ecgs())
+        table, _ = saliency_checks.cascade(Linear(weights()), ecgs())
         np.testing.assert_allclose(table.rank_correlation, 1)
 
     def test_cascade_on_a_linear_network_falls_to_chance(self):
-        table, _ = saliency.cascade(Linear(weights()), ecgs())
+        table, _ = saliency_checks.cascade(Linear(weights()), ecgs())
         assert table.layer.unique().tolist() == ["fc"] and table.rank_correlation.abs().max() < 0.3
 
     @pytest.mark.parametrize(("name", "options", "top"), [
@@ -352,8 +352,10 @@ class TestChecks:
     ])  # fmt: skip
     def test_cascade_reaches_every_layer(self, name, options, top, monkeypatch):
         # the layers alone are of interest
-        monkeypatch.setattr(saliency, "attribute", lambda model, x, method: x)
-        layers = saliency.cascade(build_model(name, **options).eval(), ecgs(1))[0].layer.tolist()
+        monkeypatch.setattr(saliency_checks, "attribute", lambda model, x, method: x)
+        layers = saliency_checks.cascade(build_model(name, **options).eval(), ecgs(1))[
+            0
+        ].layer.tolist()
         assert layers == [*top, "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
 
     def test_deletion_prefers_the_map_that_is_right(self):
@@ -364,7 +366,7 @@ class TestChecks:
         right = saliency.attribute(model, x)
         wrong = np.ones_like(right)
         wrong[:, AVL] = 0
-        table = saliency.deletion(
+        table = saliency_checks.deletion(
             model, x, {"right": right, "wrong": wrong}, fractions=(0, 0.02, 0.5, 1)
         )
         assert set(table["map"]) == {"right", "wrong", "random", "QRS energy"}
@@ -382,7 +384,7 @@ class TestChecks:
         """
         w, x = weights(), np.random.default_rng(5).standard_normal((8, 12, 400)).astype(np.float32)
         signed = saliency.attribute(Linear(w), x, "integrated_gradients", steps=2)
-        table = saliency.deletion(
+        table = saliency_checks.deletion(
             Linear(w), x, {"signed": signed, "size": np.abs(signed)}, fractions=(0, 0.2)
         )
         fall = table[table.fraction == 0.2].groupby("map").logit.mean()
@@ -392,18 +394,18 @@ class TestChecks:
         truth = region(3)
         truth[2] = False
         even, spot = np.ones((3, 12, 400)), np.where(truth, 1.0, 0.0)
-        table = saliency.localisation(even, truth)
+        table = saliency_checks.localisation(even, truth)
         np.testing.assert_allclose(table.share[:2], 60 / 4800)
         np.testing.assert_allclose(table.share[:2], table.chance[:2])
         np.testing.assert_allclose(table.hit_chance[:2], 3 / 240)
-        table = saliency.localisation(-spot, truth)
+        table = saliency_checks.localisation(-spot, truth)
         assert (
             (table.share[:2] == 1).all()
             and (table.hit[:2] == 1).all()
             and table.loc[2].isna().all()
         )
         spot[0, 0, 0:20] = 5
-        assert saliency.localisation(spot, truth).hit[0] == 0
+        assert saliency_checks.localisation(spot, truth).hit[0] == 0
 
     def test_random_maps_stay_at_chance(self):
         maps, truth = (
@@ -411,7 +413,7 @@ class TestChecks:
             np.zeros((400, 12, 400), bool),
         )
         truth[:, :4, 180:300] = True
-        mean = saliency.localisation(maps, truth).mean()
+        mean = saliency_checks.localisation(maps, truth).mean()
         assert (
             mean.share == pytest.approx(mean.chance, rel=0.01)
             and abs(mean.hit - mean.hit_chance) < 0.05
@@ -424,7 +426,7 @@ class TestKnownPlaces:
             {"affected_leads": ["I;aVL", ""], "window_start": [320, 0], "window_end": [700, 0]},
             index=[7, 9],
         )
-        truth = saliency.true_region(records)
+        truth = known_place.true_region(records)
         assert truth[0, [0, AVL], 170:].all() and truth[0].sum() == 2 * 230 and not truth[1].any()
 
     def test_true_region_of_simulated_ecgs(self):
@@ -432,14 +434,14 @@ class TestKnownPlaces:
         from ecglib.settings import SyntheticCohort
 
         source = open_source(SyntheticCohort(source="synthetic", records=60), 42)
-        truth = saliency.true_region(source.records)
+        truth = known_place.true_region(source.records)
         ill = source.records.affected_leads.str.len().to_numpy() > 0
         assert truth.any((1, 2))[ill].all() and not truth[~ill].any()
 
     def test_injection_is_where_and_as_large_as_told(self):
         beats = np.random.default_rng(0).normal(0, 100, (3, 12, 600)).astype(np.int16)
-        changed, truth = saliency.inject_st(
-            beats, ["V2", "V3", "III"], [200, 200, -80], [320, 330, 325], 480
+        changed, truth = known_place.inject_st(
+            beats, {"V2": 200, "V3": 200, "III": -80}, [320, 330, 325], 480
         )
         assert changed.dtype == np.float32 and truth.shape == changed.shape and truth.dtype == bool
         change = changed - beats
@@ -459,10 +461,10 @@ class TestKnownPlaces:
         w = np.zeros((12, 400), np.float32)
         w[AVL, 190:230], w[AVL, 110:120] = 1 / 40, -1 / 10
         beats = (100 * ecgs(6)).repeat(2, axis=2)[:, :, :600]
-        changed, truth = saliency.inject_st(beats, ["aVL"], 300, 330, 400)
+        changed, truth = known_place.inject_st(beats, {"aVL": 300}, 330, 400)
         x = normalise(torch.from_numpy(changed[..., CROP])).numpy()
         maps = saliency.attribute(Linear(w), x)
-        table = saliency.localisation(maps, truth[..., CROP])
+        table = saliency_checks.localisation(maps, truth[..., CROP])
         # the other half is on PQ, where nothing was injected
         np.testing.assert_allclose(table.share, 0.5, atol=1e-5)
         assert (table.chance < 0.02).all()

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from ecglib import metrics
-from ecglib.analysis import inference
+from ecglib.analysis import comparison, inference
 
 
 def study(models=("a", "b"), rotations=3, patients=90, seed=0, decimals=1):
@@ -122,14 +122,14 @@ def test_standard_error_agrees_with_its_closed_form():
         loss.mean(), abs=3 * loss.std() / np.sqrt(n * 4000)
     )
     # and DeLong's standard error of the AUC fits the bootstrap's, records being independent here
-    _, variance = inference.delong(rows["label"], rows["probability"])
+    _, variance = comparison.delong(rows["label"], rows["probability"])
     assert boot.draws["auc"].std() == pytest.approx(np.sqrt(variance[0, 0]), rel=0.05)
 
 
 def test_patients_are_drawn_jointly_in_all_models():
     predictions = study(models=("a",))
     twin = pd.concat([predictions, predictions.assign(model="twin")])
-    found = inference.differences(inference.bootstrap(twin[twin["split"] == "test"], 200), folds=5)
+    found = comparison.differences(inference.bootstrap(twin[twin["split"] == "test"], 200), folds=5)
     assert (found[["estimate", "low", "high", "se"]] == 0).all(axis=None)
     assert (found["p"] == 1).all() and (found["p_holm"] == 1).all()
     assert found["t"].isna().all()
@@ -206,7 +206,7 @@ def test_paired_table_against_its_parts():
         & ~predictions[["model", "rotation"]].eq(["c", 2]).all(axis=1)
     ]
     boot = inference.bootstrap(rows, 300)
-    found = inference.differences(boot, folds=4).set_index(["metric", "a", "b"])
+    found = comparison.differences(boot, folds=4).set_index(["metric", "a", "b"])
     wide = inference.per_rotation(rows).pivot_table("auc", "rotation", "model")
     gap = (wide["a"] - wide["c"]).dropna()
     row = found.loc[("auc", "a", "c")]
@@ -236,14 +236,14 @@ def test_delong_agrees_with_all_pairs(decimals):
     generator = np.random.default_rng(4)
     label = (generator.random(300) < 0.2).astype(int)
     probability = (generator.random((3, 300)) + 0.4 * label).round(decimals)
-    found, expected = inference.delong(label, probability), brute_delong(label, probability)
+    found, expected = comparison.delong(label, probability), brute_delong(label, probability)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-12)
     np.testing.assert_allclose(found[1], expected[1], atol=1e-12)
     assert found[0][1] == pytest.approx(roc_auc_score(label, probability[1]))
 
 
 def test_delong_differences_average_independent_rotations(tested):
-    found = inference.delong_differences(tested).iloc[0]
+    found = comparison.delong_differences(tested).iloc[0]
     gaps = []
     for _, run in tested.groupby("rotation"):
         wide = run.pivot_table("probability", ["record_id", "label"], "model")
@@ -283,7 +283,7 @@ def test_what_is_missing_is_told_and_the_rest_goes_on():
     runs = found.groupby(["model", "rotation"])["split"].nunique()
     # a run counts with both folds or not at all
     assert runs.to_dict() == {("a", 0): 2, ("a", 1): 2, ("b", 0): 2}
-    compared = inference.differences(inference.bootstrap(found[found["split"] == "test"], 50), 3)
+    compared = comparison.differences(inference.bootstrap(found[found["split"] == "test"], 50), 3)
     assert (compared["rotations"] == 1).all() and len(compared) == 3
 
 
@@ -340,7 +340,7 @@ def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
             truth = 0.8 + spread * generator.normal(size=10)
             seen = truth + 0.02 * generator.normal(size=10)
             draws = {"score": seen[:, None] + 0.02 * generator.normal(size=(10, 200))}
-            found = inference.selection_optimism(
+            found = comparison.selection_optimism(
                 inference.Bootstrap(runs, {"score": seen}, draws), "a"
             )
             assert (
@@ -363,7 +363,7 @@ def test_draws_that_are_all_alike_give_no_limits():
 
 
 def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
-    found = inference.differences(inference.bootstrap(tested, 50), folds=None)
+    found = comparison.differences(inference.bootstrap(tested, 50), folds=None)
     assert (
         found["p_t"].isna().all()
         and found["p_t_holm"].isna().all()
@@ -373,8 +373,8 @@ def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
 
 def test_one_rotation_leaves_nothing_to_choose(tested):
     boot = inference.bootstrap(tested[tested["rotation"] == 0], 50)
-    assert inference.selection_optimism(boot, "a")["optimism"] == 0
-    assert np.isnan(inference.differences(boot, 3)["p_t"]).all()
+    assert comparison.selection_optimism(boot, "a")["optimism"] == 0
+    assert np.isnan(comparison.differences(boot, 3)["p_t"]).all()
 
 
 def test_recalibration_mends_slope_and_intercept_and_keeps_ranks():

@@ -89,23 +89,45 @@ def _unusable(model: str, rotation: int, run: pd.DataFrame) -> str:
     return " and ".join(reasons)
 
 
-def per_rotation(predictions: pd.DataFrame, thresholds: dict | None = None) -> pd.DataFrame:
-    """Metrics of every run: ``model, rotation, split``, its counts, and the metrics of
-    `bootstrap`.
+def cases(predictions: pd.DataFrame, threshold: float, most: int = 1) -> pd.DataFrame:
+    """The surest true positives, false positives and false negatives of a test fold, at most `most`
+    of each: rows of `predictions` with the columns ``case`` and ``number``, from 1.
+    """
+    test = predictions[predictions["split"] == "test"].sort_values("probability", ascending=False)
+    called, ill = test["probability"] >= threshold, test["label"] == 1
+    chosen = [
+        part.head(most).assign(case=case)
+        for case, part in (
+            ("true positive", test[called & ill]),
+            ("false positive", test[called & ~ill]),
+            ("false negative", test[~called & ill].iloc[::-1]),
+        )
+    ]
+    chosen = pd.concat(chosen)
+    return chosen.assign(number=chosen.groupby("case").cumcount() + 1)
+
+
+def per_rotation(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Metrics of every run: ``model, rotation, split``, its counts, and ``auc, average_precision,
+    score, brier``.
     """
     rows = []
     for key, run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
-        table = _sums(run.assign(patient=0), thresholds[key[:2]] if thresholds else None, 1)
+        values = _evaluate(*_sums(run.assign(patient=0), None, 1), np.ones((1, 1)))
         row = dict(zip(("model", "rotation", "split"), key, strict=True))
-        row |= {
-            "records": len(run),
-            "patients": run["patient_id"].nunique(),
-            "positives": run["label"].sum(),
-        }
-        rows.append(
-            row | {name: value[0] for name, value in _evaluate(*table, np.ones((1, 1))).items()}
-        )
+        row |= {"records": len(run), "patients": run["patient_id"].nunique()}
+        row |= {"positives": run["label"].sum()}
+        rows.append(row | {name: value[0] for name, value in values.items()})
     return pd.DataFrame(rows)
+
+
+def thresholds_of(predictions: pd.DataFrame) -> dict[tuple, float]:
+    """Operating point of each run, (model, rotation): the highest F1 of its validation fold."""
+    validation = predictions[predictions["split"] == "validation"]
+    return {
+        key: metrics.operating_point(run["label"], run["probability"])
+        for key, run in validation.groupby(["model", "rotation"], observed=True)
+    }
 
 
 @dataclass(frozen=True)
@@ -142,36 +164,23 @@ def bootstrap(
             "A bootstrap needs the predictions of one split; choose validation or test"
         )
     code, names = pd.factorize(predictions["patient_id"])
-    groups = dict(
-        list(
-            predictions.assign(patient=code).groupby(
-                ["model", "rotation"], sort=False, observed=True
-            )
-        )
-    )
-    tables = [
-        _sums(run, thresholds[key] if thresholds else None, names.size)
-        for key, run in groups.items()
-    ]
+    by_run = ["model", "rotation"]
+    groups = dict(list(predictions.assign(patient=code).groupby(by_run, sort=False, observed=True)))
+    tables = [_sums(run, (thresholds or {}).get(key), names.size) for key, run in groups.items()]
     generator, weights = np.random.default_rng(seed), np.ones((names.size, 1))
     parts, left = [[_evaluate(*table, weights) for table in tables]], draws
     while left > 0:  # in portions that bound the memory; the draws don't depend on their size
         size = min(left, 250, max(1, 20_000_000 // names.size))
-        drawn = (
-            generator.integers(names.size, size=(size, names.size))
-            + names.size * np.arange(size)[:, None]
-        )
-        weights = (
-            np.bincount(drawn.ravel(), minlength=size * names.size)
-            .reshape(size, -1)
-            .T.astype(float, "C")
-        )
+        drawn = generator.integers(names.size, size=(size, names.size))
+        drawn += names.size * np.arange(size)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=size * names.size).reshape(size, -1)
+        weights = weights.T.astype(float, "C")
         parts.append([_evaluate(*table, weights) for table in tables])
         left -= size
     estimate, *drawn = (
         {name: np.stack([run[name] for run in part]) for name in part[0]} for part in parts
     )
-    runs = pd.DataFrame(list(groups), columns=["model", "rotation"])
+    runs = pd.DataFrame(list(groups), columns=by_run)
     runs["patients"] = [_effective_patients(run) for run in groups.values()]
     drawn = {name: np.concatenate([part[name] for part in drawn], axis=1) for name in estimate}
     return Bootstrap(runs, {name: value[:, 0] for name, value in estimate.items()}, drawn)
@@ -299,6 +308,23 @@ def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
     return table.assign(**table[["low", "high"]].mask(table["se"] == 0))
 
 
+def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **options) -> pd.DataFrame:
+    """Intervals of one run's metrics at each of `points`, name → threshold: ``point``, then as
+    `intervals`; a point that is None is left out.
+
+    They are conditional on the trained model and the threshold; `options` are those of `bootstrap`.
+    """
+    keys = run.groupby(["model", "rotation"]).groups
+    found = {
+        name: intervals(
+            bootstrap(run, thresholds=dict.fromkeys(keys, point), **options), confidence
+        )
+        for name, point in points.items()
+        if point is not None
+    }
+    return pd.concat(found, names=["point"]).reset_index("point")
+
+
 def recalibrate(label, probability, new) -> np.ndarray:
     """Probabilities `new` on the scale that fits (label, probability): logistic regression on their
     log odds.
@@ -312,3 +338,16 @@ def recalibrate(label, probability, new) -> np.ndarray:
     )
     line = LogisticRegression(C=np.inf).fit(x[:, None], label)
     return line.predict_proba(np.asarray(new)[:, None])[:, 1]
+
+
+def recalibrated(validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """A run's test predictions twice, by the column ``scale``: as they came out of training, and
+    after `recalibrate` on its validation fold.
+    """
+    mended = recalibrate(validation["label"], validation["probability"], test["probability"])
+    return pd.concat(
+        [
+            test.assign(scale="as trained"),
+            test.assign(scale="recalibrated on validation", probability=mended),
+        ]
+    )

@@ -1,5 +1,4 @@
-"""Can a saliency map be believed? The three checks of `ecglib.analysis.saliency` on every method, and what
-limits them.
+"""Can a saliency map be believed? Three checks of every method, and what limits them.
 
 A method passes *randomisation* if its maps correlate by less than `CORRELATION` with those of the
 same network without its training; *deletion* if erasing what it ranks first lowers the logit more
@@ -8,6 +7,7 @@ puts at least `RATIO` times an even map's share into the known place, and the ra
 doesn't.
 """
 
+import copy
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,117 +15,139 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
+from scipy.stats import rankdata
 
-from ecglib.analysis import saliency
-from ecglib.dataset import CROP, normalise
+from ecglib.analysis.known_place import Place
+from ecglib.analysis.saliency import (
+    METHODS,
+    WINDOW,
+    agreement,
+    attribute,
+    erase,
+    logits,
+    segments_of,
+    windows,
+)
 from ecglib.signal import fiducials
 
 CORRELATION, RATIO = 0.5, 2.0
 # what occlusion by wave replaces; the rest is near the level it is replaced by
 WAVES = ("P", "QRS", "ST", "T")
-ANTERIOR = {"V2": 200, "V3": 200, "V4": 200}
-# µV, as Einthoven and Goldberger have it
-INFERIOR = {"II": 200, "III": 200, "aVF": 200, "aVR": -100, "aVL": -100}
 
 
-def inputs_of(cohort, rows: pd.DataFrame, identity: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Beats, int16 µV ``(n, 12, 600)``, and network inputs, float32 ``(n, 12, 400)``, of the
-    records in `rows`.
+def forget(model, seed=42):
+    """Yield ``name, network``: a copy of the network whose layers are put back to a random start,
+    from the last one on.
 
-    Raises
-    ------
-    ValueError
-        If the run of that `identity` was trained on another cohort.
+    It is one copy, which forgets more with each step; the last step has nothing of the training
+    left.
     """
-    if identity.get("cohort", cohort.key) != cohort.key:
-        raise ValueError(
-            f"The run was trained on another cohort than {cohort.folder.name}; train it again"
-        )
-    at = cohort.records.reset_index().set_index("record_id")["index"].loc[rows.record_id].to_numpy()
-    beats = np.asarray(cohort.beats[at])
-    return beats, _inputs(beats, identity)
+    network = copy.deepcopy(model)
+    for number, name, layers in _learned(network):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + number)
+            for layer in layers:
+                layer.reset_parameters()
+        yield name, network
 
 
-def _inputs(beats, identity) -> np.ndarray:
-    cropped = torch.from_numpy(np.ascontiguousarray(beats[..., CROP]))
-    return normalise(cropped, identity["training"]["normalisation"]).numpy()
+def _learned(network) -> list[tuple[int, str, list]]:
+    """Number, name and layers of each part that learns something, from the last one on."""
+    # ResNet-18 sits behind `model`
+    parts, found = getattr(network, "model", network).named_children(), []
+    for number, (name, part) in enumerate(reversed(list(parts))):
+        layers = [layer for layer in part.modules() if hasattr(layer, "reset_parameters")]
+        if layers:
+            found.append((number, name, layers))
+    return found
 
 
-def cases(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Return the surest true positive, false positive and false negative of a test fold, in a
-    column ``case``.
-    """
-    test = predictions[predictions.split == "test"].sort_values("probability", ascending=False)
-    called = test.probability >= threshold
-    kinds = {
-        "true positive": called & (test.label == 1),
-        "false positive": called & (test.label == 0),
-    }
-    chosen = [test[at].head(1).assign(case=kind) for kind, at in kinds.items()]
-    return pd.concat(
-        [*chosen, test[~called & (test.label == 1)].tail(1).assign(case="false negative")]
-    )
+def cascade(model, inputs, method="gradient", seed=42, trained=None, stages=None, **options):
+    """Check by cascading randomisation (Adebayo et al. 2018): a map must change when layers forget
+    what they learned.
 
-
-@dataclass(frozen=True)
-class Place:
-    """ECGs with a change of known place and size.
-
-    ``inputs`` and ``without`` are what a network sees with and without it, ``(n, 12, 400)``;
-    ``truth`` is where it acts, boolean; ``change`` is the change in µV; ``beats`` are those of
-    `inputs`; ``told`` says what it is.
-    """
-
-    beats: np.ndarray
-    inputs: np.ndarray
-    without: np.ndarray
-    truth: np.ndarray
-    change: np.ndarray
-    told: str
-
-
-def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int) -> Place:
-    """Take the injury of simulated positives, or add an ST change to the beats of negatives.
+    A method whose correlation with the trained network's map stays high doesn't show what the
+    network learned.
 
     Parameters
     ----------
-    cohort, rows, identity : ecglib.cohort.contract.Cohort, pandas.DataFrame, dict
-        `rows` are predictions of a test fold, `identity` is the run's.
-    seed : int
-        The study's, from which a simulated cohort was drawn.
-    most : int
-        ECGs at most. Without a simulation's truth, half of them get 0.2 mV of ST elevation in
-        V2–V4, the others in II, III and aVF with half as much reciprocal depression, from the J
-        point to the end of T.
-    """
-    records = cohort.records.set_index("record_id", drop=False).loc[rows.record_id]
-    if "affected_leads" in records:
-        from ecglib.cohort.synthetic import heart_of
+    trained : array, optional
+        Maps of the trained network, if they are there already.
+    stages : int, optional
+        At how many layers, evenly spread and the first one always among them, maps are taken; None:
+        at each.
+    **options
+        For `attribute`.
 
-        shown = (records.affected_leads != "") & ~records.disturbance.str.contains(
-            "swapped|missing"
-        )
-        records = records[shown].head(most)
-        injuries = [heart_of(row, seed).leads("injury") for row in records.itertuples(index=False)]
-        beats, inputs = inputs_of(cohort, records, identity)
-        change, told = np.array(injuries), "the simulated injury"
-        truth = saliency.true_region(records)
-        return Place(
-            beats, inputs, _inputs(beats - change, identity), truth, change[..., CROP], told
-        )
-    records = records[(records.label == 0) & ~records.poor_quality].head(4 * most)
-    beats, inputs = inputs_of(cohort, records, identity)
-    points = fiducials.find(beats)
-    fine = np.flatnonzero(np.isfinite(points["qrs_off"]) & np.isfinite(points["t_off"]))[:most]
-    parts = []
-    for half, change in ((fine[::2], ANTERIOR), (fine[1::2], INFERIOR)):
-        edges = points["qrs_off"][half], points["t_off"][half]
-        parts.append(saliency.inject_st(beats[half], list(change), list(change.values()), *edges))
-    changed, truth = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = np.concatenate([fine[::2], fine[1::2]])
-    told = "0.2 mV of ST elevation added to negatives (V2–V4, or II, III and aVF)"
-    change = (changed - beats[order])[..., CROP]
-    return Place(changed, _inputs(changed, identity), inputs[order], truth[..., CROP], change, told)
+    Returns
+    -------
+    table, maps
+        ``layer, ecg, rank_correlation`` (`agreement`) in order from the last layer to the first;
+        and the maps of the network that has forgotten all.
+    """
+    trained = attribute(model, inputs, method, **options) if trained is None else trained
+    count, rows, maps = len(_learned(model)), [], None
+    chosen = range(count) if stages is None else np.linspace(0, count - 1, stages + 1).round()[1:]
+    for number, (name, network) in enumerate(forget(model, seed)):
+        if number in chosen:
+            maps = attribute(network, inputs, method, **options)
+            found = pd.DataFrame({"rank_correlation": agreement(trained, maps)})
+            found = found.rename_axis("ecg").reset_index()
+            found.insert(0, "layer", name)
+            rows.append(found)
+    return pd.concat(rows, ignore_index=True), maps
+
+
+def deletion(
+    model, inputs, maps, fractions=(0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1), seed=42
+) -> pd.DataFrame:
+    """Check by deletion (Samek et al. 2017): what a map ranks first must matter most to the
+    network.
+
+    The windows that rank highest in an ECG's map are erased, more and more of them; in a signed map
+    those come first that raise the logit. To `maps` (name → map) are added 'random' and 'QRS
+    energy', the squared slope of the ECG itself, which knows nothing of the network. Returns ``map,
+    fraction, ecg, logit``: a good map's logits of positives fall faster than those of the two
+    others.
+    """
+    x, rows = np.asarray(inputs, dtype=np.float32), []
+    chance = np.random.default_rng(seed).random(x.shape, dtype=np.float32)
+    others = {"QRS energy": np.gradient(x, axis=2) ** 2, "random": chance}
+    for name, values in (maps | others).items():
+        score = values.reshape(*values.shape[:2], -1, WINDOW).mean(-1)
+        rank = rankdata(-score.reshape(len(x), -1), axis=1, method="ordinal").reshape(score.shape)
+        for fraction in fractions:
+            mask = np.repeat(rank <= round(fraction * rank[0].size), WINDOW, axis=2)
+            row = {"map": name, "fraction": fraction, "ecg": range(len(x))}
+            rows.append(pd.DataFrame(row | {"logit": logits(model, erase(x, mask))}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def localisation(maps, truth) -> pd.DataFrame:
+    """Check against a known place: share of relevance inside it, and the pointing game (Zhang et
+    al. 2018).
+
+    Parameters
+    ----------
+    maps, truth : array
+        ``(n, 12, samples)``; truth is boolean, from `ecglib.analysis.known_place`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each ECG ``share`` of the absolute values inside, ``chance``, an even map's share,
+        ``hit``: the highest window lies at least half inside, and ``hit_chance``, a random
+        window's. NaN where truth is empty.
+    """
+    size, n = np.abs(maps).astype(np.float64), len(maps)
+    half = windows(truth.astype(np.float32)).reshape(n, -1) >= 0.5
+    hit = half[np.arange(n), windows(maps).reshape(n, -1).argmax(1)].astype(float)
+    share = (size * truth).sum((1, 2)) / np.maximum(size.sum((1, 2)), 1e-30)
+    table = pd.DataFrame(
+        {"share": share, "chance": truth.mean((1, 2)), "hit": hit, "hit_chance": half.mean(1)}
+    )
+    table.loc[~truth.any((1, 2))] = np.nan
+    return table
 
 
 @dataclass(frozen=True)
@@ -157,9 +179,7 @@ class Checks:
         return "\n".join([*lines, f"By these checks, {end}"])
 
 
-def check(
-    model, beats, inputs, place: Place, seed: int = 42, steps: int = 16, stages: int = 3
-) -> Checks:
+def check(model, beats, inputs, place: Place, seed: int = 42, thorough: bool = True) -> Checks:
     """Run the three checks on every method.
 
     Parameters
@@ -169,62 +189,63 @@ def check(
         passes an ECG.
     place : Place
         For the localisation; its ECGs may be the same ones.
-    steps, stages : int
-        Steps of Integrated Gradients, here fewer than usual; at how many layers of the
-        randomisation maps are taken, but for the gradient, which is taken at each.
+    thorough : bool
+        16 steps of Integrated Gradients, and maps at 3 layers of the randomisation; or else 8, and
+        1. The gradient's maps are taken at each layer in any case.
     """
-    rows, layers, maps, same = {}, [], {}, place.inputs is inputs
-    waves, there = _waves(beats), _waves(place.beats)
-    for method, label in saliency.METHODS.items():
-        options = {
-            "integrated_gradients": {"steps": steps},
-            "occlude_waves": {"segments": waves},
-        }.get(method, {})
-        trained = maps[label] = saliency.attribute(model, inputs, method, **options)
+    same, steps, stages = place.inputs is inputs, 16 if thorough else 8, 3 if thorough else 1
+    (*_, (_, random)) = forget(model, seed)
+    rows, layers, maps = {}, [], {}
+    for method, name in METHODS.items():
+        options = _options(method, beats, steps)
+        trained = maps[name] = attribute(model, inputs, method, **options)
         at = None if method == "gradient" else stages
-        cascade, forgotten = saliency.cascade(model, inputs, method, seed, trained, at, **options)
-        layers.append(cascade.assign(method=label))
-        found = {"trained": trained, "randomised": forgotten}
+        table, forgotten = cascade(model, inputs, method, seed, trained, at, **options)
+        layers.append(table.assign(method=name))
         if not same:
-            options |= {"segments": there} if method == "occlude_waves" else {}
-            networks = {"trained": model, "randomised": [*saliency.forget(model, seed)][-1][1]}
-            found = {
-                k: saliency.attribute(net, place.inputs, method, **options)
-                for k, net in networks.items()
-            }
-        last = cascade[cascade.layer == cascade.layer.iloc[-1]].rank_correlation
-        share = {
-            k: saliency.localisation(values, place.truth).mean() for k, values in found.items()
+            options = _options(method, place.beats, steps)
+            trained, forgotten = (
+                attribute(network, place.inputs, method, **options) for network in (model, random)
+            )
+        inside = localisation(trained, place.truth).mean()
+        by_random = localisation(forgotten, place.truth).mean()
+        last = table[table.layer == table.layer.iloc[-1]].rank_correlation
+        rows[name] = {
+            "ECGs": len(inputs),
+            "correlation with randomised": last.mean(),
+            "share / chance, trained": inside["share"] / inside["chance"],
+            "share / chance, randomised": by_random["share"] / by_random["chance"],
+            "hits": inside["hit"],
+            "hits by chance": inside["hit_chance"],
         }
-        rows[label] = {"ECGs": len(inputs), "correlation with randomised": last.mean()}
-        rows[label] |= {
-            f"share / chance, {k}": told["share"] / told["chance"] for k, told in share.items()
-        }
-        rows[label] |= {
-            "hits": share["trained"]["hit"],
-            "hits by chance": share["trained"]["hit_chance"],
-        }
-    table, deletion = (
-        pd.DataFrame.from_dict(rows, orient="index"),
-        saliency.deletion(model, inputs, maps, seed=seed),
-    )
-    inner = deletion[(deletion.fraction > 0) & (deletion.fraction < 1)]
-    area, below = inner.pivot_table("logit", "ecg", "map"), {}
+    erased = deletion(model, inputs, maps, seed=seed)
+    table = _judged(pd.DataFrame.from_dict(rows, orient="index"), erased)
+    return Checks(table, pd.concat(layers, ignore_index=True), erased, maps)
+
+
+def _options(method: str, beats, steps: int) -> dict:
+    """What a method of `attribute` needs besides."""
+    if method == "occlude_waves":
+        found = segments_of(fiducials.find(beats).points)
+        return {"segments": {name: found[name] for name in WAVES}}
+    return {"steps": steps} if method == "integrated_gradients" else {}
+
+
+def _judged(table: pd.DataFrame, erased: pd.DataFrame) -> pd.DataFrame:
+    """Add to a row per method what erasing told, and which checks it passes."""
+    inner = erased[(erased.fraction > 0) & (erased.fraction < 1)]
+    area, falls = inner.pivot_table("logit", "ecg", "map"), True
     for other in ("random", "QRS energy"):
-        gap = area[list(maps)].sub(area[other], axis=0)
+        gap = area[list(table.index)].sub(area[other], axis=0)
         table[f"logit against {other}"] = gap.mean()
-        below[other] = gap.mean() + stats.t.ppf(0.975, max(len(gap) - 1, 1)) * gap.sem() < 0
-    trained, forgotten = table["share / chance, trained"], table["share / chance, randomised"]
-    passes = {"randomisation": table["correlation with randomised"] < CORRELATION}
-    passes |= {"deletion": below["random"] & below["QRS energy"]}
-    passes |= {"localisation": (trained >= RATIO) & (forgotten < RATIO)}
-    table = table.assign(**{name: np.where(passed, "yes", "no") for name, passed in passes.items()})
-    return Checks(table, pd.concat(layers, ignore_index=True), deletion, maps)
-
-
-def _waves(beats) -> dict[str, np.ndarray]:
-    found = saliency.segments_of(fiducials.find(beats).points)
-    return {name: found[name] for name in WAVES}
+        falls &= gap.mean() + stats.t.ppf(0.975, max(len(gap) - 1, 1)) * gap.sem() < 0
+    trained, random = table["share / chance, trained"], table["share / chance, randomised"]
+    passes = {
+        "randomisation": table["correlation with randomised"] < CORRELATION,
+        "deletion": falls,
+        "localisation": (trained >= RATIO) & (random < RATIO),
+    }
+    return table.assign(**{name: np.where(passed, "yes", "no") for name, passed in passes.items()})
 
 
 def compare(maps: dict) -> pd.DataFrame:
@@ -233,7 +254,7 @@ def compare(maps: dict) -> pd.DataFrame:
     """
     table = pd.DataFrame(np.eye(len(maps)), index=list(maps), columns=list(maps))
     for a, b in combinations(maps, 2):
-        table.loc[a, b] = table.loc[b, a] = saliency.agreement(maps[a], maps[b]).mean()
+        table.loc[a, b] = table.loc[b, a] = agreement(maps[a], maps[b]).mean()
     return table
 
 
@@ -246,33 +267,44 @@ def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
         For several maps the share inside the place over an even map's: ``region``, and for its
         ``leads`` (at any time) and ``time`` (in any lead) alone. Among them is the change itself,
         in µV and as the network's input has it.
-    told : str
+    sentences : str
         The same in words, with what the change does to the logit.
     """
-    network = [*saliency.forget(model, seed)][-1][1]
-    gradient, change = saliency.attribute(model, place.inputs), place.inputs - place.without
-    maps = {"the change in µV": place.change, "the change in the network's input": change}
-    maps |= {"gradient (the paper's map)": gradient, "gradient × input": gradient * place.inputs}
-    maps |= {"gradient × change": gradient * change}
-    maps |= {"gradient of the randomised network": saliency.attribute(network, place.inputs)}
-    truth = {"region": place.truth}
-    truth |= {name: place.truth.any(axis, keepdims=True) & np.ones_like(place.truth) for name, axis in
-              (("leads", 2), ("time", 1))}  # fmt: skip
+    (*_, (_, random)) = forget(model, seed)
+    gradient, change = attribute(model, place.inputs), place.inputs - place.without
+    everywhere = np.ones_like(place.truth)
+    truth = {
+        "region": place.truth,
+        "leads": place.truth.any(2, keepdims=True) & everywhere,
+        "time": place.truth.any(1, keepdims=True) & everywhere,
+    }
     rows = {}
-    for name, values in maps.items():
-        shares = {kind: saliency.localisation(values, at).mean() for kind, at in truth.items()}
-        rows[name] = {"share": shares["region"]["share"]}
-        rows[name] |= {kind: told["share"] / told["chance"] for kind, told in shares.items()}
+    for name, maps in (
+        ("the change in µV", place.change),
+        ("the change in the network's input", change),
+        ("gradient (the paper's map)", gradient),
+        ("gradient × input", gradient * place.inputs),
+        ("gradient × change", gradient * change),
+        ("gradient of the randomised network", attribute(random, place.inputs)),
+    ):
+        found = {kind: localisation(maps, at).mean() for kind, at in truth.items()}
+        rows[name] = {"share": found["region"]["share"]}
+        rows[name] |= {kind: inside["share"] / inside["chance"] for kind, inside in found.items()}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    only = saliency.logits(model, np.where(place.truth, place.inputs, place.without))
-    before, after = (saliency.logits(model, x).mean() for x in (place.without, place.inputs))
-    volts, seen, map_ = (table.loc[name] for name in list(maps)[:3])
-    told = (
-        f"What acts is {place.told}. It moves the mean logit from {before:.2f} to {after:.2f}; its part inside the "
-        f"place alone, to {only.mean():.2f}.\nIn µV, {volts.share:.0%} of it lies in the place ({volts.region:.1f} × "
-        f"chance). Of what it changes in the network's input, {seen.share:.0%} does ({seen.region:.1f} × chance): so "
-        f"much a map that followed the change exactly would reach.\nThe gradient map reaches {map_.region:.2f} × "
-        f"chance (right leads {map_.leads:.2f} ×, right time {map_.time:.2f} ×): a gradient tells to which samples the "
-        "network is sensitive, not which of them differ in this ECG."
+    return table, _limits_in_words(model, place, table)
+
+
+def _limits_in_words(model, place: Place, table: pd.DataFrame) -> str:
+    only = logits(model, np.where(place.truth, place.inputs, place.without)).mean()
+    before, after = (logits(model, x).mean() for x in (place.without, place.inputs))
+    volts, seen, map_ = (row for _, row in table.head(3).iterrows())
+    return (
+        f"What acts is {place.meaning}. It moves the mean logit from {before:.2f} to {after:.2f}; "
+        f"its part inside the place alone, to {only:.2f}.\n"
+        f"In µV, {volts.share:.0%} of it lies in the place ({volts.region:.1f} × chance). Of what "
+        f"it changes in the network's input, {seen.share:.0%} does ({seen.region:.1f} × chance): "
+        "so much a map that followed the change exactly would reach.\n"
+        f"The gradient map reaches {map_.region:.2f} × chance (right leads {map_.leads:.2f} ×, "
+        f"right time {map_.time:.2f} ×): a gradient tells to which samples the network is "
+        "sensitive, not which of them differ in this ECG."
     )
-    return table, told

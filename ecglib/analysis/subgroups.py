@@ -5,7 +5,6 @@ import pandas as pd
 
 from ecglib.analysis import inference
 
-RANKING = ["auc", "average_precision"]
 FEWEST = 10
 """Patients of either class below which a metric is "too few" to be estimated."""
 
@@ -65,12 +64,9 @@ def estimate(
         shared = negative if member[negative].isna().all() else np.zeros(len(member), bool)
         for level in member.cat.categories[member.cat.categories.isin(member)]:
             part = predictions[(member == level).to_numpy() | shared]
+            row = {"group": column, "level": level} | _counts(part)
+            row |= dict.fromkeys(("estimate", "low", "high"), np.nan)
             found = _intervals(part, **options)
-            row = (
-                {"group": column, "level": level}
-                | _counts(part)
-                | dict.fromkeys(("estimate", "low", "high"), np.nan)
-            )
             if found is not None:
                 row |= found.set_index("metric").loc[metric, ["estimate", "low", "high"]]
             rows.append(row)
@@ -96,34 +92,32 @@ def sensitivity(
     pandas.DataFrame
         ``analysis``, counts, then as `inference.intervals`; NaN where there are too few.
     """
-    known = records.set_index("record_id")
-    ill = predictions["patient_id"].isin(known["patient_id"][known["label"] == 1]).to_numpy()
-    positive, tables = (predictions["label"] == 1).to_numpy(), []
+    known, rows = records.set_index("record_id"), []
     for name in dict.fromkeys(["main", *analyses]):
-        if name == "main":
-            kept = np.ones(len(predictions), bool)
-        elif name == "without_negatives_of_positive_patients":
-            kept = positive | ~ill
-        else:
-            column = {"strict_label": "acute_mi_strict", "human_validated": "validated_by_human"}[
-                name
-            ]
-            kept = known[column].reindex(predictions["record_id"]).to_numpy(bool)
-            kept |= ~positive if name == "strict_label" else False
-        part = predictions[kept]
+        part = predictions[_kept(name, predictions, known)]
         found = _intervals(part, **options)
         if found is None:
-            found = pd.MultiIndex.from_product(
-                [predictions["model"].unique(), RANKING], names=["model", "metric"]
+            every = {"metric": ["auc", "average_precision"], "estimate": np.nan}
+            found = pd.DataFrame({"model": predictions["model"].unique()}).merge(
+                pd.DataFrame(every).assign(low=np.nan, high=np.nan), "cross"
             )
-            found = found.to_frame(index=False).assign(
-                **dict.fromkeys(("estimate", "low", "high"), np.nan)
-            )
-        found = found[found["metric"].isin(RANKING)]
-        tables.append(
-            found.assign(analysis=ANALYSES[name], **_counts(part.drop_duplicates("record_id")))
-        )
-    return pd.concat(tables, ignore_index=True)
+        found = found[found["metric"].isin(["auc", "average_precision"])]
+        counts = _counts(part.drop_duplicates("record_id"))
+        rows.append(found.assign(analysis=ANALYSES[name], **counts))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _kept(name: str, predictions: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
+    """Which predictions an analysis keeps, bool ``(n,)``."""
+    negative = (predictions["label"] == 0).to_numpy()
+    if name == "strict_label":
+        return negative | known["acute_mi_strict"].loc[predictions["record_id"]].to_numpy(bool)
+    if name == "human_validated":
+        return known["validated_by_human"].loc[predictions["record_id"]].to_numpy(bool)
+    if name == "without_negatives_of_positive_patients":
+        ill = known["patient_id"][known["label"] == 1]
+        return ~negative | ~predictions["patient_id"].isin(ill).to_numpy()
+    return np.ones(len(predictions), bool)
 
 
 def _counts(part: pd.DataFrame) -> dict:

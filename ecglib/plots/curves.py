@@ -1,8 +1,8 @@
 """Learning, ROC, precision-recall, calibration and decision curves; forest plot and matrices.
 
-Every function returns a matplotlib figure, narrow enough to be read on a small screen; ``note``,
-for which `Cohort.caption` is meant, is written under it and names the kind of label; ``names`` are
-those of `Runs.labels`.
+Every function returns a closed matplotlib figure, narrow enough to be read on a small screen.
+`names` are a study's display names, model → name: with them, a model looks the same in every figure
+of the study, whichever others are in it.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
-from ecglib.analysis.tables import interval_text, label_of, mean_sd, p_text
+from ecglib.analysis.tables import POINTS, interval_texts, mean_sd, p_text
 from ecglib.plots import NEUTRAL
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
@@ -27,13 +27,16 @@ COLOURS = {
     "mayo_alvd": "#D55E00",
     "temporal_resnet18": "#009E73",
     "resnet18": "#CC79A7",
+    "random_forest": "#E69F00",
+    "gradient_boosting": "#56B4E9",
+    "test": "#0072B2",
+    "validation": "#E69F00",
+    "as trained": "#D55E00",
+    "recalibrated on validation": "#0072B2",
 }
-COLOURS |= {"random_forest": "#E69F00", "gradient_boosting": "#56B4E9"}
-COLOURS |= {"test": "#0072B2", "validation": "#E69F00"}
-COLOURS |= {"as trained": "#D55E00", "recalibrated on validation": "#0072B2"}
 SPARE = ("#000000", "#8C6D31", "#7F7F7F", "#F0E442")
 WIDTH = 6.4  # inches: 9-point text is still legible when a phone or a column of print halves it
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+DASHES, MARKERS = ("", (4, 1.5), (6, 1.5, 1, 1.5), (1, 1), (5, 1, 1, 1, 1, 1)), "osD^v"
 
 PANELS = {
     "val_auc": "Validation AUC",
@@ -44,39 +47,30 @@ PANELS = {
 """Columns of ``history.csv`` in Fig. 5, panels A to D; the score is 2/3 AUC + 1/3 AP."""
 
 
-def colours(names) -> dict[str, str]:
-    """Colour of each model (by key or printed name) or split; unknown names take the spare colours
-    in their order.
-    """
-    spare, keys = itertools.cycle(SPARE), {label_of(key): key for key in COLOURS}
-    return {
-        name: COLOURS[keys.get(name, name)] if keys.get(name, name) in COLOURS else next(spare)
-        for name in names
-    }
+def colours(models) -> dict[str, str]:
+    """Colour of each model or split by its key; unknown ones take the spare colours in order."""
+    spare = itertools.cycle(SPARE)
+    return {model: COLOURS.get(model) or next(spare) for model in models}
 
 
-def _parts(predictions: pd.DataFrame, by: str, names: dict | None):
-    """Yield printed name, colour, line style, marker and rows of each value of the column `by`.
-
-    With `names`, a model looks the same in every figure of the study, whichever others are in it.
-    """
-    found = predictions[by].unique()
-    palette = colours(dict.fromkeys([*(names or ()), *found]))
-    for place, (value, colour) in enumerate(palette.items()):
-        if value in found:
-            look = STYLES[place % len(STYLES)], "osD^v"[place % 5]
-            yield label_of(value, names), colour, *look, predictions[predictions[by] == value]
+def _looks(frame: pd.DataFrame, by: str, names: dict | None) -> dict[str, dict]:
+    """Display name, colour, dashes and marker of each value of the column `by`, in their order."""
+    names, found = names or {}, frame[by].unique()
+    looks = {}
+    for place, (key, colour) in enumerate(colours(dict.fromkeys([*names, *found])).items()):
+        dashes = DASHES[place % len(DASHES)]
+        line = {"color": colour, "ls": (0, dashes) if dashes else "-", "label": names.get(key, key)}
+        looks[key] = {"line": line, "dashes": dashes, "marker": MARKERS[place % len(MARKERS)]}
+    return {key: look for key, look in looks.items() if key in found}
 
 
-def _finish(figure: Figure, note: str) -> Figure:
-    """Write the note under the figure and close it, so that a notebook shows it once."""
-    told = "\n".join(textwrap.wrap(note, int(15 * figure.get_figwidth())))
-    figure.text(0.01, -0.12 / figure.get_figheight(), told, fontsize=9, color="0.3", va="top")
+def _closed(figure: Figure) -> Figure:
+    """Close a figure, so that a notebook shows it once."""
     plt.close(figure)
     return figure
 
 
-def learning_curves(history: pd.DataFrame, note: str = "", names: dict | None = None) -> Figure:
+def learning_curves(history: pd.DataFrame, names: dict | None = None) -> Figure:
     """Fig. 5: validation AUC, AP, loss and score by epoch, mean ± 1 SD over rotations; a dot at the
     best mean score.
 
@@ -86,29 +80,32 @@ def learning_curves(history: pd.DataFrame, note: str = "", names: dict | None = 
         ``model, rotation, epoch`` (from 1) and the columns of `PANELS`. A model's curve ends at the
         last epoch that all its rotations reached, so that no mean changes its members.
     """
+    looks = _looks(history, "model", names)
+    style = {
+        "hue": "model",
+        "palette": {model: look["line"]["color"] for model, look in looks.items()},
+        "legend": False,
+    }
+    dashes = {model: look["dashes"] for model, look in looks.items()}
+    rotations = history.groupby("model")["rotation"].transform("nunique")
+    whole = history.groupby(["model", "epoch"])["rotation"].transform("nunique") == rotations
+    history = history[whole]
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.6), layout="constrained")
     for axis, letter, (column, title) in zip(axes.flat, "ABCD", PANELS.items(), strict=True):
-        for model, colour, style, _, runs in _parts(history, "model", names):
-            table = runs.pivot_table(column, "epoch", "rotation").dropna()
-            mean, sd = table.mean(axis=1), table.std(axis=1).fillna(0)
-            axis.fill_between(mean.index, mean - sd, mean + sd, color=colour, alpha=0.18, lw=0)
-            axis.plot(mean.index, mean, color=colour, ls=style, lw=1.8, label=model)
-            best = mean.idxmin() if column == "val_loss" else mean.idxmax()
-            axis.plot(best, mean[best], "o", color=colour, ms=5, mec="white")
+        of = {"x": "epoch", "y": column, "ax": axis}
+        lines = {"style": "model", "dashes": dashes, "errorbar": "sd", "err_kws": {"lw": 0}}
+        sns.lineplot(history, **of, **style, **lines)
+        mean = history.groupby(["model", "epoch"])[column].mean()
+        best = mean.groupby("model").agg("idxmin" if column == "val_loss" else "idxmax")
+        sns.scatterplot(mean[best].reset_index(), **of, **style, s=25, zorder=3)
         axis.set(xlabel="Epoch", ylabel=title)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_title(letter, loc="left", fontweight="bold")
         axis.grid(alpha=0.3)
-    lines, titles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        lines,
-        titles,
-        loc="outside upper center",
-        ncols=2,
-        fontsize=9,
-        title="Mean ± 1 SD over rotations",
-    )
-    return _finish(figure, note)
+    lines = [plt.Line2D([], [], **look["line"]) for look in looks.values()]
+    title = "Mean ± 1 SD over rotations"
+    figure.legend(handles=lines, loc="outside upper center", ncols=2, fontsize=9, title=title)
+    return _closed(figure)
 
 
 GRID = np.linspace(0, 1, 201)
@@ -133,9 +130,7 @@ CURVES = (  # curve, metric, its short name, name of the x axis, name of the y a
 )
 
 
-def roc_pr(
-    predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None
-) -> Figure:
+def roc_pr(predictions: pd.DataFrame, by: str = "model", names: dict | None = None) -> Figure:
     """ROC and precision-recall curves: a thin line per rotation, their (vertical) mean and a band
     of ± 1 SD.
 
@@ -147,50 +142,38 @@ def roc_pr(
         Column that the colours stand for. With more than two, thin lines would hide the means and
         are left out.
     """
-    count, lines, told = predictions[by].nunique(), {}, {}
-    figure, axes = plt.subplots(
-        1, 2, figsize=(WIDTH, 3.8 + 0.17 * count * (1 + (by == "split"))), layout="constrained"
-    )
+    looks, legend = _looks(predictions, by, names), {}
+    size = WIDTH, 3.8 + 0.17 * len(looks) * (1 + (by == "split"))
+    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     for axis, (curve, metric, short, x, y) in zip(axes, CURVES, strict=True):
-        for name, colour, style, _, part in _parts(predictions, by, names):
+        for key, look in looks.items():
+            part = predictions[predictions[by] == key]
             runs = [run for _, run in part.groupby(["model", "rotation"])]
             each = np.array([curve(run) for run in runs])
             values = pd.Series([metric(run["label"], run["probability"]) for run in runs])
-            mean, sd = each.mean(axis=0), each.std(axis=0, ddof=min(1, len(runs) - 1))
-            told.setdefault(name, []).append(f"{short} {mean_sd(values)}")
-            lines[name] = axis.plot(GRID, mean, color=colour, lw=2, ls=style, label=name)[0]
+            mean, colour = each.mean(axis=0), look["line"]["color"]
+            line = axis.plot(GRID, mean, lw=2, **look["line"])[0]
+            legend.setdefault(key, [line]).append(f"{short} {mean_sd(values)}")
             if len(runs) > 1:
-                axis.fill_between(
-                    GRID,
-                    (mean - sd).clip(0),
-                    (mean + sd).clip(None, 1),
-                    color=colour,
-                    alpha=0.15,
-                    lw=0,
-                )
-                if count <= 2:
+                sd = each.std(axis=0, ddof=1)
+                band = np.clip([mean - sd, mean + sd], 0, 1)
+                axis.fill_between(GRID, *band, color=colour, alpha=0.15, lw=0)
+                if len(looks) <= 2:
                     axis.plot(GRID, each.T, color=colour, lw=0.6, alpha=0.45)
         axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=x, ylabel=y)
         axis.grid(alpha=0.3)
-    lines["Chance"], told["Chance"] = (
-        axes[0].plot([0, 1], [0, 1], color="0.5", lw=1, ls=":")[0],
-        ["AUC 0.500"],
-    )
-    shares = _parts(predictions, by, names) if by == "split" else [("", "0.3", "", "", predictions)]
-    for name, colour, *_, part in shares:
-        rate, name = part["label"].mean(), f"Prevalence{name and ', '}{name}"
-        lines[name], told[name] = (
-            axes[1].axhline(rate, color=colour, lw=1.2, ls="-."),
-            [f"{rate:.3f}"],
-        )
-    legend = [f"{name}: {', '.join(values)}" for name, values in told.items()]
-    figure.legend(lines.values(), legend, loc="outside upper center", fontsize=9)
-    return _finish(figure, note)
+    told = {line: f"{line.get_label()}: {', '.join(parts)}" for line, *parts in legend.values()}
+    told[axes[0].plot([0, 1], [0, 1], color="0.5", lw=1, ls=":")[0]] = "Chance: AUC 0.500"
+    shares = predictions.groupby(by, sort=False) if by == "split" else [("", predictions)]
+    for key, part in shares:
+        colour, rate = looks[key]["line"]["color"] if key else "0.3", part["label"].mean()
+        line = axes[1].axhline(rate, color=colour, lw=1.2, ls="-.")
+        told[line] = f"Prevalence{key and ', '}{key}: {rate:.3f}"
+    figure.legend(told, told.values(), loc="outside upper center", fontsize=9)
+    return _closed(figure)
 
 
-def calibration(
-    predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None
-) -> Figure:
+def calibration(predictions: pd.DataFrame, by: str = "model", names: dict | None = None) -> Figure:
     """Observed share of positives by tenths of predicted probability, with 95 % Wilson intervals; a
     histogram below.
 
@@ -199,70 +182,61 @@ def calibration(
     """
     shape = {"figsize": (5.2, 6.4), "height_ratios": (3, 1), "sharex": True}
     figure, (top, bottom) = plt.subplots(2, 1, **shape, layout="constrained")
-    for name, colour, _, marker, part in _parts(predictions, by, names):
-        tenth = pd.qcut(
-            part["probability"], max(2, min(10, len(part) // 30)), labels=False, duplicates="drop"
-        )
-        table = part.groupby(tenth.to_numpy()).agg(
-            x=("probability", "mean"), y=("label", "mean"), n=("label", "size")
-        )
-        x, y, n = table.to_numpy().T
-        low, high = proportion_confint(y * n, n, method="wilson")
+    for key, look in _looks(predictions, by, names).items():
+        part, colour = predictions[predictions[by] == key], look["line"]["color"]
+        count = max(2, min(10, len(part) // 30))
+        tenth = pd.qcut(part["probability"], count, labels=False, duplicates="drop").to_numpy()
+        x, y = part.groupby(tenth)[["probability", "label"]].mean().to_numpy().T
+        n = part.groupby(tenth).size().to_numpy()
+        reach = np.abs(np.array(proportion_confint(y * n, n, method="wilson")) - y)
         found = metrics.calibration(part["label"], part["probability"])
-        told = f"{name}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
-        reach = np.abs([y - low, high - y])
-        top.errorbar(x, y, reach, color=colour, marker=marker, ms=5, lw=1.2, capsize=2, label=told)
-        bottom.hist(
-            part["probability"], np.linspace(0, 1, 41), histtype="step", color=colour, lw=1.5
-        )
+        label = f"{look['line']['label']}: slope {found['slope']:.2f}"
+        label += f", intercept {found['intercept']:+.2f}"
+        mark = {"color": colour, "marker": look["marker"], "ms": 5, "lw": 1.2, "capsize": 2}
+        top.errorbar(x, y, reach, label=label, **mark)
+        edges = np.linspace(0, 1, 41)
+        bottom.hist(part["probability"], edges, histtype="step", color=colour, lw=1.5)
     top.plot([0, 1], [0, 1], color="0.5", lw=1, ls=":", label="Perfect calibration")
     top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share of positives")
     bottom.set(xlabel="Predicted probability", ylabel="ECGs", yscale="log")
     figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", fontsize=9)
     top.grid(alpha=0.3)
-    return _finish(figure, note)
+    return _closed(figure)
 
 
 def decision_curve(
-    predictions: pd.DataFrame, by: str = "model", note: str = "", names: dict | None = None
+    predictions: pd.DataFrame, by: str = "model", names: dict | None = None
 ) -> Figure:
     """Net benefit by threshold probability, beside calling every ECG and calling none."""
     figure, axis = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
-    threshold = np.linspace(0.005, 0.6, 120)
-    for name, colour, style, _, part in _parts(predictions, by, names):
+    threshold, rate = np.linspace(0.005, 0.6, 120), predictions["label"].mean()
+    for key, look in _looks(predictions, by, names).items():
+        part = predictions[predictions[by] == key]
         benefit = metrics.net_benefit(part["label"], part["probability"], threshold)
-        axis.plot(threshold, benefit, color=colour, ls=style, lw=1.8, label=name)
-    rate = predictions["label"].mean()
-    axis.plot(
-        threshold,
-        rate - (1 - rate) * threshold / (1 - threshold),
-        color="0.45",
-        lw=1.2,
-        label="Call every ECG",
-    )
+        axis.plot(threshold, benefit, lw=1.8, **look["line"])
+    everyone = rate - (1 - rate) * threshold / (1 - threshold)
+    axis.plot(threshold, everyone, color="0.45", lw=1.2, label="Call every ECG")
     axis.axhline(0, color="black", lw=1.2, label="Call none")
     axis.set(xlim=(0, 0.6), ylim=(-0.3 * rate, 1.05 * rate))
     axis.set(xlabel="Threshold probability", ylabel="Net benefit (true positives per ECG)")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9)
-    return _finish(figure, note)
+    return _closed(figure)
 
 
-def forest(
-    table: pd.DataFrame, metric: str, overall: float | None = None, note: str = ""
-) -> Figure:
-    """Estimates and 95 % intervals of `ecglib.analysis.subgroups.estimate`, with counts; "too few" where it
-    says nothing.
+def forest(table: pd.DataFrame, metric: str, overall: float | None = None) -> Figure:
+    """Estimates and 95 % intervals of `ecglib.analysis.subgroups.estimate`, with counts; "too few"
+    where it says nothing.
 
     `overall` is the value of all test records, drawn as a dotted line.
     """
+    table = table.assign(text=interval_texts(table)).replace({"text": {"–": "too few"}})
     rows = []
     for group, part in table.groupby("group", sort=False):
         rows += [(group, None), *((f"   {row.level}", row) for row in part.itertuples())]
     figure = plt.figure(figsize=(WIDTH, 1 + 0.22 * len(rows)))
-    axis = figure.add_axes(
-        (0.45, 0.5 / figure.get_figheight(), 0.28, 1 - 0.5 / figure.get_figheight())
-    )
+    foot = 0.5 / figure.get_figheight()
+    axis = figure.add_axes((0.45, foot, 0.28, 1 - foot))
     beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 9}
     axis.text(-0.06, -1, "positives / ECGs", ha="right", **beside)
     axis.text(1.06, -1, f"{metric} [95 %]", **beside)
@@ -270,78 +244,71 @@ def forest(
         axis.text(-1.6, y, text, weight="normal" if row else "bold", **beside)
         if row:
             axis.text(-0.06, y, f"{row.positives} / {row.records}", ha="right", **beside)
-            if not np.isnan(row.estimate):
-                axis.plot([row.low, row.high], [y, y], "-|", color=COLOURS["test"], lw=1.5, ms=7)
-                axis.plot(row.estimate, y, "s", color=COLOURS["test"], ms=5)
-            few = np.isnan(row.estimate)
-            axis.text(
-                1.06,
-                y,
-                "too few" if few else interval_text(row.estimate, row.low, row.high),
-                **beside,
-            )
+            axis.plot([row.low, row.high], [y, y], "-|", color=NEUTRAL, lw=1.5, ms=7)
+            axis.plot(row.estimate, y, "s", color=NEUTRAL, ms=5)
+            axis.text(1.06, y, row.text, **beside)
     if overall is not None:
         axis.axvline(overall, color="0.5", ls=":", lw=1)
     axis.set(ylim=(len(rows) - 0.5, -1.6), yticks=[], xlabel=metric)
     axis.grid(alpha=0.3, axis="x")
-    return _finish(figure, note)
+    return _closed(figure)
 
 
-def difference_matrix(
-    table: pd.DataFrame, metric: str, title: str, note: str = "", names=None
-) -> Figure:
-    """Paired differences, row − column, of `ecglib.analysis.inference.differences` and Holm's p; bold where
-    it is below 0.05.
+def difference_matrix(table: pd.DataFrame, metric: str, title: str, names: dict) -> Figure:
+    """Paired differences, row − column, of `ecglib.analysis.comparison.differences` and Holm's p;
+    bold where it is below 0.05.
 
     The columns are the rows' models, by number; intervals are for a table.
     """
     table = table[table["metric"] == metric]
-    models = list(dict.fromkeys([*table["a"], *table["b"]]))
-    matrix, size = np.full((len(models), len(models)), np.nan), len(models)
+    mirrored = table.rename(columns={"a": "b", "b": "a"}).assign(estimate=-table["estimate"])
+    models, both = [*dict.fromkeys([*table["a"], *table["b"]])], pd.concat([table, mirrored])
+    gap, p = (
+        both.pivot_table(column, "a", "b").reindex(index=models, columns=models)
+        for column in ("estimate", "p_holm")
+    )
+    words = gap.map("{:+.3f}".format).replace("-", "−", regex=True)
+    words += ("\np = " + p.map(p_text)).replace("= <", "<", regex=True)
+    size, reach = len(models), 1.6 * max(gap.abs().max(axis=None), 1e-3)  # pale, for black text
     figure, axis = plt.subplots(figsize=(2.2 + 0.72 * size, 0.9 + 0.5 * size), layout="constrained")
-    for row in table.itertuples():
-        i, j = models.index(row.a), models.index(row.b)
-        matrix[i, j], matrix[j, i] = row.estimate, -row.estimate
-        for x, y, gap in ((j, i, row.estimate), (i, j, -row.estimate)):
-            p = f"p = {p_text(row.p_holm)}".replace("= <", "<")
-            weight = "bold" if row.p_holm < 0.05 else "normal"
-            told = f"{gap:+.3f}".replace("-", "−") + f"\n{p}"
-            axis.text(x, y, told, ha="center", va="center", fontsize=9, weight=weight)
-    reach = max(np.nanmax(np.abs(matrix), initial=0), 1e-3) * 1.6  # pale enough for black text
-    axis.imshow(matrix, cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto")
+    colour = {"cmap": "PuOr", "vmin": -reach, "vmax": reach, "cbar": False}
+    text = {"annot": words, "fmt": "", "annot_kws": {"fontsize": 9, "color": "black"}}
+    sns.heatmap(gap, ax=axis, **colour, **text, xticklabels=range(1, size + 1))
+    for told, value in zip(axis.texts, p.to_numpy()[gap.notna().to_numpy()], strict=True):
+        told.set_weight("bold" if value < 0.05 else "normal")
     rows = [
-        f"{textwrap.fill(label_of(model, names), 22)}  {place}"
+        f"{textwrap.fill(names.get(model, model), 22)}  {place}"
         for place, model in enumerate(models, 1)
     ]
-    axis.set(xticks=range(size), yticks=range(size), xticklabels=range(1, size + 1))
-    axis.set_yticks(range(size), rows, fontsize=9)
+    axis.set_yticklabels(rows, fontsize=9, rotation=0)
+    axis.set(xlabel="", ylabel="")
     axis.set_title(f"{title}: row − column", loc="left", fontsize=10, x=0)
-    return _finish(figure, note)
+    return _closed(figure)
 
 
-def confusion_matrices(counts: dict[str, dict], note: str = "") -> Figure:
-    """Confusion matrices by title, from `ecglib.metrics.at_threshold`: counts, and shares of the
-    true class.
+def confusion_matrices(run: pd.DataFrame, points: dict) -> Figure:
+    """Confusion matrices of one run's predictions at each point of
+    `ecglib.metrics.operating_points` that is one: counts, and shares of the true class.
     """
-    size = 0.4 + 2 * len(counts), 2.6
-    figure, axes = plt.subplots(1, len(counts), figsize=size, layout="constrained", squeeze=False)
-    for axis, (title, of) in zip(axes.flat, counts.items(), strict=True):
-        cells = np.array([[of["tp"], of["fn"]], [of["fp"], of["tn"]]], dtype=float)
-        share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=1.8)
-        for (i, j), count in np.ndenumerate(cells):
-            axis.text(
-                j, i, f"{count:.0f}\n{share[i, j]:.1%}", ha="center", va="center", fontsize=11
-            )
-        axis.set_title(title, fontsize=10)
-        axis.set(
-            xlabel="Called", xticks=(0, 1), yticks=(0, 1), xticklabels=("positive", "negative")
+    points = {name: point for name, point in points.items() if point is not None}
+    size, called = (0.4 + 2 * len(points), 2.6), ["positive", "negative"]
+    figure, axes = plt.subplots(
+        1, len(points), figsize=size, layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, (name, point) in zip(axes.flat, points.items(), strict=True):
+        found = metrics.at_threshold(run["label"], run["probability"], point)
+        counts = pd.DataFrame([[found["tp"], found["fn"]], [found["fp"], found["tn"]]])
+        share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+        words = counts.astype(str) + "\n" + share.map("{:.1%}".format)
+        text = {"annot": words, "fmt": "", "annot_kws": {"fontsize": 11, "color": "black"}}
+        ticks = {"xticklabels": called, "yticklabels": called}
+        sns.heatmap(
+            share, ax=axis, cmap="Blues", vmin=0, vmax=1.8, cbar=False, square=True, **text, **ticks
         )
-        axis.set_yticks((0, 1), ("positive", "negative"), rotation=90, va="center")
-    for axis in axes[0, 1:]:
-        axis.set_yticklabels([])
+        axis.set_title(POINTS.get(name, name).split(",")[0], fontsize=10)
+        axis.set_xlabel("Called")
     axes[0, 0].set_ylabel("True label")
-    return _finish(figure, note)
+    return _closed(figure)
 
 
 def draw_fold_prevalence(shape: pd.DataFrame) -> Figure:
@@ -352,4 +319,26 @@ def draw_fold_prevalence(shape: pd.DataFrame) -> Figure:
     overall = np.average(share, weights=shape.patients)
     axis.axhline(overall, color="black", linestyle="--", linewidth=1)
     axis.set(xlabel="fold", ylabel="positive patients (%)", title="Share of positive patients")
+    return figure
+
+
+def draw_learning_rates(scores: pd.DataFrame, names: dict) -> Figure:
+    """Best validation score of each run of a grid by initial learning rate; a line joins the means.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        ``model, learning_rate, rotation, val_score``.
+    names : dict
+        Model → printed name.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
+    look = {"data": scores, "x": "learning_rate", "y": "val_score", "hue": "model", "ax": axis}
+    look["palette"] = colours(names)
+    sns.scatterplot(**look, alpha=0.4, legend=False)
+    sns.lineplot(**look, errorbar=None, marker="_", ms=14, mec="auto")
+    lines, models = axis.get_legend_handles_labels()
+    axis.legend_.remove()
+    figure.legend(lines, map(names.get, models), loc="outside right center", frameon=False)
+    axis.set(xscale="log", xlabel="initial learning rate", ylabel="best validation score")
     return figure

@@ -138,10 +138,10 @@ def _rotations(study) -> list[Path]:
     if not isinstance(study, Study):
         return []
     own = [places.run_folder(study.name, study.selected_model, k) for k in study.rotations]
-    places = [(folder, places.REFERENCE / folder.relative_to(places.OUTPUTS)) for folder in own]
+    pairs = [(folder, places.REFERENCE / folder.relative_to(places.OUTPUTS)) for folder in own]
     there = [
         [f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()]
-        for pair in places
+        for pair in pairs
     ]
     return [pair[0] for pair in there if pair]
 
@@ -279,10 +279,9 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         there is no score.
     """
     import torch
-    from scipy.special import softmax
 
     from ecglib.analysis import saliency
-    from ecglib.dataset import CROP, normalise
+    from ecglib.dataset import inputs
     from ecglib.signal import fiducials
     from ecglib.trainer import TrainingError, load_model
 
@@ -292,18 +291,15 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
         raise ExplainError(str(error)) from None
-    # whole µV, as a cohort keeps them
-    cropped = torch.from_numpy(np.rint(beat.beat[None, :, CROP]))
     scores, maps, falls = [], [], []
     for told, model in zip(networks.runs, models, strict=True):
-        x = normalise(cropped, told["identity"]["training"]["normalisation"]).numpy()
+        # whole µV, as a cohort keeps them
+        x = inputs(np.rint(beat.beat[None]), told["identity"])
         with torch.inference_mode():
-            score = float(
-                softmax(model(torch.from_numpy(x[:, None])).double().numpy(), axis=1)[0, 1]
-            )
+            score = float(model(x).double().softmax(1)[0, 1])
         scores.append({"score": score} | (_clinical(told, score) if networks.clinical else {}))
-        maps.append(saliency.attribute(model, x)[0])
-        falls.append(saliency.attribute(model, x, "occlude_leads")[0].sum(1))
+        maps.append(saliency.attribute(model, x[:, 0])[0])
+        falls.append(saliency.attribute(model, x[:, 0], "occlude_leads")[0].sum(1))
     maps, found = np.stack(maps), fiducials.find(beat.beat[None]).points
     segments = saliency.segments_of(np.repeat(found, len(maps), axis=0))
     shares = {"saliency": maps, "time": np.ones_like(maps)}

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
+from ecglib.analysis.tables import POINTS, markdown
 from ecglib.models import REGISTRY
+from ecglib.settings import Label
 
 CARD = Path(__file__).with_name("model_card.md")
 KINDS = {
@@ -21,66 +23,55 @@ KINDS = {
 }
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A data frame, with its index, as a Markdown table; numbers to three decimals."""
-
-    def cell(value) -> str:
-        missing = not isinstance(value, str) and pd.isna(value)
-        return (
-            "–"
-            if missing
-            else f"{value:.3f}"
-            if isinstance(value, float)
-            else str(value).replace("|", "\\|")
-        )
-
-    table = table.reset_index()
-    rows = [
-        list(table.columns),
-        ["---"] * table.shape[1],
-        *table.itertuples(index=False, name=None),
-    ]
-    return "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in rows)
+def split_counts(records: pd.DataFrame, splits: dict) -> pd.DataFrame:
+    """ECGs, patients and positives of each split, name → positions in `records`."""
+    rows = {name: records.iloc[at] for name, at in splits.items()}
+    return (
+        pd.concat(rows, names=["split"])
+        .groupby("split", sort=False)
+        .agg(ECGs=("label", "size"), patients=("patient_id", "nunique"), positives=("label", "sum"))
+    )
 
 
 def model_card(
-    study, runs, cohort_info: dict, run: pd.Series, counts: pd.DataFrame, tables: dict, limits: list
+    study, cohort: dict, run: pd.Series, counts: pd.DataFrame, tables: dict, limits: list
 ) -> str:
     """Write the model card of one trained model.
 
     Parameters
     ----------
     study : ecglib.study.params.Study
-    runs : ecglib.study.runs.Runs
-    cohort_info : dict
+    cohort : dict
         ``cohort.json`` of its cohort.
     run : pandas.Series
         Its row of `Runs.facts`.
     counts : pandas.DataFrame
-        ECGs, patients and positives of each split.
+        From `split_counts`.
     tables : dict
-        Heading → table of performance, in the order of the card.
+        Tables of `ecglib.analysis.tables` as the template names them: rotations, selection, points,
+        calibration, subgroups.
     limits : list of str
         Limits found in this study, besides those that hold for each.
     """
     identity = run["identity"]
-    told = {
-        "study": study,
-        "runs": runs,
-        "run": run.to_dict(),
-        "identity": identity,
-        "cohort": cohort_info,
-    }
-    told |= {"counts": counts, "tables": tables, "limits": limits, "kind": KINDS[runs.label_kind]}
-    told["network"] = REGISTRY[identity["network"]].kind == "network"
-    told["z_scored"] = (identity.get("training") or {}).get("normalisation") == "lead_zscore"
-    told["weights"] = next(
-        (name for name in run["files"] if name.endswith((".safetensors", ".skops"))), None
-    )
-    told["folds"] = study.folds.count if isinstance(study.folds.count, int) else 0
+    weights = [name for name in run["files"] if name.endswith((".safetensors", ".skops"))]
     template = Environment(trim_blocks=True, keep_trailing_newline=True)
     template.filters["markdown"] = markdown
-    return template.from_string(CARD.read_text()).render(told)
+    return template.from_string(CARD.read_text()).render(
+        study=study,
+        run=run.to_dict(),
+        identity=identity,
+        cohort=cohort,
+        counts=counts,
+        tables=tables,
+        limits=limits,
+        label=Label(run["label_kind"], run["label_meaning"]),
+        kind=KINDS[run["label_kind"]],
+        network=REGISTRY[identity["network"]].kind == "network",
+        z_scored=(identity.get("training") or {}).get("normalisation") == "lead_zscore",
+        weights=weights[0] if weights else None,
+        folds=study.folds.count if isinstance(study.folds.count, int) else 0,
+    )
 
 
 def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
@@ -92,21 +83,21 @@ def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
     a rotation is its test score (Equation 1) minus the mean over rotations of the same model.
     """
     scores = performance.pivot_table("score", "rotation", ["split", "model"])
-    lead, validation = (
-        scores["test"].loc[rotation] - scores["test"].mean(),
-        scores["validation"][model],
-    )
+    lead = scores["test"].loc[rotation] - scores["test"].mean()
+    validation = scores["validation"][model]
     place = int((validation > validation[rotation]).sum()) + 1
-    told = f"Rotation {rotation} has the highest test score, {lead[model]:+.3f} from the mean over rotations"
-    told += f", and by validation score it is number {place} of {len(validation)}."
+    sentence = (
+        f"Rotation {rotation} has the highest test score, {lead[model]:+.3f} from the mean over "
+        f"rotations, and by validation score it is number {place} of {len(validation)}."
+    )
     others = lead.drop(model).dropna()
     if len(others):
-        told += f" On the same test fold {len(others)} other models lie {others.mean():+.3f} from their means."
-    return told
+        sentence += f" On the same test fold {len(others)} other models lie {others.mean():+.3f} from their means."
+    return sentence
 
 
 def limits(
-    cohort_info,
+    cohort: dict,
     chosen: pd.DataFrame,
     optimism: dict,
     by_group: pd.DataFrame,
@@ -116,25 +107,24 @@ def limits(
     """Say what this study's own figures leave open; `chosen` are the selected run's predictions,
     `ease` see there.
     """
-    test = chosen[chosen["split"] == "test"]
-    told = [KINDS[cohort_info["label_kind"]]] if cohort_info["label_kind"] != "angiographic" else []
-    told.append(
+    test, few = chosen[chosen["split"] == "test"], by_group[by_group["estimate"].isna()]
+    found = [] if cohort["label_kind"] == "angiographic" else [KINDS[cohort["label_kind"]]]
+    found += [
         f"Selected by its test score, as in the paper: of {optimism['apparent']:.3f}, about "
-        f"{optimism['optimism']:.3f} is estimated to be luck."
-    )
-    told.append(ease)
-    told.append(f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
-    told += [
-        f"{name}: not attainable on validation." for name, point in points.items() if point is None
+        f"{optimism['optimism']:.3f} is estimated to be luck.",
+        ease,
+        f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.",
     ]
-    few = by_group[by_group["estimate"].isna()]
+    found += [
+        f"{POINTS[name]}: not attainable on validation."
+        for name, point in points.items()
+        if point is None
+    ]
     if len(few):
-        levels = [
-            f"{group} ({', '.join(map(str, part['level']))})"
-            for group, part in few.groupby("group", sort=False)
-        ]
-        told.append(f"Too few to say how it does by {'; '.join(levels)}.")
-    return told
+        levels = few["level"].astype(str).groupby(few["group"], sort=False).agg(", ".join)
+        groups = "; ".join(f"{group} ({told})" for group, told in levels.items())
+        found.append(f"Too few to say how it does by {groups}.")
+    return found
 
 
 def describe(record: pd.Series) -> str:

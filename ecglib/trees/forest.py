@@ -25,6 +25,7 @@ from ecglib.errors import nearest
 from ecglib.folds import predictions_table, rotate
 from ecglib.trees import TREES
 from ecglib.trees import features as engineered
+from ecglib.trees.features import DEFINITIONS
 
 PRUNING = (
     "n_estimators",
@@ -136,6 +137,20 @@ def cohort_features(cohort) -> pd.DataFrame:
     table = engineered.features(cohort.beats, cohort.records.rr_ms)
     table.insert(0, "Age", cohort.records.age.to_numpy())
     return table
+
+
+def describe_features(table: pd.DataFrame) -> pd.DataFrame:
+    """Count the features of each family, and the percentage of ECGs with the rarest of it."""
+    family = DEFINITIONS.family.reindex(table.columns)
+    families = table.notna().mean().groupby(family).agg(["size", "min"])
+    families["min"] *= 100
+    return families.set_axis(["features", "least often computed, % of ECGs"], axis=1)
+
+
+def test_fold(cohort, folds: pd.DataFrame, rotation: int, table: pd.DataFrame):
+    """Features and labels of a rotation's test fold."""
+    at = rotate(folds, rotation)["test"]
+    return table.iloc[at].reset_index(drop=True), cohort.records.label.to_numpy()[at]
 
 
 def fit(
