@@ -5,6 +5,7 @@ DATA_DIR ?=
 ECG ?=
 RUN ?=
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | wc -l)
+JOBS_PER_GPU ?= 1
 ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -14,11 +15,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
 
-KNOWN := STUDY CORES DATA_DIR GPUS ECG RUN ARGS PYTHON
+KNOWN := STUDY CORES DATA_DIR GPUS JOBS_PER_GPU ECG RUN ARGS PYTHON
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
-WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS)
-TESTS := units notebooks slow kills slurm browser simulations fuzzing
+WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
+TESTS := units notebooks slow kills slurm browser simulations fuzzing gpu
 
 .PHONY: help reproduce plan status explain test test-all $(TESTS:%=test-%) lint lab format supplement keep
 .PHONY: check-reference clean
@@ -27,7 +28,8 @@ help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 	@echo
 	@echo "reproduce, plan and status take STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)),"
-	@echo "  DATA_DIR=folder with the data, GPUS=n to share out (now $(GPUS)), ARGS=more for Snakemake"
+	@echo "  DATA_DIR=folder with the data, GPUS=n to share out (now $(GPUS)), JOBS_PER_GPU=n runs side by side"
+	@echo "  on each (now $(JOBS_PER_GPU)), ARGS=more for Snakemake"
 	@echo "parts of test-all: $(TESTS:%=test-%)"
 	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks that are here))"
 

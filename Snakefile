@@ -20,7 +20,7 @@ JOB = "{PYTHON:q} -m ecglib.study notebook --study {config[study]:q} "
 OUT = graph.outputs(STUDY)
 GPU = int(config.get("gpus", 0))
 # A cluster counts its GPUs itself; on one machine the jobs share out as many as there are.
-SHARED = int(config.get("share", 0))
+SHARED, JOBS = int(config.get("share", 0)), int(config.get("jobs", 1))
 FRESH = int(config.get("fresh", 0))
 DATA_DIR = graph.data_dir(config)
 
@@ -82,5 +82,5 @@ for kind, (notebook, models) in graph.kinds_of_runs(STUDY).items():
             JOB + notebook + " --set model={wildcards.model} --set rotation={wildcards.rotation}"
             + " --set fresh={FRESH}"
             + (" --set learning_rate={wildcards.rate}" if kind == "grid" else "")
-            + ("" if kind == "tree" else " --gpus {SHARED}")
+            + ("" if kind == "tree" else " --gpus {SHARED} --jobs-per-gpu {JOBS}")
             + f" --folder {{OUT:q}}/{graph.FOLDERS[kind].replace('{', '{wildcards.')} > {{log:q}} 2>&1"

@@ -34,7 +34,7 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
     spread = centred.square().mean(dim=-1, keepdim=True).sqrt()
     # A flat lead's mean is rounded, so its SD may be some 1e-8 mV; one step of 1 µV in 400 samples
     # gives 5e-5 mV.
-    return centred / torch.where(spread < 1e-5, 1.0, spread)
+    return centred / spread.masked_fill(spread < 1e-5, 1.0)
 
 
 def normalisation_of(identity: dict) -> str:
@@ -67,12 +67,18 @@ class BeatBank:
     normalisation : str
         See `normalise`.
     stream : bool
+
+    Attributes
+    ----------
+    place : torch.device
+        Where positions are looked up: the device, or the CPU with `stream`. `batch` takes them
+        from anywhere; from there it waits for nothing.
     """
 
     def __init__(self, beats, labels, device, normalisation="lead_zscore", stream=False):
         self.device, self.normalisation = device, normalisation
         self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
-        self.beats = beats
+        self.beats, self.place = beats, torch.device("cpu") if stream else device
         if not stream:
             self.beats = torch.from_numpy(np.ascontiguousarray(beats[:, :, CROP])).to(device)
 

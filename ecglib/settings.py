@@ -131,7 +131,9 @@ class Training(Closed):
         None, ge=1, description="stop after so many epochs without a better score"
     )
     normalisation: Literal["lead_zscore", "millivolt"] = "lead_zscore"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32", description="tf32: a GPU's faster float32 products; on a CPU the same as fp32"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     stream: bool = Field(
         False, description="read batches from the memory map: for cohorts larger than memory"

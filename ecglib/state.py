@@ -73,9 +73,11 @@ class State:
         network = build_model(identity["network"], **identity["options"])
         network = network.to(device, memory_format=torch.channels_last)
         # other devices are fast at it themselves
-        if device.type == "cpu" and settings.precision == "fp32":
+        if device.type == "cpu" and settings.precision != "bf16":
             network = quicken(network)
-        optimiser = torch.optim.Adam(network.parameters(), lr=identity["learning_rate"])
+        fused = device.type == "cuda" or None  # one kernel for all weights
+        rate = identity["learning_rate"]
+        optimiser = torch.optim.Adam(network.parameters(), lr=rate, fused=fused)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimiser,
             mode="max",
@@ -132,17 +134,34 @@ class State:
 
 
 @contextmanager
-def settings_of_torch(threads: int):
-    """Threads and deterministic algorithms, put back afterwards."""
-    before = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn = torch.is_deterministic_algorithms_warn_only_enabled()
+def settings_of_torch(device: torch.device, precision: str, threads: int):
+    """Fix what decides the bits besides the seed, and put it back afterwards: threads, algorithms,
+    and how exact products are.
+
+    PyTorch multiplies in TF32 in a GPU's convolutions unless it is told not to; here only
+    ``precision: tf32`` lets it. On a CPU that is the same as ``fp32``.
+    """
+    if device.type == "cuda":  # read when the first matrix product runs
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads_before = torch.get_num_threads()
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    wanted = {
+        # no buffer is read before it is written: filling them first would only cost time
+        (torch.utils.deterministic, "fill_uninitialized_memory"): False,
+        (torch.backends.cudnn, "benchmark"): False,
+        (torch.backends.cudnn, "allow_tf32"): precision == "tf32",
+        (torch.backends.cuda.matmul, "allow_tf32"): precision == "tf32",
+    }
+    before = {(place, name): getattr(place, name) for place, name in wanted}
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
     try:
+        for (place, name), value in wanted.items():
+            setattr(place, name, value)
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.backends.cudnn.benchmark = before[1]
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn)
+        for (place, name), value in before.items():
+            setattr(place, name, value)
+        torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
+        torch.set_num_threads(threads_before)

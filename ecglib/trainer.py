@@ -25,7 +25,8 @@ from ecglib.models import NETWORKS, build_model, without_download
 from ecglib.settings import Training
 from ecglib.state import State, TrainingError, pick_device, settings_of_torch
 
-EVALUATION_BATCH = 32  # larger ones are slower on a CPU and take more memory
+# ECGs at once in evaluation; on a CPU larger batches are slower and take more memory
+EVALUATION_BATCH, FEW = {"cuda": 512}, 32
 
 
 def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
@@ -56,11 +57,11 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     settings = Training.model_validate(identity["training"])
     labels, splits = cohort.records.label.to_numpy(), rotate(folds, identity["rotation"])
     counts = _counts(splits, labels, identity["rotation"])
-    with settings_of_torch(identity["threads"]):
-        device = pick_device(settings.device)
-        bank = BeatBank(cohort.beats, labels, device, settings.normalisation, settings.stream)
-        state = State.start(identity, settings, device)
+    device = pick_device(settings.device)
+    with settings_of_torch(device, settings.precision, identity["threads"]):
         try:
+            bank = BeatBank(cohort.beats, labels, device, settings.normalisation, settings.stream)
+            state = State.start(identity, settings, device)
             _epochs(state, identity, bank, splits, folder)
         except UnusableLoss as error:
             records = cohort.records.record_id.iloc[error.positions].tolist()
@@ -121,6 +122,7 @@ def _epochs(state: State, identity: dict, bank: BeatBank, splits: dict, folder: 
         file=sys.stdout,
         ncols=110,
     )
+    due = 0
     for epoch in bar:
         waited = len(state.history) - state.best["epoch"]
         if settings.early_stopping is not None and waited >= settings.early_stopping:
@@ -144,7 +146,10 @@ def _epochs(state: State, identity: dict, bank: BeatBank, splits: dict, folder: 
         told = f"loss {row['train_loss']:.3f}, validation AUC {row['val_auc']:.3f}"
         took = row["train_seconds"] + row["val_seconds"]
         bar.write(f"epoch {epoch}: {told}, AP {row['val_ap']:.3f}, {took:.0f} s", file=sys.stdout)
-        state.save(checkpoint, identity)
+        if time.perf_counter() >= due:  # so that writing takes a tenth of the time at most
+            begun = time.perf_counter()
+            state.save(checkpoint, identity)
+            due = time.perf_counter() + 10 * (time.perf_counter() - begun)
 
 
 class UnusableLoss(ArithmeticError):
@@ -163,8 +168,9 @@ def _epoch(state: State, bank: BeatBank, train, settings: Training) -> tuple[flo
     batches = undersampled_batches(labels, settings.batch_size, state.shuffler)
     # read once, after the epoch: no waiting for the device
     losses = torch.zeros(len(batches), device=bank.device)
-    for number, chosen in enumerate(batches):
-        at = positions[chosen]
+    # at once, so that no batch waits for its positions
+    placed = positions[torch.cat(batches)].to(bank.place).split([len(b) for b in batches])
+    for number, at in enumerate(placed):
         state.optimiser.zero_grad(set_to_none=True)
         with _precision(bank.device, settings.precision):
             logits = state.network(bank.batch(at).contiguous(memory_format=torch.channels_last))
@@ -196,7 +202,8 @@ def predict(network, bank: BeatBank, positions, precision: str = "fp32", with_lo
     network.eval()
     logits = []
     with torch.inference_mode(), _precision(bank.device, precision):
-        for at in torch.as_tensor(positions).split(EVALUATION_BATCH):
+        size = EVALUATION_BATCH.get(bank.device.type, FEW)
+        for at in torch.as_tensor(positions).to(bank.place).split(size):
             logits.append(
                 network(bank.batch(at).contiguous(memory_format=torch.channels_last)).float()
             )

@@ -33,6 +33,7 @@ PARTS = {
     "browser": [*PYTEST, "-m", "browser"],
     "simulations": [*PYTEST, "-m", "slow", "tests/test_simulations.py"],
     "fuzzing": [sys.executable, "tests/fuzz_files.py"],
+    "gpu": [sys.executable, "-m", "tests.system.gpu"],
 }
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import requests
+from web import served
 
-from ecglib import metrics
+from ecglib import download, metrics
 from ecglib.cohort.source import SourceError
+from ecglib.folders import sha256
 from ecglib.study import places
 from ecglib.study.params import StudyError, load_study
+from ecglib.trees import disclosure
 from ecglib.trees import omi_features as omi
 
 STUDY = load_study("omi_features")
@@ -28,7 +30,7 @@ def made_up():
 
 @pytest.fixture(scope="module")
 def published(real_data):
-    return omi.open_tables(STUDY.omi_features, real_data / "omi-features")
+    return omi.open_tables(STUDY.omi_features, real_data / "omi-features", None)
 
 
 # ------------------------------------------------------------------ the study file
@@ -89,46 +91,65 @@ def test_a_wrong_table_is_refused_by_name(made_up, change, said):
 
 def test_changed_or_absent_files_are_refused(made_up, tmp_path):
     with pytest.raises(SourceError, match=r"Derivation_dataset.csv isn't in"):
-        omi.open_tables(STUDY.omi_features, tmp_path)
+        omi.open_tables(STUDY.omi_features, tmp_path, None)
     for kind, name in omi.FILES.items():
         getattr(made_up, kind).to_csv(tmp_path / name, index=False)
     with pytest.raises(SourceError, match=r"Derivation_dataset.csv has changed: its SHA-256"):
-        omi.open_tables(STUDY.omi_features, tmp_path)
+        omi.open_tables(STUDY.omi_features, tmp_path, None)
 
 
-def test_files_are_read_and_checked_when_their_hash_fits(made_up, tmp_path):
+@pytest.fixture
+def at_home(made_up, tmp_path):
+    """Made-up tables in a folder, and settings that name their hashes."""
     hashes = {}
     for kind, name in omi.FILES.items():
         getattr(made_up, kind).to_csv(tmp_path / name, index=False)
-        hashes[f"{kind}_sha256"] = omi.pooch.file_hash(str(tmp_path / name))
-    settings = STUDY.omi_features.model_copy(update=hashes)
-    pd.testing.assert_frame_equal(omi.open_tables(settings, tmp_path).external, made_up.external)
+        hashes[f"{kind}_sha256"] = sha256(tmp_path / name)
+    return STUDY.omi_features.model_copy(update=hashes), tmp_path
+
+
+def test_files_are_read_and_checked_when_their_hash_fits(made_up, at_home):
+    settings, folder = at_home
+    found = omi.open_tables(settings, folder, None)
+    pd.testing.assert_frame_equal(found.external, made_up.external)
+    assert found.label == ("angiographic", "angiographic OMI, published feature tables")
+
+
+def test_what_is_missing_or_spoilt_is_fetched(made_up, at_home, tmp_path):
+    settings, folder = at_home
+    goal = tmp_path / "goal"
+    goal.mkdir()
+    (goal / omi.FILES["external"]).write_text("spoilt")
+    with served({name: (folder / name).read_bytes() for name in omi.FILES.values()}) as web:
+        settings = settings.model_copy(update={"url": web.url})
+        for _ in range(2):
+            found = omi.open_tables(settings, None, goal)
+            pd.testing.assert_frame_equal(found.external, made_up.external)
+        assert sorted(name for name, _ in web.log) == sorted(omi.FILES.values())
 
 
 def test_without_a_network_tables_are_made_up_and_say_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "DATA", tmp_path)
-    monkeypatch.delenv("ECGLIB_OFFLINE", raising=False)
-
-    def unreachable(*args, **kwargs):
-        raise requests.ConnectionError("no route")
-
-    monkeypatch.setattr(omi.pooch, "retrieve", unreachable)
-    assert omi.open_tables(STUDY.omi_features).made_up
-    monkeypatch.setattr(omi.pooch, "retrieve", lambda *a, **k: pytest.fail("went to the network"))
-    monkeypatch.setenv("ECGLIB_OFFLINE", "1")
-    assert omi.open_tables(STUDY.omi_features).made_up
+    monkeypatch.setattr(download, "PAUSE_S", 0.001)
+    settings = STUDY.omi_features.model_copy(update={"url": "http://127.0.0.1:9/"})
+    for folder in (tmp_path, None):
+        found = omi.open_tables(settings, None, folder)
+        assert found.made_up and found.label.kind == "synthetic"
+        assert found.label.meaning.startswith("MADE-UP")
+    monkeypatch.setattr(omi, "download", lambda *a, **k: pytest.fail("went to the network"))
+    assert omi.open_tables(settings, None, None).made_up
 
 
-def test_a_download_with_another_hash_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "DATA", tmp_path)
-    monkeypatch.delenv("ECGLIB_OFFLINE", raising=False)
-
-    def wrong(*args, **kwargs):
-        raise ValueError("SHA256 hash of downloaded file does not match")
-
-    monkeypatch.setattr(omi.pooch, "retrieve", wrong)
-    with pytest.raises(SourceError, match=r"Derivation_dataset.csv isn't the published table"):
-        omi.open_tables(STUDY.omi_features)
+@pytest.mark.parametrize(
+    ("body", "said"), [(b"other", "its SHA-256 is not the study file's"), (None, "404 Not Found")]
+)
+def test_another_table_than_the_published_one_is_refused(monkeypatch, tmp_path, body, said):
+    monkeypatch.setattr(download, "PAUSE_S", 0.001)
+    with served(dict.fromkeys(omi.FILES.values(), body)) as web:
+        settings = STUDY.omi_features.model_copy(update={"url": web.url})
+        told = rf"Derivation_dataset.csv isn't the published table: {said}"
+        with pytest.raises(SourceError, match=told):
+            omi.open_tables(settings, None, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------ making the tables comparable
@@ -158,6 +179,14 @@ def test_columns_that_do_not_compare_are_found_without_outcomes(published):
     pd.testing.assert_frame_equal(omi.make_comparable(swapped)[1], report)
 
 
+def test_overview_counts_both_tables_and_their_sum(made_up):
+    table = omi.overview(made_up)
+    assert table.patients.tolist() == [240, 200, 440]
+    assert table.OMI["both"] == table.OMI["derivation"] + table.OMI["external"]
+    assert table["OMI %"]["both"] == pytest.approx(100 * table.OMI["both"] / 440)
+    assert (table["missing values %"].between(1.5, 2.5)).all()
+
+
 def test_made_up_tables_show_the_same_flaws(made_up):
     comparable, report = omi.make_comparable(made_up)
     assert report.decision["TrelAmp"] == "dropped" and report.not_measured["TCRT"] == "10"
@@ -178,7 +207,7 @@ def reproduced(published):
 def test_published_results_are_reproduced(reproduced, cohort, auc):
     part = reproduced[reproduced.cohort == cohort]
     assert abs(metrics.auc(part.label, part.probability) - auc) <= 0.005
-    groups = omi.risk_groups(part.label, part.probability).patients.astype(int)
+    groups = disclosure.risk_groups(part.label, part.probability).patients.astype(int)
     shown = omi.PUBLISHED.loc[cohort, ["low", "intermediate", "high"]]
     assert (abs(groups - shown) <= np.maximum(0.03 * shown, 1.5)).all(), (groups, shown)
 
@@ -209,17 +238,17 @@ def test_rotations_side_by_side_give_the_same_bits(made_up):
 def test_small_counts_are_suppressed_with_what_gives_them_away():
     label = np.array([1] * 3 + [0] * 97 + [1] * 9 + [0] * 41 + [1] * 30 + [0] * 20)
     probability = np.repeat([0.01, 0.1, 0.5], [100, 50, 50])
-    table = omi.risk_groups(label, probability)
+    table = disclosure.risk_groups(label, probability)
     assert list(table.omi) == ["<5", "–", "30"] and list(table.patients) == ["100", "50", "50"]
     assert list(table.omi_percent) == ["–", "–", "60.0"]
-    nearly_all = omi.risk_groups(
+    nearly_all = disclosure.risk_groups(
         np.r_[np.zeros(60), np.ones(48), 0, 0], np.repeat([0.01, 0.5], [60, 50])
     )
     assert nearly_all.omi["high"] == "–"
 
 
 def test_risk_groups_at_their_limits():
-    table = omi.risk_groups(np.tile([0, 1], 30), np.repeat([0.0499, 0.05, 0.2], 20))
+    table = disclosure.risk_groups(np.tile([0, 1], 30), np.repeat([0.0499, 0.05, 0.2], 20))
     assert list(table.patients) == ["20", "20", "20"] and list(table.omi) == ["10", "10", "10"]
 
 
@@ -228,7 +257,7 @@ def test_calibration_bins_single_nobody_out(prevalence):
     rng = np.random.default_rng(3)
     probability = np.clip(rng.beta(1, 1 / prevalence, 3000), 0, 1).round(3)
     label = (rng.random(3000) < probability).astype(int)
-    bins = omi.calibration_bins(label, probability)
+    bins = disclosure.calibration_bins(label, probability)
     positives = (bins.observed * bins.patients).round()
     assert positives.min() >= 5 and (bins.patients - positives).min() >= 5
     assert bins.patients.sum() == 3000 and len(bins) > 3
@@ -239,7 +268,7 @@ def test_calibration_bins_single_nobody_out(prevalence):
 
 def test_dependence_has_no_point_per_patient():
     values = pd.Series(np.random.default_rng(0).normal(size=500))
-    curve = omi.dependence(values, 2 * values)
+    curve = disclosure.dependence(values, 2 * values)
     assert len(curve) == 8
     np.testing.assert_allclose(curve.effect, 2 * curve.value)
 
@@ -309,7 +338,7 @@ def leaks(folder: Path, tables: omi.Tables | None = None) -> list[str]:
 
 
 def test_the_scan_finds_what_it_should(tmp_path, made_up):
-    omi.risk_groups(np.tile([0, 1], 30), np.repeat([0.01, 0.1, 0.3], 20)).to_csv(
+    disclosure.risk_groups(np.tile([0, 1], 30), np.repeat([0.01, 0.1, 0.3], 20)).to_csv(
         tmp_path / "fine.csv"
     )
     assert leaks(tmp_path, made_up) == []

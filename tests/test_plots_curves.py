@@ -380,6 +380,25 @@ def test_risk_groups_share_out_every_ecg():
         tables.risk_groups([0, 1], [0.2, 0.3], 0.6, 0.2)
 
 
+def test_learning_rates_show_each_run_and_join_the_means():
+    rates, folds = [1e-5, 1e-4, 1e-3], 3
+    rows = [(m, r, k) for m in MODELS for r in rates for k in range(folds)]
+    scores = pd.DataFrame(rows, columns=["model", "learning_rate", "rotation"])
+    scores["val_score"] = np.random.default_rng(0).random(len(scores))
+    names = dict(zip(MODELS, ("One", "Two", "Three"), strict=True))
+    figure = curves.draw_learning_rates(scores, names)
+    (axis,) = figure.axes
+    dots = np.vstack([dots.get_offsets() for dots in axis.collections])
+    expected = scores[["learning_rate", "val_score"]].to_numpy()
+    np.testing.assert_allclose(sorted(map(tuple, dots)), sorted(map(tuple, expected)))
+    lines = [line for line in axis.lines if len(line.get_xdata())]
+    for model, line in zip(MODELS, lines, strict=True):
+        means = scores[scores.model == model].groupby("learning_rate").val_score.mean()
+        np.testing.assert_allclose(line.get_xydata(), means.reset_index().to_numpy())
+        assert to_rgb(line.get_color()) == to_rgb(curves.COLOURS[model])
+    assert axis.get_xscale() == "log" and texts(figure) == list(names.values())
+
+
 def test_cases_are_the_surest_of_their_kind():
     table = pd.DataFrame({"record_id": list("abcdefg"), "label": [1, 1, 0, 0, 1, 1, 1]})
     table = table.assign(split="test", probability=[0.9, 0.6, 0.7, 0.8, 0.4, 0.1, 0.99])

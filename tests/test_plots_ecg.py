@@ -1,12 +1,14 @@
 """Drawings of ECGs: their geometry, read back from the artists in millimetres."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import matplotlib
 
 matplotlib.use("agg")
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
@@ -190,17 +192,36 @@ def test_recordings_run_on_from_column_to_column(rate):
     assert "missing" in named(figure)
 
 
-def test_labelled_beat_marks_the_waves():
-    spans = {
-        "P wave": (200, 250),
-        "QRS complex": (280, 330),
-        "ST segment": (330, 380),
-        "T wave": (380, 480),
-    }
-    figure = ecg.draw_labelled_beat(beat()[1], spans)
-    patches = [(p.get_x(), p.get_x() + p.get_width()) for p in figure.axes[0].patches]
-    np.testing.assert_allclose(patches, np.array(list(spans.values())) / 20)
-    assert set(spans) <= set(named(figure))
+def test_waves_are_named_in_the_first_good_beat_without_the_label_that_has_them_all():
+    t = np.arange(600)
+    waves = ((210, 15, 150), (300, 6, 1500), (420, 25, 400))  # P, QRS, T: centre, width, µV
+    whole = sum(high * np.exp(-(((t - at) / width) ** 2)) for at, width, high in waves)
+    beats = np.repeat(whole[None, None], 12, axis=1).repeat(4, axis=0).astype(np.int16)
+    beats[0, :, :250] = 0  # no P wave
+    records = pd.DataFrame({"record_id": list("abcd"), "label": [0, 1, 0, 0]})
+    records["poor_quality"] = [False, False, True, False]
+    figure = ecg.draw_waves(beats, records)
+    assert figure.axes[0].get_title(loc="left") == "Record d"
+    spans = [(p.get_x() * 20, (p.get_x() + p.get_width()) * 20) for p in figure.axes[0].patches]
+    p, qrs, st, wave = spans
+    for (first, last), (at, width, _) in zip((p, qrs, wave), waves, strict=True):
+        assert at - 4 * width < first < at < last < at + 4 * width
+    # each ends one sample before the next
+    assert qrs[1] + 1 == pytest.approx(st[0]) and st[1] + 1 == pytest.approx(wave[0])
+    assert set(ecg.SPANS) <= set(named(figure))
+
+
+def test_records_are_browsed_with_a_slider_or_the_first_one_stands_for_them(monkeypatch):
+    records = pd.DataFrame({"record_id": ["r0", "r1"], "sex": "male", "age": [50.0, 61.0]})
+    records = records.assign(label=[0, 1], quality_reasons=["", "noisy"])
+    cohort = SimpleNamespace(beats=np.stack([beat(0), beat(1)]), records=records)
+    shown = []
+    ecg.browse(cohort, shown.append, slider=False)
+    monkeypatch.setattr(ecg.ipywidgets, "interact", lambda turn, record: turn(record.max))
+    ecg.browse(cohort, shown.append, slider=True)
+    titles = [figure.axes[0].get_title(loc="left") for figure in shown]
+    told = ["r0 · male, 50 y · label 0 · good quality", "r1 · male, 61 y · label 1 · noisy"]
+    assert titles == told
 
 
 def test_lead_directions_keep_einthovens_triangle():
@@ -216,9 +237,13 @@ def test_lead_directions_keep_einthovens_triangle():
                 texts[name] = np.array(text.get_position()) / 1.17
     assert set(texts) == set(LEADS)
     np.testing.assert_allclose(texts["I"] + texts["III"], texts["II"], atol=1e-9)
-    for augmented, sum_of in (("aVL", texts["I"] - texts["III"]), ("aVR", -texts["I"] - texts["II"]),
-                              ("aVF", texts["II"] + texts["III"])):  # fmt: skip
-        np.testing.assert_allclose(texts[augmented], sum_of / np.linalg.norm(sum_of), atol=1e-9)
+    augmented = {
+        "aVL": texts["I"] - texts["III"],
+        "aVR": -texts["I"] - texts["II"],
+        "aVF": texts["II"] + texts["III"],
+    }
+    for lead, sum_of in augmented.items():
+        np.testing.assert_allclose(texts[lead], sum_of / np.linalg.norm(sum_of), atol=1e-9)
 
 
 def test_svgs_stay_under_a_megabyte(tmp_path):

@@ -2,8 +2,6 @@
 
 import hashlib
 import pickle
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +11,14 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
+from web import served
 
+from ecglib import download
 from ecglib.beat import LEADS
 from ecglib.cohort import ptbxl
 from ecglib.cohort.build import open_source
 from ecglib.cohort.source import ReadError, SourceError
 from ecglib.settings import PtbxlCohort
-from ecglib.study import places
 
 
 def study(**options):
@@ -323,59 +322,22 @@ def test_upsampling_delays_a_sine_by_1_25_ms():
 
 @pytest.fixture
 def server(small, monkeypatch, tmp_path):
-    """PhysioNet stood in for by a local server over `small`; it cuts the first answer for each name
-    in `cut`.
-    """
+    """PhysioNet stood in for by a local server over `small`; ``folder`` is to be completed."""
     files = {str(p.relative_to(small)): p.read_bytes() for p in small.rglob("*") if p.is_file()}
     sums = "".join(f"{hashlib.sha256(data).hexdigest()} {name}\n" for name, data in files.items())
-    files["SHA256SUMS.txt"] = sums.encode()
-    state = SimpleNamespace(
-        files=files, cut=set(), log=[], ranges=True, folder=tmp_path / "data/ptb-xl"
-    )
+    monkeypatch.setattr(download, "PAUSE_S", 0.001)
+    with served(files | {"SHA256SUMS.txt": sums.encode()}) as state:
+        monkeypatch.setattr(ptbxl, "BASE_URL", state.url)
+        state.folder = tmp_path / "data/ptb-xl"
+        yield state
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
 
-        def do_GET(self):
-            name = self.path.lstrip("/")
-            first = (
-                int(self.headers["Range"][6:-1]) if "Range" in self.headers and state.ranges else 0
-            )
-            state.log.append((name, first))
-            body = state.files.get(name)
-            if body is None:
-                self.send_error(404)
-                return
-            if first and first >= len(body):
-                self.send_response(416)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if first else 200)
-            self.send_header("Content-Length", str(len(body) - first))
-            self.end_headers()
-            if name in state.cut:
-                state.cut.discard(name)
-                self.wfile.write(body[first : first + len(body) // 2])
-                self.close_connection = True
-            else:
-                self.wfile.write(body[first:])
-
-        def log_message(self, *_):
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setattr(ptbxl, "BASE_URL", f"http://127.0.0.1:{http.server_port}/")
-    monkeypatch.setattr(ptbxl, "PAUSE_S", 0.001)
-    monkeypatch.setattr(places, "DATA", tmp_path / "data")
-    yield state
-    http.shutdown()
-    http.server_close()
+def completed(folder, **options):
+    return open_source(study(**options), 42, download_dir=folder)
 
 
 def test_download_fetches_what_is_needed_once(server, small):
-    source = open_source(study(prevalence=0.25), 42)
+    source = completed(server.folder, prevalence=0.25)
     assert len(source.records) == 8
     fetched = {name for name, _ in server.log}
     assert fetched == {"SHA256SUMS.txt", "ptbxl_database.csv", "scp_statements.csv"} | {
@@ -385,7 +347,7 @@ def test_download_fetches_what_is_needed_once(server, small):
     local = open_source(study(prevalence=0.25), 42, small)
     row = next(source.records.itertuples())
     np.testing.assert_array_equal(source.read(row)[0], local.read(row)[0])
-    open_source(study(prevalence=0.25), 42)
+    completed(server.folder, prevalence=0.25)
     assert len(server.log) == len(fetched)  # nothing is asked for again
     assert not list(server.folder.rglob("*.part"))
 
@@ -394,7 +356,7 @@ def test_download_fetches_what_is_needed_once(server, small):
 def test_a_cut_connection_is_gone_on_with(server, ranges):
     name = "records100/00000/00003_lr.dat"
     server.cut, server.ranges = {name, "ptbxl_database.csv"}, ranges
-    open_source(study(), 42)
+    completed(server.folder)
     asked = [first for file, first in server.log if file == name]
     assert len(asked) == 2 and asked[0] == 0
     assert (8_000 < asked[1] <= 12_000) if ranges else asked[1] == 0
@@ -404,15 +366,15 @@ def test_a_cut_connection_is_gone_on_with(server, ranges):
 def test_an_interrupted_download_is_resumed_later(server, monkeypatch):
     name = "records100/00000/00003_lr.dat"
     server.cut = {name}
-    monkeypatch.setattr(ptbxl, "ATTEMPTS", 1)
+    monkeypatch.setattr(ptbxl, "TRIES", 1)
     with pytest.raises(
         SourceError, match=r"00003_lr.dat was not downloaded .*start again to go on"
     ):
-        open_source(study(), 42)
+        completed(server.folder)
     assert not (server.folder / name).exists()
     there = (server.folder / f"{name}.part").stat().st_size
     assert 8_000 < there <= 12_000
-    open_source(study(), 42)
+    completed(server.folder)
     assert [first for file, first in server.log if file == name] == [0, there]
 
 
@@ -421,7 +383,7 @@ def test_a_part_that_was_spoilt_is_fetched_anew(server):
     part = server.folder / f"{name}.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (len(server.files[name]) + 5))
-    open_source(study(), 42)
+    completed(server.folder)
     assert (server.folder / name).read_bytes() == server.files[name]
 
 
@@ -431,7 +393,7 @@ def test_a_wrong_checksum_is_refused(server):
     with pytest.raises(
         SourceError, match=r"00002_lr.dat was not downloaded \(its SHA-256 is not PhysioNet's\)"
     ):
-        open_source(study(), 42)
+        completed(server.folder)
     assert not (server.folder / name).exists() and not (server.folder / f"{name}.part").exists()
 
 
@@ -439,17 +401,25 @@ def test_what_the_server_lacks_is_named(server):
     name = "records100/00000/00002_lr.hea"
     del server.files[name]
     with pytest.raises(SourceError, match=r"00002_lr.hea was refused: 404"):
-        open_source(study(), 42)
+        completed(server.folder)
     assert server.log.count((name, 0)) == 1
     listing = server.folder / "SHA256SUMS.txt"
     listing.write_text("".join(x for x in listing.read_text().splitlines(True) if "00002" not in x))
     with pytest.raises(SourceError, match=r"doesn't list records100/00000/00002_lr.hea"):
-        open_source(study(), 42)
+        completed(server.folder)
 
 
 def test_without_a_network_the_address_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(ptbxl, "BASE_URL", "http://127.0.0.1:9/")
-    monkeypatch.setattr(ptbxl, "PAUSE_S", 0.001)
-    monkeypatch.setattr(places, "DATA", tmp_path)
+    monkeypatch.setattr(download, "PAUSE_S", 0.001)
     with pytest.raises(SourceError, match=r"http://127.0.0.1:9/SHA256SUMS.txt was not downloaded"):
+        completed(tmp_path)
+
+
+def test_nothing_is_downloaded_into_the_users_own_folder(monkeypatch, small):
+    monkeypatch.setattr(ptbxl, "fetch", lambda *_: pytest.fail("went to the network"))
+    (small / "records100/00000/00005_lr.dat").unlink()
+    with pytest.raises(SourceError, match=r"lacks 1 of 12 records"):
+        open_source(study(), 42, small, small.parent / "other")
+    with pytest.raises(SourceError, match=r"PTB-XL has no folder; give data_dir"):
         open_source(study(), 42)

@@ -1,4 +1,4 @@
-"""Tabular models: nothing leaks from rows that were not given, and a saved model is data, not
+"""Forest and boosting: nothing leaks from rows that were not given, and a saved model is data, not
 code.
 """
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.preprocessing import FunctionTransformer
 
 from ecglib.models import REGISTRY, build_model
@@ -160,14 +160,30 @@ def test_a_file_with_other_types_is_refused(tmp_path):
 
 def test_importance_finds_what_the_label_depends_on(fitted, table):
     features, label = table
-    model = fitted[2]
-    assert set(forest.permutation(model, features[500:], label[500:], repeats=2).feature[:2]) == {
-        "a",
-        "b",
-    }
-    values = forest.shap_values(model, features[500:])
+    model, seen = fitted[2], features[500:]
+    found = forest.permutation(model, seen[list("fdbeca")], label[500:], repeats=2)
+    assert set(found.feature[:2]) == {"a", "b"} and found.importance.is_monotonic_decreasing
+    some = forest.permutation(model, seen, label[500:], ["c", "a"], repeats=2)
+    assert list(some.feature) == ["a", "c"]
+    both, values = forest.importance(model, seen, label[500:], repeats=2)
     assert list(values.columns) == list(features) and len(values) == 200
-    assert set(values.abs().mean().nlargest(2).index) == {"a", "b"}
+    assert set(both.shap.nlargest(2).index) == {"a", "b"}
+    np.testing.assert_allclose(both.shap, values.abs().mean()[both.index])
+    np.testing.assert_allclose(both.importance, found.set_index("feature").importance[both.index])
+
+
+def test_a_shuffled_column_costs_as_much_average_precision_as_its_importance(fitted, table):
+    features, label = table
+    model, seen, truth = fitted[2], features[500:], label[500:]
+    rng, before = (
+        np.random.default_rng(0),
+        average_precision_score(truth, forest.predict(model, seen)),
+    )
+    tables = [seen.assign(a=rng.permutation(seen.a)) for _ in range(20)]
+    falls = [before - average_precision_score(truth, forest.predict(model, t)) for t in tables]
+    row = forest.permutation(model, seen, truth, ["a"], repeats=20).iloc[0]
+    assert abs(row.importance - np.mean(falls)) < 2 * np.std(falls)
+    assert 0.5 < row.sd / np.std(falls) < 2
 
 
 def test_shap_values_add_up_to_the_prediction(table):

@@ -278,6 +278,20 @@ def interval(
     return {"estimate": estimate} | values | {"undefined": draws.size - known.size}
 
 
+def by_part(predictions, part: str, confidence: float = 0.95, **options) -> pd.DataFrame:
+    """AUC and AP with their intervals, of each model in each part of the predictions.
+
+    `part` is a column; each of its values gets a `bootstrap` of its own, with its `options`.
+    Returns `intervals`, followed by that column and the part's ``prevalence``.
+    """
+    tables = []
+    for value, rows in predictions.groupby(part, sort=False):
+        table = intervals(bootstrap(rows, **options), confidence)
+        table = table[table["metric"].isin(("auc", "average_precision"))]
+        tables.append(table.assign(**{part: value, "prevalence": rows["label"].mean()}))
+    return pd.concat(tables, ignore_index=True)
+
+
 def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
     """Mean over rotations of every metric of every model: ``model, metric, rotations``, then as in
     `interval`.

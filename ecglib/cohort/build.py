@@ -28,7 +28,9 @@ CHUNK = 32  # records a worker takes at once
 FEW = 300  # records for which one more process isn't worth its start
 
 
-def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
+def open_source(
+    settings, seed: int, data_dir: Path | None = None, download_dir: Path | None = None
+) -> Source:
     """Open the source that a study's ``cohort`` section names.
 
     Parameters
@@ -38,11 +40,15 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         The study's seed; fixes simulated records and drawn negatives.
     data_dir : path, optional
         Where the data lie already, in the layout of their public source.
+    download_dir : path, optional
+        Where a public source is completed by a download, if there is no `data_dir`.
     """
     if settings.source == "synthetic":
         from ecglib.cohort import synthetic as module
     elif settings.source == "ptbxl":
-        from ecglib.cohort import ptbxl as module
+        from ecglib.cohort import ptbxl
+
+        return ptbxl.open_source(settings, seed, data_dir, download_dir)
     else:
         from ecglib.cohort import files as module
     return module.open_source(settings, seed, data_dir)

@@ -9,25 +9,20 @@ Wagner et al., "PTB-XL, a large publicly available electrocardiography dataset",
 """
 
 import re
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import requests
 from numpy.lib.stride_tricks import sliding_window_view
-from tqdm.auto import tqdm
 
 from ecglib.beat import LEADS, RATE_HZ
 from ecglib.cohort.source import ReadError, Source, SourceError, count
-from ecglib.folders import sha256
-from ecglib.study import places
+from ecglib.download import DownloadError, Wanted
+from ecglib.download import download as fetch
 
 BASE_URL = "https://physionet.org/files/ptb-xl/1.0.3/"
-# of a download: at once, tries of one file, first pause between tries
-CONNECTIONS, ATTEMPTS, PAUSE_S = 8, 6, 1.0
+TRIES = 6  # of each file that is downloaded
 
 INJURY = {"INJAS", "INJAL", "INJIN", "INJLA", "INJIL"}  # statements of subendocardial injury
 ACUTE_STAGES = ("Stadium I", "Stadium I-II")
@@ -41,17 +36,21 @@ LEAD_LINE = re.compile(
 )
 
 
-def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
+def open_source(
+    settings, seed: int, data_dir: Path | None, download_dir: Path | None = None
+) -> Source:
     """Open PTB-XL with a proxy label; all three labels are columns of its records.
 
     `seed` fixes which negatives are drawn for `settings.prevalence`. `data_dir` is a folder in
-    PhysioNet's layout (1.0.1 or 1.0.3) and only read; None is ``data/ptb-xl`` of the project, into
-    which what is absent is downloaded. Raises `SourceError` if a table can't be used, no positive
-    is left, the prevalence can't be reached, a download fails, or files are absent and
+    PhysioNet's layout (1.0.1 or 1.0.3) and only read; without one, what `download_dir` lacks is
+    downloaded into it. Both are absolute paths. Raises `SourceError` if a table can't be used, no
+    positive is left, the prevalence can't be reached, a download fails, or files are absent and
     `settings.allow_missing_records` is false.
     """
-    folder = places.find(data_dir) if data_dir is not None else places.DATA / "ptb-xl"
-    if data_dir is None:
+    folder = data_dir or download_dir
+    if not folder:
+        raise SourceError("PTB-XL has no folder; give data_dir, or download_dir to download it")
+    if not data_dir:
         download(folder, [TABLE, STATEMENTS])
     records, version = read_tables(folder, settings.sampling_rate)
     records.insert(5, "label", records[settings.label])
@@ -65,7 +64,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         records = draw_negatives(records, settings.prevalence, seed)
         counts["negatives drawn to the prevalence"] = count(records)
 
-    if data_dir is None:
+    if not data_dir:
         download(folder, [*records.filename + ".hea", *records.filename + ".dat"])
     absent = records.filename.map(
         lambda f: f"{f}.dat" if (folder / f"{f}.hea").is_file() else f"{f}.hea"
@@ -74,7 +73,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
     rejected = rejected[absent != ""].reset_index(drop=True)
     if len(rejected) and not settings.allow_missing_records:
-        lacking = f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz, as {absent.max()}"
+        lacking = f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz"
+        lacking += f", as {absent.max()}"
         mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         raise SourceError(f"{folder} lacks {lacking}; {mend}")
     records = records[absent == ""].reset_index(drop=True)
@@ -123,7 +123,8 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
             ) from None
         if missing := [column for column in needed if column not in tables[-1]]:
             raise SourceError(
-                f"{folder / name} lacks the column '{missing[0]}'; take the file from PhysioNet again"
+                f"{folder / name} lacks the column '{missing[0]}'; "
+                "take the file from PhysioNet again"
             )
     table, statements = tables
     good = {
@@ -143,7 +144,8 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
     }
     if wrong := [column for column, fine in good.items() if not fine]:
         raise SourceError(
-            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; take it from PhysioNet again"
+            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; "
+            "take it from PhysioNet again"
         )
     codes = table.scp_codes.str.findall(r"'(\w+)':")
     stage = table.infarction_stadium1.isin(ACUTE_STAGES) | table.infarction_stadium2.isin(
@@ -250,7 +252,8 @@ def read_record(path: Path) -> tuple[np.ndarray, float]:
     wrong = ((raw.sum(axis=0) - sums) % 65536 != 0) | (gain == 0)
     if wrong.any():
         raise ReadError(
-            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, or has a gain of 0"
+            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, "
+            "or has a gain of 0"
         )
     order = [list(leads).index(lead.upper()) for lead in LEADS]
     return ((raw - zero) * (1000 / gain)).astype(np.float32).T[order], float(head[2])
@@ -283,60 +286,22 @@ def download(folder: Path, names: list[str]) -> None:
     """Download what `folder` lacks of the files `names` from `BASE_URL`, verified by PhysioNet's
     SHA-256.
 
-    A file gets its name only once verified; one that was cut stays beside it as ``.part`` and is
-    gone on with. Raises `SourceError` if a file can't be had, its SHA-256 stays wrong, or
-    PhysioNet's list lacks it.
+    Raises `SourceError` if a file can't be had, its SHA-256 stays wrong, or PhysioNet's list lacks
+    it.
     """
     if not (names := [name for name in names if not (folder / name).exists()]):
         return
-    with requests.Session() as session, ThreadPoolExecutor(CONNECTIONS) as pool:
-        session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS))
-        listing = folder / "SHA256SUMS.txt"
+    listing = folder / "SHA256SUMS.txt"
+    try:
         if not listing.exists():
-            _fetch(session, folder, listing.name, None)
-        sums = dict(
-            reversed(line.split(maxsplit=1))
-            for line in listing.read_text().splitlines()
-            if " " in line
-        )
+            fetch([Wanted(BASE_URL + listing.name, listing)], "PhysioNet", TRIES)
+        lines = [line.split(maxsplit=1) for line in listing.read_text().splitlines()]
+        sums = {line[1]: f"sha256:{line[0]}" for line in lines if len(line) == 2}
         if unlisted := [name for name in names if name not in sums]:
             raise SourceError(
                 f"{listing} doesn't list {unlisted[0]}; delete it to have it downloaded again"
             )
-        jobs = pool.map(lambda name: _fetch(session, folder, name, sums[name]), names)
-        for _ in tqdm(jobs, total=len(names), desc="PTB-XL from PhysioNet", unit="file"):
-            pass  # the first failure ends the loop and cancels what has not begun
-
-
-def _fetch(session: requests.Session, folder: Path, name: str, digest: str | None) -> None:
-    """Download one file, going on from what an earlier try left (pooch would begin again)."""
-    part = folder / f"{name}.part"
-    part.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(ATTEMPTS):
-        time.sleep(PAUSE_S * 2 ** (attempt - 1) if attempt else 0)
-        have = part.stat().st_size if part.exists() else 0
-        asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        try:
-            with session.get(
-                BASE_URL + name, headers=asked, stream=True, timeout=(10, 60)
-            ) as reply:
-                if reply.status_code in (403, 404):
-                    raise SourceError(
-                        f"{BASE_URL}{name} was refused: {reply.status_code} {reply.reason}"
-                    )
-                # 416: nothing is left to send, so the part is whole or wrong
-                if reply.status_code != 416:
-                    reply.raise_for_status()
-                    with part.open("ab" if reply.status_code == 206 else "wb") as out:
-                        out.writelines(reply.iter_content(4096))  # a cut loses what a chunk lacks
-        except (requests.RequestException, OSError) as error:
-            problem = error
-            continue
-        if digest is None or sha256(part) == digest:
-            part.replace(folder / name)
-            return
-        part.unlink()
-        problem = "its SHA-256 is not PhysioNet's"
-    raise SourceError(
-        f"{BASE_URL}{name} was not downloaded ({problem}); start again to go on from what is there"
-    )
+        wanted = [Wanted(BASE_URL + name, folder / name, sums[name]) for name in names]
+        fetch(wanted, "PhysioNet", TRIES)
+    except DownloadError as error:
+        raise SourceError(str(error)) from None

@@ -1,16 +1,15 @@
 """ResNet-18 as in torchvision, for one channel and two classes."""
 
-import socket
 from pathlib import Path
 
 import torch
 import torchvision
 from torch import nn
 
+from ecglib.download import DownloadError, Wanted, download
 from ecglib.models import check_input
-from ecglib.study import places
 
-TIMEOUT_S = 5
+TIMEOUT_S = 5.0
 """Seconds without an answer after which the download of the ImageNet weights gives up."""
 
 
@@ -31,8 +30,10 @@ class ResNet18(nn.Module):
         Start from torchvision's ImageNet weights (``IMAGENET1K_V1``), as the paper. False:
         torchvision's random start, another model, called "ResNet-18 (random start)" in tables.
     weights : str
-        File with these weights (``.pth`` or ``.safetensors``, torchvision's names). Empty: torch's
-        cache is looked up, then the file is downloaded into it.
+        File with these weights (``.pth`` or ``.safetensors``, torchvision's names), an absolute
+        path. Empty: `cache` is looked up, then the file is downloaded into it.
+    cache : str
+        Folder of downloaded weights, an absolute path. Empty: torch's own.
 
     Raises
     ------
@@ -45,12 +46,14 @@ class ResNet18(nn.Module):
     2016.
     """
 
-    def __init__(self, leads: int = 12, pretrained: bool = True, weights: str = ""):
+    def __init__(
+        self, leads: int = 12, pretrained: bool = True, weights: str = "", cache: str = ""
+    ):
         super().__init__()
         self.leads = leads
         self.model = torchvision.models.resnet18(weights=None)
         if pretrained:
-            _load(self.model, places.find(weights) if weights else _cached_or_downloaded())
+            _load(self.model, Path(weights) if weights else _cached_or_downloaded(cache))
         self.model.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
         self.model.fc = nn.Linear(512, 2)
         for layer in self.model.modules():
@@ -65,25 +68,22 @@ class ResNet18(nn.Module):
         return self.model(x)
 
 
-def _cached_or_downloaded() -> Path:
-    """Return the ImageNet weights' file in torch's cache, after downloading it there if need be."""
+def _cached_or_downloaded(cache: str) -> Path:
+    """Return the ImageNet weights' file in the cache, after downloading it there if need be."""
     url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    file = Path(cache or Path(torch.hub.get_dir()) / "checkpoints") / url.rsplit("/", 1)[1]
     if not file.exists():
-        before = socket.getdefaulttimeout()
+        # torchvision's names end with the start of the file's SHA-256
+        wanted = Wanted(url, file, f"sha256:{file.stem.rsplit('-', 1)[1]}")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            socket.setdefaulttimeout(TIMEOUT_S)  # torch.hub sets none and would wait for minutes
-            # torchvision's names end with the start of the file's SHA-256
-            digest = file.stem.rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(url, str(file), digest)
-        except (OSError, RuntimeError) as error:
+            download([wanted], "torchvision", tries=3, timeout_s=TIMEOUT_S)
+        except DownloadError as error:
             raise ValueError(
-                f"resnet18: the ImageNet weights could not be downloaded ({error}); save {url} as {file}, or name the "
-                "file with `options: {weights: path}`, or choose a random start with `options: {pretrained: false}`"
+                "resnet18: the ImageNet weights could not be downloaded "
+                f"({error.problem}); save {url} as {file}, or name the file with "
+                "`options: {weights: path}`, or choose a random start with "
+                "`options: {pretrained: false}`"
             ) from None
-        finally:
-            socket.setdefaulttimeout(before)
     return file
 
 

@@ -34,12 +34,32 @@ def table_1(network) -> pd.DataFrame:
     return table
 
 
+def sizes() -> pd.DataFrame:
+    """Parameters of each network, and operations of one ECG's forward pass."""
+    rows = {}
+    for name, options in _networks().items():
+        network = models.build_model(name, **options)
+        rows[models.label(name, options)] = {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "GFLOP per ECG": models.flops(network) / 1e9,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _networks() -> dict[str, dict]:
+    """Registered networks and the options that build each without fetching weights."""
+    return {
+        name: {"pretrained": False} if "pretrained" in entry.options else {}
+        for name, entry in models.REGISTRY.items()
+        if entry.kind == "network"
+    }
+
+
 def draw() -> Figure:
     """Fig. 3: the four networks from input to output, each box a layer with the dimensions it puts
     out.
     """
-    names = [name for name, entry in models.REGISTRY.items() if entry.kind == "network"]
-    names.sort(key=lambda name: (*PAPER_ORDER, name).index(name))
+    names = sorted(_networks(), key=lambda name: (*PAPER_ORDER, name).index(name))
     figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 7), layout="constrained")
     for axis, letter, name in zip(axes, string.ascii_uppercase, names, strict=False):
         boxes = [("input", "1x12x400", "pool"), *_boxes(name)]
@@ -69,8 +89,7 @@ def draw() -> Figure:
 
 def _boxes(name: str) -> list[tuple[str, str, str]]:
     """Layers of a network worth a box: text, output dimensions, kind."""
-    options = {"pretrained": False} if "pretrained" in models.REGISTRY[name].options else {}
-    table = models.layer_table(models.build_model(name, **options))
+    table = models.layer_table(models.build_model(name, **_networks()[name]))
     table["layer"] = table.layer.str.removeprefix("model.")
     table["depth"] = table.layer.str.count(r"\.") + 1
     inner = (

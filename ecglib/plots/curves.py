@@ -309,3 +309,25 @@ def draw_fold_prevalence(shape: pd.DataFrame) -> Figure:
     axis.axhline(overall, color="black", linestyle="--", linewidth=1)
     axis.set(xlabel="fold", ylabel="positive patients (%)", title="Share of positive patients")
     return figure
+
+
+def draw_learning_rates(scores: pd.DataFrame, names: dict) -> Figure:
+    """Best validation score of each run of a grid by initial learning rate; a line joins the means.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        ``model, learning_rate, rotation, val_score``.
+    names : dict
+        Model → printed name.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
+    look = {"data": scores, "x": "learning_rate", "y": "val_score", "hue": "model", "ax": axis}
+    look["palette"] = colours(names)
+    sns.scatterplot(**look, alpha=0.4, legend=False)
+    sns.lineplot(**look, errorbar=None, marker="_", ms=14, mec="auto")
+    lines, models = axis.get_legend_handles_labels()
+    axis.legend_.remove()
+    figure.legend(lines, map(names.get, models), loc="outside right center", frameon=False)
+    axis.set(xscale="log", xlabel="initial learning rate", ylabel="best validation score")
+    return figure

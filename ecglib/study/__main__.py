@@ -40,7 +40,7 @@ def _notebook(given) -> int:
             raise StudyError(f"--set {item} has no '=': write NAME=VALUE")
         parameters[key] = value
     final = (given.folder or places.step_folder(study.name, given.name)).absolute()
-    with gpu(given.gpus) if given.gpus else nullcontext():
+    with gpu(given.gpus, given.jobs_per_gpu) if given.gpus else nullcontext():
         run_notebook(given.name, parameters, final)
     return 0
 
@@ -62,12 +62,14 @@ def parser() -> argparse.ArgumentParser:
         told[name].set_defaults(does=does)
     told["run"].add_argument("--data-dir", default="")
     told["run"].add_argument("--cores", type=int, default=1)
-    told["run"].add_argument("--gpus", type=int, default=0, help="GPUs to share out, one a job")
+    told["run"].add_argument("--gpus", type=int, default=0, help="GPUs to share out")
+    told["run"].add_argument("--jobs-per-gpu", type=int, default=1, help="side by side on each")
     told["run"].add_argument("--fresh", action="store_true", help="take over no finished run")
     told["notebook"].add_argument("name", help="a notebook of notebooks/, without ending")
     told["notebook"].add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     told["notebook"].add_argument("--folder", type=Path, help="default: the step's own place")
     told["notebook"].add_argument("--gpus", type=int, default=0, help="take one of so many")
+    told["notebook"].add_argument("--jobs-per-gpu", type=int, default=1, help="places on each")
     explain = commands.add_parser("explain")
     explain.add_argument("--ecg", default="", help="a recording; default: a simulated one")
     explain.add_argument("--run", default="", help="folder of a trained network, or a study")

@@ -4,8 +4,19 @@ import json
 
 import pandas as pd
 
+from ecglib.cohort.build import open_source
 from ecglib.cohort.contract import Cohort, CohortError, load_cohort
+from ecglib.cohort.source import Source
 from ecglib.study import places
+
+
+def source_of(study, data_dir: str = "") -> Source:
+    """Open where a study's ECGs come from; `data_dir` is a folder in which they lie already."""
+    settings, given = study.cohort, places.find(data_dir) if data_dir else None
+    if settings.source == "files":
+        lying = {name: str(places.find(getattr(settings, name))) for name in ("folder", "table")}
+        settings = settings.model_copy(update=lying)
+    return open_source(settings, study.seed, given, places.DATA / "ptb-xl")
 
 
 def cohort_of(study) -> Cohort:

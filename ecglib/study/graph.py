@@ -156,7 +156,7 @@ def check_config(config: dict) -> None:
     """Refuse a study, a path or a key of Snakemake's ``--config`` that can't be used, before
     anything is planned.
     """
-    known = ("study", "data_dir", "gpus", "share", "fresh")
+    known = ("study", "data_dir", "gpus", "share", "jobs", "fresh")
     for key in config:
         if key not in known:
             raise StudyError(f"--config has no '{key}'{nearest(key, known)}")
@@ -183,10 +183,12 @@ def run(study, given) -> int:
     # a cluster counts its cores and GPUs itself
     cluster = bool({"--profile", "--executor"} & set(given.more))
     config = {"study": find_study(given.study), "data_dir": given.data_dir, "gpus": given.gpus}
-    config |= {"share": 0 if cluster else given.gpus, "fresh": int(given.fresh)}
+    config |= {"share": 0 if cluster else given.gpus, "jobs": given.jobs_per_gpu}
+    config["fresh"] = int(given.fresh)
+    jobs = given.gpus * given.jobs_per_gpu
     words = ["--config", *(f"{key}={value}" for key, value in config.items())]
     words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.ROOT)]
-    words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={given.gpus}"]
+    words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={jobs}"]
     words += ["--quiet", "rules", "host", "progress", "--keep-going"]
     words += ["--rerun-incomplete", "--nolock", *given.more]
     try:

@@ -54,17 +54,18 @@ def environment() -> dict:
     }
 
 
-def gpu(count: int):
-    """Take one of `count` GPUs for this process and what it starts; waits for a free one, and gives
-    back its lock.
+def gpu(count: int, jobs: int = 1):
+    """Take a place on one of `count` GPUs, each of which has `jobs`, for this process and what it
+    starts; waits for a free one, and gives back its lock.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = [name for name in listed if name] or [str(i) for i in range(count)]
+    # one job on each GPU, before any gets a second
+    slots = [(name, job) for job in range(jobs) for name in names[:count]]
     while True:
-        for name in names[:count]:
-            if lock := hold(
-                Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}", wait=False
-            ):
+        for name, job in slots:
+            place = Path(tempfile.gettempdir()) / f"ecglib-{os.getuid()}-gpu-{name}-{job}"
+            if lock := hold(place, wait=False):
                 os.environ["CUDA_VISIBLE_DEVICES"] = name
                 return lock
         time.sleep(0.5)

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from ecglib.analysis.tables import POINTS, markdown
 from ecglib.dataset import normalisation_of
-from ecglib.models import REGISTRY
+from ecglib.models import NETWORKS
 from ecglib.settings import Label
 
 CARD = Path(__file__).with_name("model_card.md")
@@ -68,7 +68,7 @@ def model_card(
         limits=limits,
         label=Label(run["label_kind"], run["label_meaning"]),
         kind=KINDS[run["label_kind"]],
-        network=REGISTRY[identity["network"]].kind == "network",
+        network=identity["network"] in NETWORKS,
         z_scored=normalisation_of(identity) == "lead_zscore",
         weights=weights[0] if weights else None,
         folds=study.folds.count if isinstance(study.folds.count, int) else 0,
@@ -144,7 +144,7 @@ def tripod_ai(study, model: str, rotation: int) -> pd.DataFrame:
     """
     table = pd.read_csv(Path(__file__).with_name("tripod_ai.csv"), dtype=str).fillna("")
     run = f"../runs/{model}/rotation_{rotation}/notebook.ipynb"
-    if REGISTRY[study.models[model].network or model].kind == "tabular":
+    if model in study.trees:
         table["notebook"] = table["notebook"].replace("05_train_network", "06_random_forest")
     if study.learning_rates is None:
         table["notebook"] = table["notebook"].replace("04_learning_rate", "params")

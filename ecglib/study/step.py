@@ -21,7 +21,7 @@ from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace, sha256, write_json
 from ecglib.settings import Label
 from ecglib.study import places
-from ecglib.study.data import cohort_of, folds_of
+from ecglib.study.data import cohort_of, folds_of, source_of
 from ecglib.study.machine import environment, peak_memory_mb
 from ecglib.study.params import Study, StudyError, load_study
 from ecglib.study.training import run_identity
@@ -67,6 +67,10 @@ class Step:
     identity: dict | None = None
     sources: tuple = ()
     started: float = field(default_factory=time.perf_counter)
+
+    def source(self, data_dir: str = ""):
+        """Open where the study's ECGs come from, an `ecglib.cohort.source.Source`."""
+        return source_of(self.study, data_dir)
 
     @cached_property
     def cohort(self):

@@ -40,7 +40,8 @@ theirs.
 """
 
 WITHOUT_T = (
-    "HR", "PR", "QRSd", "QRS_", "mfp", "txz", "RN", "JN", "pctR", "pctJ", "J_", "MI", "qdur", "ramp", "vat", "st80",
+    "HR", "PR", "QRSd", "QRS_", "mfp", "txz", "RN", "JN", "pctR", "pctJ", "J_", "MI", "qdur",
+    "ramp", "vat", "st80",
 )  # fmt: skip
 """How the names of features begin that need no T wave."""
 
@@ -54,7 +55,8 @@ SELVESTER = (  # lead, measure, {at least: points}; of a measure's steps the hig
     ("V1", "q", {1: 1}), ("V1", "r", {50: 2, 40: 1}), ("V1", "r/s", {1: 1}),
     ("V2", "q or r to 10", {1: 1}), ("V2", "r", {60: 2, 50: 1}), ("V2", "r/s", {1.5: 1}),
     ("V3", "q or r to 20", {1: 1}), ("V4", "q", {20: 1}), ("V4", "qs/r", {2: 2, 1: 1}),
-    ("V5", "q", {30: 1}), ("V5", "qs/r", {1: 2, 1 / 2: 1}), ("V6", "q", {30: 1}), ("V6", "qs/r", {1: 2, 1 / 3: 1}),
+    ("V5", "q", {30: 1}), ("V5", "qs/r", {1: 2, 1 / 2: 1}), ("V6", "q", {30: 1}),
+    ("V6", "qs/r", {1: 2, 1 / 3: 1}),
 )  # fmt: skip
 """Simplified QRS score of Wagner et al. 1982, 29 points: q, r durations in ms, quotients of
 amplitudes.
@@ -83,7 +85,8 @@ def features(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
         or rr_ms.shape != (len(beats),)
     ):
         raise ValueError(
-            f"Features need beats (n, 12, 600) and n RR intervals, not {np.shape(beats)} and {rr_ms.shape}"
+            f"Features need beats (n, 12, 600) and n RR intervals, "
+            f"not {np.shape(beats)} and {rr_ms.shape}"
         )
     parts = [
         _chunk(beats[i : i + CHUNK], rr_ms[i : i + CHUNK]) for i in range(0, len(beats), CHUNK)

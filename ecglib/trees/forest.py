@@ -1,5 +1,5 @@
-"""Tabular models on engineered features: the random forest that the paper measures itself against,
-and boosting.
+"""Trees on engineered features: the random forest that the paper measures itself against, and
+boosting.
 
 A fitted model is a scikit-learn pipeline in which imputation, scaling and calibration have seen
 nothing but the rows given to `fit`. Features are a data frame, one row per ECG, NaN where a feature
@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
+from sklearn.inspection import permutation_importance
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,9 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from ecglib.errors import nearest
 from ecglib.folds import predictions_table, rotate
-from ecglib.metrics import average_precision
 from ecglib.trees import TREES
 from ecglib.trees import features as engineered
+from ecglib.trees.features import DEFINITIONS
 
 PRUNING = (
     "n_estimators",
@@ -74,8 +75,8 @@ def random_forest(setting: str = "nature_medicine_2023", seed: int = 42) -> Pipe
             f"The random forest has no setting '{setting}'{nearest(setting, FOREST_SETTINGS)}"
         )
     forest = RandomForestClassifier(
-        criterion="entropy", max_features="log2", max_samples=0.75, class_weight="balanced_subsample",
-        random_state=seed, **FOREST_SETTINGS[setting],
+        criterion="entropy", max_features="log2", max_samples=0.75,
+        class_weight="balanced_subsample", random_state=seed, **FOREST_SETTINGS[setting],
     )  # fmt: skip
     if setting == "nature_medicine_2023":
         forest = CalibratedClassifierCV(forest, method="isotonic", cv=CALIBRATION_FOLDS)
@@ -84,8 +85,8 @@ def random_forest(setting: str = "nature_medicine_2023", seed: int = 42) -> Pipe
 
 
 def gradient_boosting(seed: int = 42) -> Pipeline:
-    """Build histogram gradient boosting, a stronger tabular reference; a missing value is a branch
-    of its own.
+    """Build histogram gradient boosting, a stronger reference; a missing value is a branch of its
+    own.
 
     Its values were chosen among six by AP on validation folds of the published OMI feature tables;
     it isn't a model of the paper. Early stopping is off: scikit-learn would draw its validation
@@ -138,10 +139,24 @@ def cohort_features(cohort) -> pd.DataFrame:
     return table
 
 
+def describe_features(table: pd.DataFrame) -> pd.DataFrame:
+    """Count the features of each family, and the percentage of ECGs with the rarest of it."""
+    family = DEFINITIONS.family.reindex(table.columns)
+    families = table.notna().mean().groupby(family).agg(["size", "min"])
+    families["min"] *= 100
+    return families.set_axis(["features", "least often computed, % of ECGs"], axis=1)
+
+
+def test_fold(cohort, folds: pd.DataFrame, rotation: int, table: pd.DataFrame):
+    """Features and labels of a rotation's test fold."""
+    at = rotate(folds, rotation)["test"]
+    return table.iloc[at].reset_index(drop=True), cohort.records.label.to_numpy()[at]
+
+
 def fit(
     name, features, label, options=None, seed: int = 42, patients=None, threads: int = 1
 ) -> Pipeline:
-    """Build a registered tabular model and fit it on training rows.
+    """Build a registered tree model and fit it on training rows.
 
     Parameters
     ----------
@@ -169,7 +184,8 @@ def fit(
         )
     if len(label) != len(features) or set(np.unique(label)) != {0, 1}:
         raise ValueError(
-            f"Training needs one label, 0 or 1, for each of {len(features)} rows, and both among them"
+            f"Training needs one label, 0 or 1, for each of {len(features)} rows, "
+            "and both among them"
         )
     model = TREES[name].build(**(options or {}), seed=seed)
     calibrated = isinstance(model[-1], CalibratedClassifierCV)
@@ -191,7 +207,8 @@ def predict(model: Pipeline, features: pd.DataFrame) -> np.ndarray:
     missing = [c for c in model.feature_names_in_ if c not in features]
     if missing:
         raise ValueError(
-            f"Features lack '{missing[0]}' and {len(missing) - 1} others that the model was fitted on"
+            f"Features lack '{missing[0]}' and {len(missing) - 1} others "
+            "that the model was fitted on"
         )
     return model.predict_proba(features[list(model.feature_names_in_)].astype(np.float64))[:, 1]
 
@@ -210,7 +227,7 @@ def load(file: str | Path) -> Pipeline:
     unknown = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED))
     if unknown:
         raise ValueError(
-            f"{Path(file).name} holds {unknown[0]}, which no tabular model has: it isn't loaded"
+            f"{Path(file).name} holds {unknown[0]}, which no tree model has: it isn't loaded"
         )
     return skops.io.load(file, trusted=TRUSTED)
 
@@ -224,15 +241,29 @@ def permutation(
     Returns ``feature, importance, sd`` (of the repeats), most important first; `columns` limits it
     to some.
     """
-    rng, before = np.random.default_rng(seed), average_precision(label, predict(model, features))
-    rows = []
-    for column in model.feature_names_in_ if columns is None else columns:
-        shuffled = (
-            features.assign(**{column: rng.permutation(features[column])}) for _ in range(repeats)
-        )
-        falls = [before - average_precision(label, predict(model, table)) for table in shuffled]
-        rows.append({"feature": column, "importance": np.mean(falls), "sd": np.std(falls)})
-    return pd.DataFrame(rows).sort_values("importance", ascending=False, ignore_index=True)
+    table = features[list(model.feature_names_in_)].astype(np.float64)
+    falls = permutation_importance(
+        model, table, label, scoring="average_precision", n_repeats=repeats, random_state=seed
+    )
+    told = {"feature": table.columns, "importance": falls.importances_mean}
+    found = pd.DataFrame(told | {"sd": falls.importances_std})
+    if columns is not None:
+        found = found[found["feature"].isin(columns)]
+    return found.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def importance(
+    model: Pipeline, features, label, seed: int = 42, repeats: int = 5
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Importance of the twenty columns that lead by SHAP, on rows that the model hasn't seen.
+
+    Returns a table by ``feature`` with ``importance, sd`` (`permutation`) and ``shap`` (mean
+    absolute value), and the SHAP values of all columns.
+    """
+    effects = shap_values(model, features)
+    size = effects.abs().mean().nlargest(20)
+    falls = permutation(model, features, label, size.index, seed, repeats)
+    return falls.set_index("feature").assign(shap=size), effects
 
 
 def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:

@@ -3,36 +3,33 @@ comparable, analysed.
 
 The tables have no licence. They are read where they lie or fetched from their public place, never
 stored in the repository; only counts, shares, means and intervals leave this module for a figure or
-table. Counts below `SMALLEST_CELL` are suppressed, predictions stay in memory, and fitted trees are
-not saved.
+table. Small counts are suppressed (`ecglib.trees.disclosure`), predictions stay in memory, and
+fitted trees are not saved.
 
 Al-Zaiti SS et al. Machine learning for ECG diagnosis and risk stratification of occlusion
 myocardial infarction. Nat Med 2023;29:1804-1813.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
-import pooch
-import requests
 from scipy.stats import ks_2samp
 from sklearn.model_selection import StratifiedKFold, train_test_split
-from statsmodels.stats.proportion import proportion_confint
 from threadpoolctl import threadpool_limits
 
 from ecglib.cohort.source import SourceError
+from ecglib.download import DownloadError, Wanted, download
 from ecglib.errors import nearest
-from ecglib.study import places
+from ecglib.folders import sha256
+from ecglib.settings import Label
 from ecglib.trees import forest
+from ecglib.trees.disclosure import count_text
+from ecglib.trees.features import DEFINITIONS
 
 LABEL = "Outcome_Occlusion_MI"
-DEFINITIONS = pd.read_csv(
-    Path(forest.__file__).with_name("features.csv"), index_col="name", keep_default_na=False
-)
 COLUMNS = tuple(DEFINITIONS.index)
 FILES = {"derivation": "Derivation_dataset.csv", "external": "External_validation_dataset.csv"}
 WORDING = "same group and task, overlapping source, not the same cohort"
@@ -54,8 +51,6 @@ compare.
 """
 
 SPLIT_SEED, TEST_SHARE = 99, 0.2  # of the notebook published with the tables
-RISK_LIMITS = (0.05, 0.20)
-SMALLEST_CELL = 5
 
 PUBLISHED = pd.DataFrame(
     {"auc": [0.91, 0.87], "low": [604, 2318], "intermediate": [165, 747], "high": [37, 222]},
@@ -74,59 +69,74 @@ class Tables:
     external: pd.DataFrame
     made_up: bool = False
 
+    @property
+    def label(self) -> Label:
+        """What the outcome means."""
+        if self.made_up:
+            return Label("synthetic", "MADE-UP TABLES, nothing about patients")
+        return Label("angiographic", "angiographic OMI, published feature tables")
+
     def both(self) -> tuple[pd.DataFrame, np.ndarray]:
         """Return all patients in one table, and their site (0 derivation, 1 external)."""
         site = np.repeat([0, 1], [len(self.derivation), len(self.external)])
         return pd.concat([self.derivation, self.external], ignore_index=True), site
 
 
-def open_tables(settings, data_dir: str | Path = "", seed: int = 42) -> Tables:
+def open_tables(
+    settings, data_dir: Path | None, download_dir: Path | None, seed: int = 42
+) -> Tables:
     """Read both tables from `data_dir`; without it fetch them; without a network make some up.
 
-    `settings` (`ecglib.settings.OmiFeatures`) tell where they are published, and their SHA-256. They
-    are fetched into ``data/omi-features``, which git ignores, unless the environment variable
-    ECGLIB_OFFLINE is set. A file that is absent, has changed, or doesn't hold what it should is
-    refused (SourceError).
+    Parameters
+    ----------
+    settings : ecglib.settings.OmiFeatures
+        Where they are published, and their SHA-256.
+    data_dir, download_dir : pathlib.Path or None
+        Absolute. Into `download_dir`, which git ignores, they are fetched if there is no
+        `data_dir`; without either, nothing is fetched.
+    seed : int
+        Of the made-up tables.
+
+    Raises
+    ------
+    SourceError
+        If a file is absent, has changed, or doesn't hold what it should.
     """
-    folder = places.find(data_dir) if data_dir else _fetch(settings)
-    if folder is None:
+    known = {name: getattr(settings, f"{kind}_sha256") for kind, name in FILES.items()}
+    folder = data_dir or download_dir
+    if not folder or (not data_dir and not _fetch(settings.url, known, folder)):
         return make_up(seed)
     tables = {}
     for kind, name in FILES.items():
-        file, expected = folder / name, getattr(settings, f"{kind}_sha256")
+        file, expected = folder / name, known[name]
         if not file.is_file():
             raise SourceError(
-                f"{name} isn't in {folder}; give the folder that holds {' and '.join(FILES.values())}"
+                f"{name} isn't in {folder}; give the folder that holds "
+                f"{' and '.join(FILES.values())}"
             )
-        if (found := pooch.file_hash(str(file))) != expected:
+        if (found := sha256(file)) != expected:
             raise SourceError(
-                f"{name} has changed: its SHA-256 is {found[:12]}…, not {expected[:12]}…; fetch it again"
+                f"{name} has changed: its SHA-256 is {found[:12]}…, not {expected[:12]}…; "
+                "fetch it again"
             )
         tables[kind] = check_table(pd.read_csv(file, low_memory=False), name)
     return Tables(**tables)
 
 
-def _fetch(settings) -> Path | None:
-    """Fetch both tables, unless they are there; None without a network."""
-    folder = places.DATA / "omi-features"
-    if os.environ.get("ECGLIB_OFFLINE"):
-        return None
-    for kind, name in FILES.items():
-        try:
-            known = "sha256:" + getattr(settings, f"{kind}_sha256")
-            downloader = pooch.HTTPDownloader(timeout=10)
-            pooch.retrieve(
-                settings.url + name,
-                known_hash=known,
-                fname=name,
-                path=folder,
-                downloader=downloader,
-            )
-        except (requests.ConnectionError, requests.Timeout):
-            return None
-        except (requests.HTTPError, ValueError) as error:  # not there, or not with that hash
-            raise SourceError(f"{settings.url}{name} isn't the published table: {error}") from None
-    return folder
+def _fetch(url: str, known: dict[str, str], folder: Path) -> bool:
+    """Fetch what isn't there, or has changed; False without a network."""
+    wanted = [
+        Wanted(url + name, folder / name, f"sha256:{digest}")
+        for name, digest in known.items()
+        if not ((folder / name).is_file() and sha256(folder / name) == digest)
+    ]
+    try:
+        download(wanted, "the study file", tries=2, timeout_s=10)
+    except DownloadError as error:
+        if error.answered:
+            raise SourceError(f"{error.url} isn't the published table: {error.problem}") from None
+        return False
+    return True
 
 
 def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -142,7 +152,8 @@ def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
         ]
         if len(text):
             raise SourceError(
-                f"{name}: column '{column}' holds {text.iloc[0]!r}; give numbers, nothing where missing"
+                f"{name}: column '{column}' holds {text.iloc[0]!r}; "
+                "give numbers, nothing where missing"
             )
     if unknown:
         raise SourceError(f"{name} holds the unknown column '{unknown[0]}'; remove it")
@@ -167,6 +178,21 @@ def make_up(seed: int, patients: tuple[int, int] = (240, 200)) -> Tables:
     tables[1]["TrelAmp"] *= -1000
     tables[1].loc[:9, "TCRT"] = NOT_MEASURED["TCRT"]
     return Tables(*(check_table(table, "made-up table") for table in tables), made_up=True)
+
+
+def overview(tables: Tables) -> pd.DataFrame:
+    """Patients, OMI and missing values of each table, and of both together."""
+    parts = {"derivation": tables.derivation, "external": tables.external, "both": tables.both()[0]}
+    rows = {
+        name: {
+            "patients": len(table),
+            "OMI": table[LABEL].sum(),
+            "OMI %": 100 * table[LABEL].mean(),
+            "missing values %": 100 * table.isna().mean().mean(),
+        }
+        for name, table in parts.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"patients": int, "OMI": int})
 
 
 def make_comparable(tables: Tables) -> tuple[Tables, pd.DataFrame]:
@@ -194,7 +220,7 @@ def make_comparable(tables: Tables) -> tuple[Tables, pd.DataFrame]:
             if clipped or coded.any()
             else "kept"
         )
-        rows[column] = before, after, _count(int(coded.sum())), _count(clipped), decision
+        rows[column] = before, after, count_text(int(coded.sum())), count_text(clipped), decision
     told = ["distance", "distance_after", "not_measured", "clipped", "decision"]
     report = pd.DataFrame.from_dict(rows, orient="index", columns=told).rename_axis("column")
     dropped = list(report.index[report.decision == "dropped"])
@@ -205,11 +231,6 @@ def make_comparable(tables: Tables) -> tuple[Tables, pd.DataFrame]:
 
 def _distance(one: pd.Series, other: pd.Series) -> float:
     return float(ks_2samp(one.dropna(), other.dropna(), method="asymp").statistic)
-
-
-def _count(number: int) -> str:
-    """Text of a count; one from 1 to 4 is suppressed."""
-    return f"<{SMALLEST_CELL}" if 0 < number < SMALLEST_CELL else str(number)
 
 
 def published_split(tables: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -274,80 +295,3 @@ def cross_validate(
             joblib.delayed(rotation)(k) for k in range(folds)
         )
     return pd.concat(parts, ignore_index=True)
-
-
-def risk_groups(label, probability) -> pd.DataFrame:
-    """Patients and OMI in the published risk groups: low below 5 %, high from 20 % on; counts are
-    text.
-
-    A count is suppressed if it, or the group's patients without OMI, are fewer than
-    `SMALLEST_CELL`; if only one is, so is the next smallest, which would give it away together with
-    the total.
-    """
-    group = pd.cut(
-        probability,
-        [-np.inf, *RISK_LIMITS, np.inf],
-        right=False,
-        labels=["low", "intermediate", "high"],
-    )
-    table = (
-        pd.DataFrame({"group": group, "omi": label})
-        .groupby("group", observed=False)["omi"]
-        .agg(["size", "sum"])
-    )
-    few = table["size"] < SMALLEST_CELL
-    patients = _suppressed(table["size"], few)
-    few |= (table["sum"] < SMALLEST_CELL) | (table["size"] - table["sum"] < SMALLEST_CELL)
-    omi = _suppressed(table["sum"], few)
-    known = patients.str.isdigit() & omi.str.isdigit()
-    percent = (100 * table["sum"] / table["size"]).round(1).astype(str).where(known, "–")
-    return pd.DataFrame({"patients": patients, "omi": omi, "omi_percent": percent})
-
-
-def _suppressed(counts: pd.Series, hide: pd.Series) -> pd.Series:
-    """Text of counts, those to hide and what would give a single one away left out."""
-    if hide.sum() == 1:
-        hide = hide | (counts.index == counts[~hide].idxmin())
-    return (
-        counts.astype(str)
-        .mask(hide, "–")
-        .mask(hide & (counts < SMALLEST_CELL), f"<{SMALLEST_CELL}")
-    )
-
-
-def calibration_bins(label, probability, bins: int = 10) -> pd.DataFrame:
-    """Mean predicted and observed share of OMI, with 95 % Wilson interval, in bins of rising
-    probability.
-
-    A bin holds about 1 / `bins` of the patients, and at least `SMALLEST_CELL` with and without OMI.
-    """
-    label, probability = np.asarray(label), np.asarray(probability)
-    edges = [np.inf]
-    # from the highest down; patients of one probability stay together
-    for value in np.unique(probability)[::-1]:
-        inside = label[(probability >= value) & (probability < edges[-1])]
-        if (
-            len(inside) >= len(label) / bins
-            and min(inside.sum(), (1 - inside).sum()) >= SMALLEST_CELL
-        ):
-            edges.append(value)
-    edges[-1] = -np.inf  # what is left over joins the last bin
-    table = pd.DataFrame({"predicted": probability, "observed": label})
-    table = table.groupby(pd.cut(probability, edges[::-1], right=False), observed=True)
-    low, high = proportion_confint(
-        table["observed"].sum(), table["observed"].count(), method="wilson"
-    )
-    return (
-        table.mean()
-        .assign(low=low, high=high, patients=table["observed"].count())
-        .reset_index(drop=True)
-    )
-
-
-def dependence(values: pd.Series, effect: pd.Series, bins: int = 8) -> pd.DataFrame:
-    """Mean of a feature and of its effect (SHAP) in bins of equal size: a curve with no point per
-    patient.
-    """
-    bin_of = pd.qcut(values, bins, duplicates="drop")
-    table = pd.DataFrame({"value": values, "effect": effect}).groupby(bin_of, observed=True)
-    return table.mean()[table["value"].count() >= SMALLEST_CELL].reset_index(drop=True)
