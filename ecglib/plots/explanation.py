@@ -68,9 +68,6 @@ def _marked(figure: Figure, networks, size: int) -> Figure:
 
 
 def _beat(explanation, coloured, figure=None):
-    shown = {"points": {name: explanation.points[point] for name, point in POINTS.items()}}
-    if coloured:
-        shown = {"saliency": explanation.saliency, "saliency_label": "saliency"}
     title = "What moves the score" if coloured else "Median beat and fiducial points"
     note = "\n".join(
         [
@@ -78,7 +75,11 @@ def _beat(explanation, coloured, figure=None):
             *textwrap.wrap(explanation.networks.caption, 100),
         ]
     )
-    return ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
+    shown = {"title": title, "note": note, "figure": figure}
+    if coloured:
+        return ecg.draw_saliency(explanation.beat.beat, explanation.saliency, **shown)
+    points = {name: explanation.points[point] for name, point in POINTS.items()}
+    return ecg.draw_beat(explanation.beat.beat, points=points, **shown)
 
 
 def _head(explanation, part):
