@@ -15,8 +15,8 @@ from ecglib.errors import nearest
 class Entry:
     """A registered model: its display name, the function that builds it, a study's options.
 
-    `options` gives the allowed values of each option; `str` among them allows any text, such as a
-    path. `variants` gives the display name where an option's value makes another model of it.
+    `options` gives the allowed values of each option, `variants` the display name where an option's
+    value makes another model of it.
     `protocol` is part of a run's identity: raise it when a change of code changes the numbers.
     """
 
@@ -43,19 +43,14 @@ class Entry:
 
 NETWORKS = {
     "ecg_smart_net": Entry("ECG-SMART-NET", "ecglib.models.ecg_smart_net:ECGSmartNet"),
-    "mayo_alvd": Entry(
-        "Mayo Clinic ALVD model",
-        "ecglib.models.mayo_alvd:MayoALVD",
-        {"head": ("pool", "flatten")},
-        {("head", "flatten"): "Mayo Clinic ALVD model (flatten head)"},
-    ),
+    "mayo_alvd": Entry("Mayo Clinic ALVD model", "ecglib.models.mayo_alvd:MayoALVD"),
     "temporal_resnet18": Entry(
         "Temporal ResNet-18", "ecglib.models.temporal_resnet18:TemporalResNet18"
     ),
     "resnet18": Entry(
         "ResNet-18 (pretrained on ImageNet)",
         "ecglib.models.resnet18:ResNet18",
-        {"pretrained": (True, False), "weights": (str,)},
+        {"pretrained": (True, False)},
         {("pretrained", False): "ResNet-18 (random start)"},
     ),
 }
@@ -81,7 +76,7 @@ def build_model(name: str, **options):
     Raises
     ------
     ValueError
-        If the name, an option or its value is unknown; it names the nearest known one.
+        If the name or an option is unknown; it names the nearest known one.
     """
     if name not in NETWORKS:
         raise ValueError(f"No network is called '{name}'{nearest(name, NETWORKS)}")
@@ -94,9 +89,7 @@ def without_download(name: str, options: dict) -> dict:
 
 
 def check_input(x, leads: int) -> None:
-    """Refuse a batch that is not ``(batch, 1, leads, samples)``: too many leads would pass unseen
-    to the pooling.
-    """
+    """Refuse another shape than ``(batch, 1, leads, samples)``: pooling would hide more leads."""
     if x.ndim != 4 or x.shape[1] != 1 or x.shape[2] != leads:
         raise ValueError(
             f"This network takes (batch, 1, {leads} leads, samples) but got {tuple(x.shape)}"
@@ -104,8 +97,7 @@ def check_input(x, leads: int) -> None:
 
 
 def layer_table(model, leads: int = 12, samples: int = 400):
-    """List a network's layers in the order in which they run, for comparison with the paper's
-    Tables 1 and 2.
+    """List a network's layers in the order in which they run, as the paper's Tables 1 and 2.
 
     Parameters
     ----------
@@ -123,23 +115,22 @@ def layer_table(model, leads: int = 12, samples: int = 400):
     """
     import pandas as pd
 
-    outputs, layers = {}, dict(list(model.named_modules())[1:])
+    rows, layers = {}, dict(list(model.named_modules())[1:])
 
     def note(name, layer, inputs, output):
-        outputs[name] = "x".join(map(str, output.shape[1:]))
+        settings = ("kernel_size", "stride", "padding")
+        rows[name] = {
+            "layer": name,
+            "depth": name.count(".") + 1,
+            "kind": type(layer).__name__,
+            "output": "x".join(map(str, output.shape[1:])),
+            **{setting: str(getattr(layer, setting, "")) for setting in settings},
+            "parameters": sum(p.numel() for p in layer.parameters()),
+        }
 
     _run_once(model, leads, samples, note)
     # a stage stands above its parts
-    table = pd.DataFrame({"layer": [name for name in layers if name in outputs]})
-    table["depth"] = table.layer.str.count(r"\.") + 1
-    table["kind"] = [type(layers[name]).__name__ for name in table.layer]
-    table["output"] = table.layer.map(outputs)
-    for setting in ("kernel_size", "stride", "padding"):
-        table[setting] = [str(getattr(layers[name], setting, "")) for name in table.layer]
-    table["parameters"] = [
-        sum(p.numel() for p in layers[name].parameters()) for name in table.layer
-    ]
-    return table
+    return pd.DataFrame([rows[name] for name in layers if name in rows])
 
 
 def flops(model, leads: int = 12, samples: int = 400) -> int:

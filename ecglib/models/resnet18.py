@@ -8,15 +8,14 @@ import torchvision
 from torch import nn
 
 from ecglib.models import check_input
-from ecglib.study import places
 
+IMAGENET = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
 TIMEOUT_S = 5
 """Seconds without an answer after which the download of the ImageNet weights gives up."""
 
 
 class ResNet18(nn.Module):
-    """The image network, with kernels that span leads and time, as a baseline (paper, section II.A,
-    Fig. 3C) [1]_.
+    """The image network, whose kernels span leads and time [1]_ (paper, section II.A, Fig. 3C).
 
     Output sizes for 1 x 12 x 400, behind ``model.``: conv1 64 x 6 x 200, maxpool 64 x 3 x 100,
     layer1 64 x 3 x 100, layer2 128 x 2 x 50, layer3 256 x 1 x 25, layer4 512 x 1 x 13, avgpool 512
@@ -28,11 +27,9 @@ class ResNet18(nn.Module):
     leads : int
         Leads of the ECG; the weights don't depend on it. The number of samples is free.
     pretrained : bool
-        Start from torchvision's ImageNet weights (``IMAGENET1K_V1``), as the paper. False:
-        torchvision's random start, another model, called "ResNet-18 (random start)" in tables.
-    weights : str
-        File with these weights (``.pth`` or ``.safetensors``, torchvision's names). Empty: torch's
-        cache is looked up, then the file is downloaded into it.
+        Start from torchvision's ImageNet weights (``IMAGENET1K_V1``), as the paper; they are read
+        from torch's cache, or downloaded into it. False: torchvision's random start, another model,
+        called "ResNet-18 (random start)" in tables.
 
     Raises
     ------
@@ -45,12 +42,12 @@ class ResNet18(nn.Module):
     2016.
     """
 
-    def __init__(self, leads: int = 12, pretrained: bool = True, weights: str = ""):
+    def __init__(self, leads: int = 12, pretrained: bool = True):
         super().__init__()
         self.leads = leads
         self.model = torchvision.models.resnet18(weights=None)
         if pretrained:
-            _load(self.model, places.find(weights) if weights else _cached_or_downloaded())
+            _load_imagenet(self.model)
         self.model.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
         self.model.fc = nn.Linear(512, 2)
         for layer in self.model.modules():
@@ -58,53 +55,26 @@ class ResNet18(nn.Module):
                 layer.inplace = False  # attribution needs the values before the ReLU
 
     def forward(self, x):
-        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 =
-        positive.
-        """
+        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``."""
         check_input(x, self.leads)
         return self.model(x)
 
 
-def _cached_or_downloaded() -> Path:
-    """Return the ImageNet weights' file in torch's cache, after downloading it there if need be."""
-    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if not file.exists():
-        before = socket.getdefaulttimeout()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            socket.setdefaulttimeout(TIMEOUT_S)  # torch.hub sets none and would wait for minutes
-            # torchvision's names end with the start of the file's SHA-256
-            digest = file.stem.rsplit("-", 1)[1]
-            torch.hub.download_url_to_file(url, str(file), digest)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"resnet18: the ImageNet weights could not be downloaded ({error}); save {url} as {file}, or name the "
-                "file with `options: {weights: path}`, or choose a random start with `options: {pretrained: false}`"
-            ) from None
-        finally:
-            socket.setdefaulttimeout(before)
-    return file
-
-
-def _load(model: nn.Module, file: Path) -> None:
-    """Load all but conv1 and fc, which start afresh, from a file with torchvision's names."""
-    if not file.is_file():
-        raise ValueError(
-            f"resnet18: the weights file {file} does not exist; check `options: {{weights: path}}`"
-        )
+def _load_imagenet(model: nn.Module) -> None:
+    """Load the ImageNet weights from torch's cache, after downloading them there if need be."""
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET.url).name)
+    before = socket.getdefaulttimeout()
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        own = model.state_dict()
-        fresh = {name: own[name] for name in ("conv1.weight", "fc.weight", "fc.bias")}
-        model.load_state_dict({**state, **fresh})
+        socket.setdefaulttimeout(TIMEOUT_S)  # torch.hub sets none and would wait for minutes
+        state = IMAGENET.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        model.load_state_dict(state)
     except Exception as error:  # unpickling alone has a dozen kinds of error
+        wrong = f"{file} does not hold them" if file.is_file() else "they could not be downloaded"
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"resnet18: {file} does not hold torchvision's resnet18 weights ({reason})"
+            f"resnet18 needs torchvision's ImageNet weights, but {wrong} ({reason}); save "
+            f"{IMAGENET.url} as {file}, or choose a random start with "
+            "`options: {pretrained: false}`"
         ) from None
+    finally:
+        socket.setdefaulttimeout(before)
