@@ -109,37 +109,30 @@ def _every_threshold(label, probability) -> tuple[np.ndarray, dict]:
     return -threshold, from_counts(tp, fp, tp[-1] - tp, fp[-1] - fp)
 
 
-def operating_point(label, probability) -> float:
-    """Threshold of the highest F1 (paper, section III.B: chosen on the validation fold).
+def operating_points(label, probability) -> dict[str, float | None]:
+    """The three operating points by name, to be chosen on the validation fold.
 
-    Every distinct probability is tried; of several with the same F1 the highest is taken, which
-    calls fewest records.
+    Returns
+    -------
+    dict
+        "Highest F1" (paper, section III.B): the threshold with the highest F1; of several the
+        highest, which calls fewest records. "Rule-out, sensitivity ≥ 0.90": the highest threshold
+        that reaches it, None if only calling every record does. "Rule-in, PPV ≥ 0.85": the lowest
+        threshold that reaches it, so the most sensitive one, or None.
     """
     threshold, values = _every_threshold(label, probability)
-    return float(threshold[np.argmax(values["f1"])])
-
-
-def rule_out_point(label, probability, sensitivity: float = 0.90) -> float | None:
-    """Highest threshold with at least that sensitivity; None if only calling all reaches it."""
-    threshold, values = _every_threshold(label, probability)
-    enough = np.flatnonzero((values["sens"] >= sensitivity) & (values["spec"] > 0))
-    return float(threshold[enough[0]]) if enough.size else None
-
-
-def rule_in_point(label, probability, ppv: float = 0.85) -> float | None:
-    """Lowest threshold with at least that PPV, so the most sensitive one; None if none has it."""
-    threshold, values = _every_threshold(label, probability)
-    enough = np.flatnonzero(values["ppv"] >= ppv)
-    return float(threshold[enough[-1]]) if enough.size else None
-
-
-def operating_points(label, probability) -> dict[str, float | None]:
-    """The three operating points by name, for the validation fold; None for one out of reach."""
+    rule_out = threshold[(values["sens"] >= 0.90) & (values["spec"] > 0)]
+    rule_in = threshold[values["ppv"] >= 0.85]
     return {
-        "Highest F1": operating_point(label, probability),
-        "Rule-out, sensitivity ≥ 0.90": rule_out_point(label, probability),
-        "Rule-in, PPV ≥ 0.85": rule_in_point(label, probability),
+        "Highest F1": float(threshold[np.argmax(values["f1"])]),
+        "Rule-out, sensitivity ≥ 0.90": max(rule_out.tolist(), default=None),
+        "Rule-in, PPV ≥ 0.85": min(rule_in.tolist(), default=None),
     }
+
+
+def operating_point(label, probability) -> float:
+    """Threshold of the highest F1, the first of `operating_points`."""
+    return operating_points(label, probability)["Highest F1"]
 
 
 def brier(label, probability) -> float:
