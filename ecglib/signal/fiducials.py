@@ -112,7 +112,7 @@ def _settles(low: np.ndarray, start: int, run: int = 8) -> np.ndarray:
 
 
 def _at(x: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Values of `x` ``(m, leads, 600)`` at other samples ``(m, 600)``, those outside at the ends."""
+    """Values of `x` ``(m, leads, 600)`` at samples ``(m, 600)``; beyond an end, the end's."""
     return np.take_along_axis(x, np.clip(index, 0, BEAT_SAMPLES - 1).astype(int)[:, None], axis=2)
 
 

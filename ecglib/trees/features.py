@@ -2,9 +2,10 @@
 
 Every feature is described in ``features.csv`` beside this module: name (that of the published
 tables), family, unit, definition, source, where it differs from the published column, the leads
-that it needs, and whether it needs a T wave. Voltages are measured from the level of the 20 ms before QRS; the vectorcardiogram is that of Kors et al.
-1990. What can't be computed for a beat is missing (NaN): PR without a P wave, whatever needs a T
-wave without one, whatever needs a lead that is flat.
+that it needs, and whether it needs a T wave. Voltages are measured from the level of the 20 ms
+before QRS; the vectorcardiogram is that of Kors et al. 1990. What can't be computed for a beat is
+missing (NaN): PR without a P wave, whatever needs a T wave without one, whatever needs a lead that
+is flat.
 """
 
 from itertools import combinations
