@@ -253,7 +253,7 @@ def _sheet(extent, panel_s: float, texts: tuple, rhythm: bool = False, figure=No
     low, high = np.clip(np.stack(extent) * MM_PER_UV, [[-30], [0]], [[0], [30]])[:, [*range(12), 1]]
     gap, scale = (0, 1) if rhythm else (5, 1.45)
     width, places, top = panel_s * MM_PER_S + gap, {}, 0.0
-    for row in [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [12]][: 3 + rhythm]:
+    for row in [range(0, 12, 3), range(1, 12, 3), range(2, 12, 3), [12]][: 3 + rhythm]:
         # 4 mm for the names; zero lies on a bold line
         y0 = top - 5 * np.ceil((max(high[row].max(), 8) + 4) / 5)
         bottom = y0 - 5 * np.ceil((1 - low[row].min()) / 5)
