@@ -103,9 +103,14 @@ def beat_heart(row, patient: np.random.Generator, ecg: np.random.Generator) -> H
     """Draw the heart of one ECG.
 
     Every random number is drawn whatever the condition, in one order: the same ECG with another
-    severity, culprit or mimic is its counterfactual. `row` has ``age, sex, mimic, culprit,
-    severity, rhythm, heart_rate``; `patient` draws what stays the same in all ECGs of the patient,
-    `ecg` what differs between them.
+    severity, culprit or mimic is its counterfactual.
+
+    Parameters
+    ----------
+    row : namedtuple
+        ``age, sex, mimic, culprit, severity, rhythm, heart_rate`` of the record.
+    patient, ecg : numpy.random.Generator
+        Draw what stays the same in all ECGs of the patient, and what differs between them.
     """
     torso = DOWER * (1 + 0.12 * patient.standard_normal((8, 3)))
     torso = torso + 0.04 * patient.standard_normal((8, 3)) + 0.03 * ecg.standard_normal((8, 3))
@@ -221,9 +226,7 @@ def _heart(waves: list[tuple], vectors: list, torso: np.ndarray, rhythm: str) ->
 
 
 def ectopic_heart(heart: Heart, rng: np.random.Generator) -> Heart:
-    """Draw a ventricular ectopic beat in the same torso: wide, from somewhere else, T against QRS,
-    no P.
-    """
+    """Draw a ventricular ectopic beat in the same torso: wide, T against QRS, no P."""
     first = rng.standard_normal(3)
     first *= 1100 / np.linalg.norm(first)
     times = np.array([[-70, -10, -10, 60], [-20, 45, 45, 110], [80, 240, 240, 350]], float)

@@ -60,7 +60,18 @@ def find(beats: np.ndarray) -> Fiducials:
 
 
 def overall(x: np.ndarray) -> np.ndarray:
-    """Points ``(m, 8)`` over all leads of ``(m, leads, 600)``."""
+    """Find the points of beats that fit into memory.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        ``(m, leads, 600)`` in µV.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``(m, 8)``, columns as `POINTS`, NaN where not found.
+    """
     on, off, velocity, top = _complex(x)
     q = np.nan_to_num(on, nan=R_SAMPLE - 25)[:, None]
     j = np.nan_to_num(off, nan=R_SAMPLE + 30)[:, None]

@@ -79,9 +79,7 @@ def features(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
 
 
 def vectorcardiogram(beats: np.ndarray) -> np.ndarray:
-    """Vectorcardiogram ``(n, 3, samples)`` in µV, X (left), Y (down), Z (back), from ``(n, 12,
-    samples)``.
-    """
+    """Vectorcardiogram ``(n, 3, samples)`` of ``(n, 12, samples)``: X left, Y down, Z back."""
     return KORS @ np.asarray(beats, dtype=np.float32)[:, EIGHT]
 
 
