@@ -9,7 +9,7 @@ refuse labels of one class.
 
 import numpy as np
 from scipy.special import logit
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 ALPHA = 2 / 3
 """Weight of the AUC in the score (paper, Equation 1 and section II.B)."""
@@ -96,8 +96,9 @@ def at_threshold(label, probability, threshold: float) -> dict:
     One class is allowed; its ratios are NaN.
     """
     label, probability = check(label, probability, classes=1)
-    (tn, fp), (fn, tp) = confusion_matrix(label, probability >= threshold, labels=[0, 1])
-    return from_counts(tp, fp, fn, tn)
+    fp, tp = np.bincount(label[probability >= threshold], minlength=2)
+    negatives, positives = np.bincount(label, minlength=2)
+    return from_counts(tp, fp, positives - tp, negatives - fp)
 
 
 def _every_threshold(label, probability) -> tuple[np.ndarray, dict]:
