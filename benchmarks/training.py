@@ -1,7 +1,7 @@
 """Speed of training: the trainer's loop against a plain one, in the same process, medians over
 repeats.
 
-    python -m benchmarks.training            # both networks' loops at the protocol's effective batch
+    python -m benchmarks.training            # both networks' loops at the protocol's batch
     python -m benchmarks.training --sides 2  # two one-thread runs side by side, in sum
 
 The plain loop: PyTorch's default layout, a `DataLoader` over a data set that crops and normalises
@@ -156,5 +156,6 @@ if __name__ == "__main__":
                 total = sum(rates[kind][1] for rates in together)
                 print(
                     f"{name:18} {given.sides} one-thread runs {kind:9} {total:7.1f}/s in sum, "
-                    f"{total / alone[kind][0]:.2f} times the plain loop with {given.threads} threads"
+                    f"{total / alone[kind][0]:.2f} times the plain loop with {given.threads} "
+                    "threads"
                 )

@@ -37,24 +37,17 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
     return centred / spread.masked_fill(spread < 1e-5, 1.0)
 
 
+def normalisation_of(identity: dict) -> str:
+    """How the network of a run gets its beats, see `normalise`; a run that doesn't say: z-scored."""
+    return (identity.get("training") or {}).get("normalisation", "lead_zscore")
+
+
 def inputs(beats, identity: dict) -> torch.Tensor:
-    """What the network of a run sees of stored beats.
-
-    Parameters
-    ----------
-    beats : array
-        ``(n, 12, 600)`` in µV, as a cohort stores them.
-    identity : dict
-        The run's; its training section says how beats are normalised (missing: ``lead_zscore``).
-
-    Returns
-    -------
-    torch.Tensor
-        float32, ``(n, 1, 12, samples)``.
+    """What the network of a run sees of stored beats, ``(n, 12, 600)`` in µV: float32, ``(n, 1, 12,
+    samples)``.
     """
     cropped = torch.from_numpy(np.ascontiguousarray(np.asarray(beats)[..., CROP]))
-    training = identity.get("training") or {}
-    return normalise(cropped, training.get("normalisation", "lead_zscore"))[:, None]
+    return normalise(cropped, normalisation_of(identity))[:, None]
 
 
 class BeatBank:

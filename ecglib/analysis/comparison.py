@@ -5,13 +5,12 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from ecglib.analysis.inference import RANKING, Bootstrap, interval
 
 
-def differences(
-    boot: Bootstrap, folds: int | None, confidence: float = 0.95, names=RANKING
-) -> pd.DataFrame:
+def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95) -> pd.DataFrame:
     """Paired differences a − b of every two models, over the rotations they share.
 
     Returns ``metric, a, b, rotations``, then as in `ecglib.analysis.inference.interval`: the
@@ -23,7 +22,7 @@ def differences(
     """
     share, rows = 1 / (folds - 2) if folds else np.nan, []
     runs = boot.runs.reset_index().set_index("rotation")
-    for name, (a, b) in product(names, combinations(runs["model"].unique(), 2)):
+    for name, (a, b) in product(RANKING, combinations(runs["model"].unique(), 2)):
         both = runs[runs["model"] == a].join(runs[runs["model"] == b], how="inner", rsuffix="_b")
         if both.empty:
             continue
@@ -42,10 +41,13 @@ def differences(
     table = pd.DataFrame(rows)
     # a test that couldn't be done still counts as one of its family
     for p in ("p", "p_t") if rows else ():
-        each = table.fillna({p: 1}).sort_values(p).groupby("metric")[p]
-        holm = each.transform(lambda p: (p * np.arange(p.size, 0, -1)).cummax().clip(upper=1))
+        holm = table[p].fillna(1).groupby(table["metric"]).transform(_holm)
         table[f"{p}_holm"] = holm.where(table[p].notna())
     return table
+
+
+def _holm(p: pd.Series) -> np.ndarray:
+    return multipletests(p, method="holm")[1]
 
 
 def delong(label, probability) -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +88,8 @@ def delong_differences(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def selection_optimism(boot: Bootstrap, model: str, metric: str = "score") -> dict:
-    """What choosing the best of a model's rotations by this very metric adds to it, by shrinking
+def selection_optimism(boot: Bootstrap, model: str) -> dict:
+    """What choosing the best of a model's rotations by this very score adds to it, by shrinking
     towards their mean.
 
     The part of the variance between rotations that sampling of patients (the draws) explains is
@@ -95,8 +97,8 @@ def selection_optimism(boot: Bootstrap, model: str, metric: str = "score") -> di
     ``rotation, apparent, optimism, corrected``.
     """
     runs = boot.runs[boot.runs["model"] == model]
-    values = boot.estimate[metric][runs.index]
-    noise = np.nanvar(boot.draws[metric][runs.index], axis=1).mean()
+    values = boot.estimate["score"][runs.index]
+    noise = np.nanvar(boot.draws["score"][runs.index], axis=1).mean()
     best = values.argmax()
     lead = values[best] - values.mean()
     optimism = lead * min(1, noise / values.var(ddof=1)) if lead > 0 else 0.0

@@ -50,9 +50,8 @@ def check_predictions(
     ):
         rows = found[key + other].drop_duplicates() if other else found[key]
         if (twice := rows.duplicated(key)).any():
-            raise ValueError(
-                f"Record {rows['record_id'][twice].iloc[0]} {what}; make folds and predictions again"
-            )
+            first = rows["record_id"][twice].iloc[0]
+            raise ValueError(f"Record {first} {what}; make folds and predictions again")
     runs = dict(list(found.groupby(["model", "rotation"], sort=False, observed=True)))
     models = found["model"].unique() if models is None else models
     rotations = sorted(found["rotation"].unique()) if rotations is None else rotations
@@ -95,16 +94,13 @@ def cases(predictions: pd.DataFrame, threshold: float, most: int = 1) -> pd.Data
     """
     test = predictions[predictions["split"] == "test"].sort_values("probability", ascending=False)
     called, ill = test["probability"] >= threshold, test["label"] == 1
-    chosen = [
-        part.head(most).assign(case=case)
-        for case, part in (
-            ("true positive", test[called & ill]),
-            ("false positive", test[called & ~ill]),
-            ("false negative", test[~called & ill].iloc[::-1]),
-        )
-    ]
-    chosen = pd.concat(chosen)
-    return chosen.assign(number=chosen.groupby("case").cumcount() + 1)
+    kinds = {
+        "true positive": test[called & ill],
+        "false positive": test[called & ~ill],
+        "false negative": test[~called & ill].iloc[::-1],
+    }
+    parts = (part.head(most).assign(case=case) for case, part in kinds.items())
+    return pd.concat([part.assign(number=range(1, len(part) + 1)) for part in parts])
 
 
 def per_rotation(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -345,9 +341,5 @@ def recalibrated(validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     after `recalibrate` on its validation fold.
     """
     mended = recalibrate(validation["label"], validation["probability"], test["probability"])
-    return pd.concat(
-        [
-            test.assign(scale="as trained"),
-            test.assign(scale="recalibrated on validation", probability=mended),
-        ]
-    )
+    after = test.assign(probability=mended, scale="recalibrated on validation")
+    return pd.concat([test.assign(scale="as trained"), after])

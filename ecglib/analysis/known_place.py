@@ -100,8 +100,8 @@ def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int
 
 
 def true_region(records: pd.DataFrame) -> np.ndarray:
-    """Where simulated injury acts, bool ``(n, 12, samples)``: `affected_leads`, from `window_start` to
-    `window_end`.
+    """Where simulated injury acts, bool ``(n, 12, samples)``: `affected_leads`, from `window_start`
+    to `window_end`.
     """
     start, end = (records[name].to_numpy()[:, None] for name in ("window_start", "window_end"))
     leads = np.array(

@@ -1,10 +1,13 @@
 """The same models on some of the test records: subgroups of patients, and sensitivity analyses."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
 from ecglib.analysis import inference
 
+RANKING = ["auc", "average_precision"]
 FEWEST = 10
 """Patients of either class below which a metric is "too few" to be estimated."""
 
@@ -13,9 +16,11 @@ SITES = 6
 
 ANALYSES = {
     "main": "All test ECGs (main analysis)",
-    "strict_label": "Positive by the stated stage of infarction; positives by an injury statement alone left out",
+    "strict_label": "Positive by the stated stage of infarction; "
+    "positives by an injury statement alone left out",
     "human_validated": "ECGs whose statements a human validated",
-    "without_negatives_of_positive_patients": "Without negative ECGs of patients who have a positive one",
+    "without_negatives_of_positive_patients": "Without negative ECGs of patients "
+    "who have a positive one",
 }
 
 
@@ -46,10 +51,8 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(groups).astype("category").set_index(records["record_id"])
 
 
-def estimate(
-    predictions: pd.DataFrame, groups: pd.DataFrame, metric: str = "auc", **options
-) -> pd.DataFrame:
-    """Metric with its interval in each level of each column of `groups`, for the test predictions
+def estimate(predictions: pd.DataFrame, groups: pd.DataFrame, **options) -> pd.DataFrame:
+    """AUC with its interval in each level of each column of `groups`, for the test predictions
     of one model.
 
     A column that is NaN in every negative splits the positives alone: each of its levels stands
@@ -59,16 +62,14 @@ def estimate(
     `_intervals` says.
     """
     rows, negative = [], (predictions["label"] == 0).to_numpy()
+    models = predictions["model"].unique()
     for column in groups:
         member = groups[column].reindex(predictions["record_id"])
         shared = negative if member[negative].isna().all() else np.zeros(len(member), bool)
         for level in member.cat.categories[member.cat.categories.isin(member)]:
             part = predictions[(member == level).to_numpy() | shared]
             row = {"group": column, "level": level} | _counts(part)
-            row |= dict.fromkeys(("estimate", "low", "high"), np.nan)
-            found = _intervals(part, **options)
-            if found is not None:
-                row |= found.set_index("metric").loc[metric, ["estimate", "low", "high"]]
+            row |= _intervals(part, models, **options).iloc[0][["estimate", "low", "high"]]
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -95,14 +96,8 @@ def sensitivity(
     known, rows = records.set_index("record_id"), []
     for name in dict.fromkeys(["main", *analyses]):
         part = predictions[_kept(name, predictions, known)]
-        found = _intervals(part, **options)
-        if found is None:
-            every = {"metric": ["auc", "average_precision"], "estimate": np.nan}
-            found = pd.DataFrame({"model": predictions["model"].unique()}).merge(
-                pd.DataFrame(every).assign(low=np.nan, high=np.nan), "cross"
-            )
-        found = found[found["metric"].isin(["auc", "average_precision"])]
         counts = _counts(part.drop_duplicates("record_id"))
+        found = _intervals(part, predictions["model"].unique(), **options)
         rows.append(found.assign(analysis=ANALYSES[name], **counts))
     return pd.concat(rows, ignore_index=True)
 
@@ -128,19 +123,19 @@ def _counts(part: pd.DataFrame) -> dict:
     }
 
 
-def _intervals(part: pd.DataFrame, confidence: float = 0.95, **options) -> pd.DataFrame | None:
-    """Intervals of all models; None, "too few", where either class has under `FEWEST` patients, or
-    a run has one class.
+def _intervals(part: pd.DataFrame, models, confidence: float = 0.95, **options) -> pd.DataFrame:
+    """Intervals of the AUC and AP of `models`; NaN, "too few", where either class has under `FEWEST`
+    patients, or a run has one class.
 
     And where more than a tenth of the draws would leave a run with one class: the rest would tell a
     prettier story.
     """
     patients = part.groupby("label")["patient_id"].nunique().reindex([0, 1], fill_value=0)
-    if (
-        patients.min() < FEWEST
-        or (part.groupby(["model", "rotation"])["label"].nunique() < 2).any()
-    ):
-        return None
-    boot = inference.bootstrap(part, **options)
-    found = inference.intervals(boot, confidence)
-    return found if (found["undefined"] <= 0.1 * boot.draws["auc"].shape[1]).all() else None
+    classes = part.groupby(["model", "rotation"])["label"].nunique()
+    if patients.min() >= FEWEST and (classes == 2).all():
+        boot = inference.bootstrap(part, **options)
+        found = inference.intervals(boot, confidence)
+        if (found["undefined"] <= 0.1 * boot.draws["auc"].shape[1]).all():
+            return found[found["metric"].isin(RANKING)]
+    rows = product(models, RANKING, [np.nan], [np.nan], [np.nan])
+    return pd.DataFrame(rows, columns=["model", "metric", "estimate", "low", "high"])

@@ -232,7 +232,8 @@ def risk_groups(label, probability, rule_out: float, rule_in: float) -> pd.DataF
     label, probability = metrics.check(label, probability, classes=1)
     if rule_out >= rule_in:
         raise ValueError(
-            f"The rule-out point {rule_out:.3g} isn't below the rule-in point {rule_in:.3g}; no groups"
+            f"The rule-out point {rule_out:.3g} isn't below the rule-in point {rule_in:.3g}; "
+            "no groups"
         )
     edges, groups = [-1, rule_out, rule_in, 2], ["low", "intermediate", "high"]
     group = pd.cut(probability, edges, right=False, labels=groups)

@@ -14,7 +14,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import (
+    ConfusionMatrixDisplay,
+    confusion_matrix,
+    precision_recall_curve,
+    roc_curve,
+)
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
@@ -36,7 +41,7 @@ COLOURS = {
 }
 SPARE = ("#000000", "#8C6D31", "#7F7F7F", "#F0E442")
 WIDTH = 6.4  # inches: 9-point text is still legible when a phone or a column of print halves it
-DASHES, MARKERS = ("", (4, 1.5), (6, 1.5, 1, 1.5), (1, 1), (5, 1, 1, 1, 1, 1)), "osD^v"
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 PANELS = {
     "val_auc": "Validation AUC",
@@ -53,15 +58,16 @@ def colours(models) -> dict[str, str]:
     return {model: COLOURS.get(model) or next(spare) for model in models}
 
 
-def _looks(frame: pd.DataFrame, by: str, names: dict | None) -> dict[str, dict]:
-    """Display name, colour, dashes and marker of each value of the column `by`, in their order."""
+def _parts(frame: pd.DataFrame, by: str, names: dict | None):
+    """Yield, for each value of the column `by`, its key, how its line looks and is called, and its
+    rows.
+    """
     names, found = names or {}, frame[by].unique()
-    looks = {}
-    for place, (key, colour) in enumerate(colours(dict.fromkeys([*names, *found])).items()):
-        dashes = DASHES[place % len(DASHES)]
-        line = {"color": colour, "ls": (0, dashes) if dashes else "-", "label": names.get(key, key)}
-        looks[key] = {"line": line, "dashes": dashes, "marker": MARKERS[place % len(MARKERS)]}
-    return {key: look for key, look in looks.items() if key in found}
+    palette = colours(dict.fromkeys([*names, *found]))
+    for (key, colour), style in zip(palette.items(), itertools.cycle(STYLES), strict=False):
+        if key in found:
+            look = {"color": colour, "ls": style, "label": names.get(key, key)}
+            yield key, look, frame[frame[by] == key]
 
 
 def _closed(figure: Figure) -> Figure:
@@ -80,31 +86,22 @@ def learning_curves(history: pd.DataFrame, names: dict | None = None) -> Figure:
         ``model, rotation, epoch`` (from 1) and the columns of `PANELS`. A model's curve ends at the
         last epoch that all its rotations reached, so that no mean changes its members.
     """
-    looks = _looks(history, "model", names)
-    style = {
-        "hue": "model",
-        "palette": {model: look["line"]["color"] for model, look in looks.items()},
-        "legend": False,
-    }
-    dashes = {model: look["dashes"] for model, look in looks.items()}
-    rotations = history.groupby("model")["rotation"].transform("nunique")
-    whole = history.groupby(["model", "epoch"])["rotation"].transform("nunique") == rotations
-    history = history[whole]
+    last = history.groupby(["model", "rotation"])["epoch"].max().groupby("model").min()
+    history = history[history["epoch"] <= history["model"].map(last)]
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.6), layout="constrained")
     for axis, letter, (column, title) in zip(axes.flat, "ABCD", PANELS.items(), strict=True):
-        of = {"x": "epoch", "y": column, "ax": axis}
-        lines = {"style": "model", "dashes": dashes, "errorbar": "sd", "err_kws": {"lw": 0}}
-        sns.lineplot(history, **of, **style, **lines)
-        mean = history.groupby(["model", "epoch"])[column].mean()
-        best = mean.groupby("model").agg("idxmin" if column == "val_loss" else "idxmax")
-        sns.scatterplot(mean[best].reset_index(), **of, **style, s=25, zorder=3)
+        of = {"x": "epoch", "y": column, "ax": axis, "errorbar": "sd", "legend": False}
+        for _, look, runs in _parts(history, "model", names):
+            sns.lineplot(runs, **of, **look)
+            mean = runs.groupby("epoch")[column].mean()
+            best = mean.idxmin() if column == "val_loss" else mean.idxmax()
+            axis.plot(best, mean[best], "o", color=look["color"], ms=5, mec="white")
         axis.set(xlabel="Epoch", ylabel=title)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_title(letter, loc="left", fontweight="bold")
         axis.grid(alpha=0.3)
-    lines = [plt.Line2D([], [], **look["line"]) for look in looks.values()]
-    title = "Mean ± 1 SD over rotations"
-    figure.legend(handles=lines, loc="outside upper center", ncols=2, fontsize=9, title=title)
+    place = {"loc": "outside upper center", "ncols": 2, "title": "Mean ± 1 SD over rotations"}
+    figure.legend(*axis.get_legend_handles_labels(), fontsize=9, **place)
     return _closed(figure)
 
 
@@ -142,32 +139,30 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", names: dict | None = No
         Column that the colours stand for. With more than two, thin lines would hide the means and
         are left out.
     """
-    looks, legend = _looks(predictions, by, names), {}
-    size = WIDTH, 3.8 + 0.17 * len(looks) * (1 + (by == "split"))
+    count, legend = predictions[by].nunique(), {}
+    size = WIDTH, 3.8 + 0.17 * count * (1 + (by == "split"))
     figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     for axis, (curve, metric, short, x, y) in zip(axes, CURVES, strict=True):
-        for key, look in looks.items():
-            part = predictions[predictions[by] == key]
+        for key, look, part in _parts(predictions, by, names):
             runs = [run for _, run in part.groupby(["model", "rotation"])]
             each = np.array([curve(run) for run in runs])
             values = pd.Series([metric(run["label"], run["probability"]) for run in runs])
-            mean, colour = each.mean(axis=0), look["line"]["color"]
-            line = axis.plot(GRID, mean, lw=2, **look["line"])[0]
+            mean, colour = each.mean(axis=0), look["color"]
+            line = axis.plot(GRID, mean, lw=2, **look)[0]
             legend.setdefault(key, [line]).append(f"{short} {mean_sd(values)}")
             if len(runs) > 1:
                 sd = each.std(axis=0, ddof=1)
                 band = np.clip([mean - sd, mean + sd], 0, 1)
                 axis.fill_between(GRID, *band, color=colour, alpha=0.15, lw=0)
-                if len(looks) <= 2:
+                if count <= 2:
                     axis.plot(GRID, each.T, color=colour, lw=0.6, alpha=0.45)
         axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=x, ylabel=y)
         axis.grid(alpha=0.3)
     told = {line: f"{line.get_label()}: {', '.join(parts)}" for line, *parts in legend.values()}
-    told[axes[0].plot([0, 1], [0, 1], color="0.5", lw=1, ls=":")[0]] = "Chance: AUC 0.500"
-    shares = predictions.groupby(by, sort=False) if by == "split" else [("", predictions)]
-    for key, part in shares:
-        colour, rate = looks[key]["line"]["color"] if key else "0.3", part["label"].mean()
-        line = axes[1].axhline(rate, color=colour, lw=1.2, ls="-.")
+    told[axes[0].axline((0, 0), (1, 1), color="0.5", lw=1, ls=":")] = "Chance: AUC 0.500"
+    for key, part in predictions.groupby(by, sort=False) if by == "split" else [("", predictions)]:
+        rate = part["label"].mean()
+        line = axes[1].axhline(rate, color=COLOURS.get(key, "0.3"), lw=1.2, ls="-.")
         told[line] = f"Prevalence{key and ', '}{key}: {rate:.3f}"
     figure.legend(told, told.values(), loc="outside upper center", fontsize=9)
     return _closed(figure)
@@ -182,20 +177,18 @@ def calibration(predictions: pd.DataFrame, by: str = "model", names: dict | None
     """
     shape = {"figsize": (5.2, 6.4), "height_ratios": (3, 1), "sharex": True}
     figure, (top, bottom) = plt.subplots(2, 1, **shape, layout="constrained")
-    for key, look in _looks(predictions, by, names).items():
-        part, colour = predictions[predictions[by] == key], look["line"]["color"]
-        count = max(2, min(10, len(part) // 30))
-        tenth = pd.qcut(part["probability"], count, labels=False, duplicates="drop").to_numpy()
-        x, y = part.groupby(tenth)[["probability", "label"]].mean().to_numpy().T
-        n = part.groupby(tenth).size().to_numpy()
-        reach = np.abs(np.array(proportion_confint(y * n, n, method="wilson")) - y)
-        found = metrics.calibration(part["label"], part["probability"])
-        label = f"{look['line']['label']}: slope {found['slope']:.2f}"
-        label += f", intercept {found['intercept']:+.2f}"
-        mark = {"color": colour, "marker": look["marker"], "ms": 5, "lw": 1.2, "capsize": 2}
-        top.errorbar(x, y, reach, label=label, **mark)
-        edges = np.linspace(0, 1, 41)
-        bottom.hist(part["probability"], edges, histtype="step", color=colour, lw=1.5)
+    for _, look, part in _parts(predictions, by, names):
+        probability, colour = part["probability"], look["color"]
+        tenths = max(2, min(10, len(part) // 30))
+        tenth = pd.qcut(probability, tenths, labels=False, duplicates="drop").to_numpy()
+        groups = part.groupby(tenth)
+        x, y = groups[["probability", "label"]].mean().to_numpy().T
+        low, high = proportion_confint(groups["label"].sum(), groups.size(), method="wilson")
+        found = metrics.calibration(part["label"], probability)
+        told = f"{look['label']}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
+        reach = np.abs([y - low, high - y])
+        top.errorbar(x, y, reach, color=colour, fmt="o-", ms=5, lw=1.2, capsize=2, label=told)
+        bottom.hist(probability, 40, (0, 1), histtype="step", color=colour, lw=1.5)
     top.plot([0, 1], [0, 1], color="0.5", lw=1, ls=":", label="Perfect calibration")
     top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share of positives")
     bottom.set(xlabel="Predicted probability", ylabel="ECGs", yscale="log")
@@ -210,10 +203,9 @@ def decision_curve(
     """Net benefit by threshold probability, beside calling every ECG and calling none."""
     figure, axis = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
     threshold, rate = np.linspace(0.005, 0.6, 120), predictions["label"].mean()
-    for key, look in _looks(predictions, by, names).items():
-        part = predictions[predictions[by] == key]
+    for _, look, part in _parts(predictions, by, names):
         benefit = metrics.net_benefit(part["label"], part["probability"], threshold)
-        axis.plot(threshold, benefit, lw=1.8, **look["line"])
+        axis.plot(threshold, benefit, lw=1.8, **look)
     everyone = rate - (1 - rate) * threshold / (1 - threshold)
     axis.plot(threshold, everyone, color="0.45", lw=1.2, label="Call every ECG")
     axis.axhline(0, color="black", lw=1.2, label="Call none")
@@ -230,26 +222,19 @@ def forest(table: pd.DataFrame, metric: str, overall: float | None = None) -> Fi
 
     `overall` is the value of all test records, drawn as a dotted line.
     """
-    table = table.assign(text=interval_texts(table)).replace({"text": {"–": "too few"}})
-    rows = []
-    for group, part in table.groupby("group", sort=False):
-        rows += [(group, None), *((f"   {row.level}", row) for row in part.itertuples())]
-    figure = plt.figure(figsize=(WIDTH, 1 + 0.22 * len(rows)))
-    foot = 0.5 / figure.get_figheight()
-    axis = figure.add_axes((0.45, foot, 0.28, 1 - foot))
-    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 9}
-    axis.text(-0.06, -1, "positives / ECGs", ha="right", **beside)
-    axis.text(1.06, -1, f"{metric} [95 %]", **beside)
-    for y, (text, row) in enumerate(rows):
-        axis.text(-1.6, y, text, weight="normal" if row else "bold", **beside)
-        if row:
-            axis.text(-0.06, y, f"{row.positives} / {row.records}", ha="right", **beside)
-            axis.plot([row.low, row.high], [y, y], "-|", color=NEUTRAL, lw=1.5, ms=7)
-            axis.plot(row.estimate, y, "s", color=NEUTRAL, ms=5)
-            axis.text(1.06, y, row.text, **beside)
+    figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.2 * len(table)), layout="constrained")
+    rows, y = table.itertuples(), np.arange(len(table))
+    rows = [f"{row.group}: {row.level}   {row.positives} / {row.records}" for row in rows]
+    reach = table[["low", "high"]].sub(table["estimate"], axis=0).abs().T.to_numpy()
+    axis.errorbar(table["estimate"], y, xerr=reach, fmt="s", color=NEUTRAL, ms=5, capsize=3)
+    axis.set_yticks(y, rows, fontsize=9)
+    words = ["too few" if text == "–" else text for text in interval_texts(table)]
+    axis.secondary_yaxis("right").set_yticks(y, words, fontsize=9)
     if overall is not None:
         axis.axvline(overall, color="0.5", ls=":", lw=1)
-    axis.set(ylim=(len(rows) - 0.5, -1.6), yticks=[], xlabel=metric)
+    axis.set(ylim=(len(table) - 0.5, -0.5), xlabel=metric)
+    axis.set_title("positives / ECGs", loc="left", fontsize=9, ha="right")
+    axis.set_title(f"{metric} [95 %]", loc="right", fontsize=9, ha="left")
     axis.grid(alpha=0.3, axis="x")
     return _closed(figure)
 
@@ -268,7 +253,7 @@ def difference_matrix(table: pd.DataFrame, metric: str, title: str, names: dict)
         for column in ("estimate", "p_holm")
     )
     words = gap.map("{:+.3f}".format).replace("-", "−", regex=True)
-    words += ("\np = " + p.map(p_text)).replace("= <", "<", regex=True)
+    words += "\np " + p.map(p_text)
     size, reach = len(models), 1.6 * max(gap.abs().max(axis=None), 1e-3)  # pale, for black text
     figure, axis = plt.subplots(figsize=(2.2 + 0.72 * size, 0.9 + 0.5 * size), layout="constrained")
     colour = {"cmap": "PuOr", "vmin": -reach, "vmax": reach, "cbar": False}
@@ -291,22 +276,26 @@ def confusion_matrices(run: pd.DataFrame, points: dict) -> Figure:
     `ecglib.metrics.operating_points` that is one: counts, and shares of the true class.
     """
     points = {name: point for name, point in points.items() if point is not None}
-    size, called = (0.4 + 2 * len(points), 2.6), ["positive", "negative"]
     figure, axes = plt.subplots(
-        1, len(points), figsize=size, layout="constrained", sharey=True, squeeze=False
+        1,
+        len(points),
+        figsize=(0.4 + 2 * len(points), 2.6),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
     )
+    look = {"cmap": "Blues", "colorbar": False, "im_kw": {"vmin": 0, "vmax": 1}}
+    look |= {"labels": [1, 0], "display_labels": ["positive", "negative"]}
     for axis, (name, point) in zip(axes.flat, points.items(), strict=True):
-        found = metrics.at_threshold(run["label"], run["probability"], point)
-        counts = pd.DataFrame([[found["tp"], found["fn"]], [found["fp"], found["tn"]]])
-        share = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-        words = counts.astype(str) + "\n" + share.map("{:.1%}".format)
-        text = {"annot": words, "fmt": "", "annot_kws": {"fontsize": 11, "color": "black"}}
-        ticks = {"xticklabels": called, "yticklabels": called}
-        sns.heatmap(
-            share, ax=axis, cmap="Blues", vmin=0, vmax=1.8, cbar=False, square=True, **text, **ticks
+        called = run["label"], (run["probability"] >= point).astype(int)
+        drawn = ConfusionMatrixDisplay.from_predictions(
+            *called, normalize="true", values_format=".1%", ax=axis, **look
         )
-        axis.set_title(POINTS.get(name, name).split(",")[0], fontsize=10)
-        axis.set_xlabel("Called")
+        counts = confusion_matrix(*called, labels=[1, 0])
+        for text, count in zip(drawn.text_.flat, counts.flat, strict=True):
+            text.set_text(f"{count}\n{text.get_text()}")
+        axis.set(xlabel="Called", ylabel="")
+        axis.set_title(POINTS[name].split(",")[0], fontsize=10)
     axes[0, 0].set_ylabel("True label")
     return _closed(figure)
 

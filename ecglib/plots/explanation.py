@@ -6,22 +6,23 @@ import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from ecglib.plots import NEUTRAL, PAIR, ecg, lay_out
 
 A4 = (8.27, 11.69)
 FOOTER = (
-    "Colours show what moves the score of these networks, not what a disease does; whether such maps can be trusted is "
-    "measured in notebook 09. For research only: no medical device, no diagnosis."
+    "Colours show what moves the score of these networks, not what a disease does; whether such "
+    "maps can be trusted is measured in notebook 09. For research only: no medical device, no "
+    "diagnosis."
 )
 POINTS = {"P": "p_on", "Q": "qrs_on", "J": "qrs_off", "T peak": "t_peak", "T end": "t_off"}
-WORDS = {"ha": "left", "va": "top", "parse_math": False}  # a file or a label may hold a $
 
 
 def draw_beat(explanation, coloured: bool = True) -> Figure:
-    """Draw the median beat of an `ecglib.study.explain.Explanation`, coloured by saliency or else with
-    fiducial points.
+    """Draw the median beat of an `ecglib.study.explain.Explanation`, coloured by saliency or else
+    with fiducial points.
     """
     return _marked(_beat(explanation, coloured), explanation.networks, 24)
 
@@ -34,7 +35,7 @@ def draw_page(explanation) -> Figure:
     _head(explanation, top)
     _beat(explanation, True, middle)
     _shares(explanation, low)
-    foot.text(0.0, 0.9, textwrap.fill(FOOTER, 125), fontsize=8, color="0.3", **WORDS)
+    _write(foot, 0.9, textwrap.fill(FOOTER, 125), 8, color="0.3")
     plt.close(page)
     return _marked(page, explanation.networks, 32)
 
@@ -47,58 +48,50 @@ def save_page(explanation, folder: str | Path) -> Figure:
     return page
 
 
+def _write(part, y, text, size, **look) -> None:
+    """Write below a height of the page; a file or a label may hold a $."""
+    look = {"ha": "left", "va": "top", "parse_math": False} | look
+    part.text(0.0, y, text, fontsize=size, **look)
+
+
 def _marked(figure: Figure, networks, size: int) -> Figure:
     """Return the figure with its watermark; nothing but an angiographic label goes without."""
     if not networks.clinical:
         words = [f"{networks.kind.upper()} LABEL", "NOT A CLINICAL RISK"]
         words += textwrap.wrap(textwrap.shorten(networks.meaning, 110, placeholder=" …"), 28)
-        style = {
-            "ha": "center",
-            "va": "center",
-            "alpha": 0.25,
-            "rotation": 25,
-            "zorder": 100,
-            "weight": "bold",
-        }
-        figure.text(
-            0.5, 0.5, "\n".join(words), fontsize=size, color="0.3", parse_math=False, **style
-        )
+        look = {"ha": "center", "va": "center", "alpha": 0.25, "rotation": 25, "color": "0.3"}
+        look |= {"zorder": 100, "weight": "bold", "parse_math": False}
+        figure.text(0.5, 0.5, "\n".join(words), fontsize=size, **look)
     lay_out(figure)
     return figure
 
 
 def _beat(explanation, coloured, figure=None):
     shown = {"points": {name: explanation.points[point] for name, point in POINTS.items()}}
+    title = "Median beat and fiducial points"
     if coloured:
-        shown = {"saliency": explanation.saliency, "saliency_label": "saliency"}
-    title = "What moves the score" if coloured else "Median beat and fiducial points"
-    note = "\n".join(
-        [
-            *textwrap.wrap(explanation.warning, 100),
-            *textwrap.wrap(explanation.networks.caption, 100),
-        ]
-    )
+        shown, title = {"saliency": explanation.saliency}, "What moves the score"
+    told = explanation.warning, explanation.networks.caption
+    note = "\n".join(line for text in told for line in textwrap.wrap(text, 100))
     return ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
 
 
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
-    networks, verdict = explanation.networks, explanation.verdict
-    told = f"{networks.label}, {len(explanation.scores)} trained network(s) of study '{networks.name}'\n"
-    told += "\n".join(textwrap.wrap(f"Label: {networks.caption}", 110)[:2])
+    networks, count = explanation.networks, len(explanation.scores)
+    told = [f"{networks.label}, {count} trained network(s) of study '{networks.name}'"]
+    told += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)
-    part.text(0.0, 0.98, title, fontsize=15, weight="bold", **WORDS)
-    part.text(0.0, 0.80, told, fontsize=9, **WORDS)
-    part.text(0.0, 0.55, verdict[0], fontsize=14, weight="bold", **WORDS)
-    part.text(0.0, 0.41, verdict[1], fontsize=10.5, **WORDS)
-    part.text(0.0, 0.27, textwrap.fill(quality, 110), fontsize=9, **WORDS)
+    _write(part, 0.98, title, 15, weight="bold")
+    _write(part, 0.80, "\n".join(told), 9)
+    _write(part, 0.55, explanation.verdict[0], 14, weight="bold")
+    _write(part, 0.41, explanation.verdict[1], 10.5)
+    _write(part, 0.27, textwrap.fill(quality, 110), 9)
     if explanation.warning:
         box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
         warning = "\n".join(textwrap.wrap(explanation.warning, 90)[:2])
-        part.text(
-            0.01, 0.0, warning, fontsize=11, weight="bold", bbox=box, **(WORDS | {"va": "center"})
-        )
+        _write(part, 0.0, warning, 11, weight="bold", bbox=box, va="center")
 
 
 def _shares(explanation, part):
@@ -110,14 +103,13 @@ def _shares(explanation, part):
         (axes[1], leads.occlusion, "{:+.2f}", "fall of the logit without the lead"),
         (axes[2], 100 * segments.saliency, "{:.0f}", "share of saliency (%)"),
     ):
-        axis.bar_label(
-            axis.barh(values.index, values, color=NEUTRAL), fmt=form, padding=6, fontsize=8
-        )
-        axis.set(xlabel=label, ylim=(len(values) - 0.4, -0.6))
+        sns.barplot(x=values, y=values.index, color=NEUTRAL, ax=axis)
+        axis.bar_label(axis.containers[0], fmt=form, padding=6, fontsize=8)
+        axis.set(xlabel=label, ylabel="")
         axis.margins(x=0.3)
         axis.locator_params(axis="x", nbins=4)
-        axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
+        sns.despine(ax=axis)
     axes[0].axvline(100 / len(leads), color=PAIR[1], linewidth=1, linestyle="--")
     axes[1].axvline(0, color="black", linewidth=0.8)
     axes[2].plot(100 * segments.time, range(len(segments)), "D", color=PAIR[1], markersize=5)

@@ -153,7 +153,7 @@ def _read(folder: Path) -> dict:
 
     try:
         told = read_run(folder)
-        told["identity"]["network"], told["identity"]["training"].get("normalisation")
+        told["identity"]["network"], told["identity"]["training"]
         options = told["identity"]["options"]
         shape = options.get("leads", 12), options.get("samples", 400)
     except RunError as error:
