@@ -69,7 +69,7 @@ def model_card(
         label=Label(run["label_kind"], run["label_meaning"]),
         kind=KINDS[run["label_kind"]],
         network=identity["network"] in NETWORKS,
-        z_scored=normalisation_of(identity) == "lead_zscore",
+        z_scored="training" in identity and normalisation_of(identity) == "lead_zscore",
         weights=weights[0] if weights else None,
         folds=study.folds.count if study.folds.by == "patient" else 0,
     )
