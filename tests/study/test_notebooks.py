@@ -1,8 +1,5 @@
 """Notebooks on cohorts other than the smoke study's."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,8 +18,7 @@ def test_ready_median_beats_are_explored_without_their_recordings(tmp_path):
     np.save(home.folder / "beats.npy", np.stack([*limbs, *chest], axis=1).astype(np.int16))
     pd.DataFrame(rows | {"label": [0, 1] * 30}).to_csv(home.folder / "table.csv", index=False)
     for name in ("00_cohort", "01_data_exploration"):
-        words = [sys.executable, "-m", "ecglib.study.notebook", name, "--study", "tiny"]
-        done = subprocess.run(words, env=home.environment, capture_output=True, text=True)
+        done = home.run("notebook", options=[name])
         assert done.returncode == 0, done.stderr[-3000:]
     drawn = {file.stem for file in home.outputs.glob("01_data_exploration/figures/*.png")}
     assert drawn == {"fig_1_waves", "fig_2_leads", "fig_4b_median_beat", "mean_beats"}
