@@ -196,6 +196,8 @@ def environment() -> dict:
     """Commit, versions, platform and time: what a number needs to be traced back."""
 
     def git(*words):
+        if not shutil.which("git"):
+            return None
         done = subprocess.run(
             ["git", *words], cwd=paths.ROOT, capture_output=True, text=True, check=False
         )
