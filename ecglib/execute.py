@@ -8,13 +8,11 @@ so a half-written result never looks finished. From the command line, as the Sna
 """
 
 import argparse
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -28,6 +26,12 @@ from pathlib import Path
 from ecglib import paths
 from ecglib.params import StudyError, find_study, load_study, nearest
 from ecglib.strict import check_values, defaults_of, typed
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # on Windows; training and reading results need neither
+    fcntl = resource = None
 
 # A batch's buffers are kept for the next one, in one arena: a quarter more ECGs a second than new
 # ones.
@@ -132,6 +136,8 @@ def hold(folder: Path, wait: bool = True):
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = open(folder.with_name(f".{folder.name}.lock"), "a")  # noqa: SIM115  whoever asked for it closes it
+    if fcntl is None:
+        return file
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -186,8 +192,10 @@ def _results(folder: Path) -> list[Path]:
     return sorted(f for f in folder.rglob("*") if f.suffix in kinds)
 
 
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (10⁶ bytes)."""
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, in MB (10⁶ bytes); None on Windows."""
+    if resource is None:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)  # macOS counts bytes, Linux KiB
 
