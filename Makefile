@@ -6,10 +6,14 @@ ECG ?=
 RUN ?=
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | wc -l)
 JOBS_PER_GPU ?= 1
+CPU ?=
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+PIP := $(PYTHON) -m pip install -q --disable-pip-version-check
+CUDA := torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+
 # The notebooks' kernel and Snakemake's jobs must be those of .venv, whatever else is on the PATH.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONHASHSEED := 0
@@ -19,7 +23,7 @@ export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 200000000
 export MALLOC_ARENA_MAX := 1
 
-KNOWN := STUDY CORES DATA_DIR GPUS JOBS_PER_GPU ECG RUN ARGS PYTHON
+KNOWN := STUDY CORES DATA_DIR GPUS JOBS_PER_GPU ECG RUN ARGS PYTHON CPU CPU_INDEX
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
@@ -35,18 +39,23 @@ help:  ## list what can be made
 	@echo "reproduce, plan and status take STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)),"
 	@echo "  DATA_DIR=folder with the data, GPUS=n to share out (now $(GPUS)), JOBS_PER_GPU=n runs side by side"
 	@echo "  on each (now $(JOBS_PER_GPU)), ARGS=more for Snakemake"
+	@echo "CPU=1 with the first command: PyTorch without CUDA; lab takes ARGS=more for JupyterLab"
 	@echo "parts of test-all: $(TESTS:%=test-%)"
 	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks that are here))"
 
-# On Linux x86-64 the exact versions of the lock; elsewhere the ranges of pyproject.toml.
+# On Linux x86-64 the exact versions of the lock, with CPU=1 without what is there for CUDA; elsewhere the ranges of
+# pyproject.toml.
 $(READY): requirements.lock pyproject.toml
 	@python3 -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11 to 3.13 is needed; python3 is {v[0]}.{v[1]}")'
 	@echo "Installing into .venv (a few minutes, once)"
 	@test -x $(PYTHON) || python3 -m venv .venv
-	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
-	  $(PYTHON) -m pip install -q --disable-pip-version-check -r requirements.lock && \
-	  $(PYTHON) -m pip install -q --disable-pip-version-check --no-deps -e . ; \
-	else $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]' ; fi
+	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then $(PIP) -e '.[dev]' ; \
+	elif [ "$(CPU)" = 1 ]; then \
+	  grep -E '^(torch|torchvision)==' requirements.lock > .venv/torch.lock && \
+	  grep -vE '^($(CUDA))==' requirements.lock > .venv/others.lock && \
+	  $(PIP) --no-deps --index-url "$(CPU_INDEX)" -r .venv/torch.lock && \
+	  $(PIP) -r .venv/others.lock && $(PIP) --no-deps -e . ; \
+	else $(PIP) -r requirements.lock && $(PIP) --no-deps -e . ; fi
 	@touch $@
 
 # The demo is there to see everything run: it takes over none of the results that are kept to be read.
@@ -100,7 +109,7 @@ format: $(READY)  ## let ruff and nbstripout tidy up
 	$(PYTHON) -m nbstripout --keep-id --extra-keys "metadata.language_info" notebooks/*.ipynb
 
 lab: $(READY)  ## JupyterLab on localhost, with its token
-	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/start_here.ipynb
+	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks/start_here.ipynb
 
 supplement: $(READY)  ## the reference results as a web site in supplement/_build/html
 	@rm -rf supplement/_build && $(PYTHON) supplement/collect.py && $(PYTHON) -m sphinx -q -W --keep-going -b html -c supplement supplement/_build/source supplement/_build/html

@@ -30,8 +30,6 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from study_home import Home  # noqa: E402
-
 from benchmarks import gpu as speed  # noqa: E402
 from ecglib import metrics, trainer  # noqa: E402
 from ecglib.cohort.contract import Cohort, load_cohort  # noqa: E402
@@ -128,6 +126,8 @@ def scores(network, cohort, positions, device, precision="fp32") -> np.ndarray:
 
 def study(part: Part) -> None:
     """The smoke study, end to end, by papermill."""
+    from study_home import Home
+
     home = part.folder / "home"
     if not home.exists():
         Home(home, json.loads(load_study("smoke").model_dump_json(exclude_unset=True)))
