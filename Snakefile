@@ -5,6 +5,7 @@
 # study, its table or the lock file changed. A run that was trained with the same identity is taken
 # over, not trained again.
 import sys
+from shlex import quote
 
 from ecglib.study import graph
 from ecglib.study.params import StudyError, load_study
@@ -41,6 +42,7 @@ for step in STUDY.steps:
             f"{OUT}/{step}/run.json",
         params:
             graph.settings(STUDY, step),
+            words=step + (f" --set data_dir={quote(DATA_DIR)}" if step in graph.READ_DATA else ""),
         log:
             f"{OUT}/logs/{step}.log",
         threads: graph.threads(STUDY, step, workflow.cores)
@@ -48,10 +50,7 @@ for step in STUDY.steps:
             mem_mb=3000,
             runtime=240,
         shell:
-            JOB
-            + step
-            + (" --set data_dir={DATA_DIR:q}" if step in graph.READ_DATA else "")
-            + " > {log:q} 2>&1"
+            JOB + "{params.words} > {log:q} 2>&1"
 
 
 # Snakemake removes a job's outputs before the job starts; so for a run that is a mark beside its
@@ -67,6 +66,12 @@ for kind, (notebook, models) in graph.kinds_of_runs(STUDY).items():
             touch(f"{OUT}/{graph.FOLDERS[kind]}.done"),
         params:
             lambda wildcards, kind=kind: graph.settings(STUDY, kind, wildcards.model),
+            words=notebook
+            + " --set model={model} --set rotation={rotation}"
+            + (" --set learning_rate={rate}" if kind == "grid" else "")
+            + ("" if kind == "tree" else f" --gpus {SHARED} --jobs-per-gpu {JOBS}")
+            + f" --set fresh={FRESH} --folder "
+            + quote(f"{OUT}/{graph.FOLDERS[kind]}"),
         log:
             f"{OUT}/logs/{graph.FOLDERS[kind]}.log",
         wildcard_constraints:
@@ -79,8 +84,4 @@ for kind, (notebook, models) in graph.kinds_of_runs(STUDY).items():
             mem_mb=3500,
             runtime=1440,
         shell:
-            JOB + notebook + " --set model={wildcards.model} --set rotation={wildcards.rotation}"
-            + " --set fresh={FRESH}"
-            + (" --set learning_rate={wildcards.rate}" if kind == "grid" else "")
-            + ("" if kind == "tree" else " --gpus {SHARED} --jobs-per-gpu {JOBS}")
-            + f" --folder {{OUT:q}}/{graph.FOLDERS[kind].replace('{', '{wildcards.')} > {{log:q}} 2>&1"
+            JOB + "{params.words} > {log:q} 2>&1"

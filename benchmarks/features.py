@@ -61,10 +61,12 @@ def main():
         alone, parts = timed(lambda: [features(beats[[k]], rr[[k]]) for k in range(few)])
     np.testing.assert_allclose(pd.concat(parts), table[:few], rtol=1e-3, atol=1e-2)
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, one used; {len(beats)} beats, {len(NAMES)} features"
+        f"{platform.machine()}, {os.cpu_count()} cores, one used; {len(beats)} beats, {len(NAMES)} "
+        "features"
     )
     print(
-        f"all at once:             {len(beats) / together:8.0f} beats/s  ({points / together:.0%} in fiducial points)"
+        f"all at once:             {len(beats) / together:8.0f} beats/s  ({points / together:.0%} "
+        "in fiducial points)"
     )
     print(f"one at a time (baseline):{few / alone:8.0f} beats/s")
     print(f"ratio:                   {(len(beats) / together) / (few / alone):8.1f}")

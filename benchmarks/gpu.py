@@ -251,9 +251,9 @@ def _worker(job, device, given, barrier, results) -> None:
             loop.train(), loop.train()
         found = []
         for work in (loop.train, loop.validate):
-            barrier.wait(120)
+            barrier.wait(400)
             found.append(rate(work, seconds, device))
-            barrier.wait(120)
+            barrier.wait(400)
         results.put(found)
     except Exception as error:
         barrier.abort()
@@ -272,9 +272,9 @@ def side_by_side(job: Job, device: torch.device, ecgs: int, seconds: float, proc
     told["processes"] = processes
     with suppress(threading.BrokenBarrierError):
         for kind in ("train", "validate"):
-            barrier.wait(150)
+            barrier.wait(400)
             with Utilisation() as utilisation:
-                barrier.wait(150)
+                barrier.wait(400)
             told[f"{kind}_utilisation"] = utilisation.mean if device.type == "cuda" else None
     found = [results.get(timeout=60) for _ in workers]
     for worker in workers:
@@ -295,7 +295,7 @@ def table(rows: list[dict]) -> str:
     ]
     for row in rows:
         first = plain.get(row["network"], {})
-        cells = [models.label(row["network"], Job(row["network"]).options)]
+        cells = [models.NETWORKS[row["network"]].display_name(Job(row["network"]).options)]
         cells += [f"{row['loop']}, {row['precision']}", str(row["processes"])]
         for kind in ("train", "validate"):
             busy = row.get(f"{kind}_busy", row.get(f"{kind}_utilisation"))

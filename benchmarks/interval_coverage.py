@@ -149,14 +149,17 @@ def main():
         given.studies, given.draws, given.patients, given.folds, given.rotations, given.seed
     )
     print(
-        f"{given.studies} studies of {given.patients} patients, {given.rotations} rotations, {given.draws} draws"
+        f"{given.studies} studies of {given.patients} patients, {given.rotations} rotations, "
+        f"{given.draws} draws"
     )
     print(
-        "\n95 % intervals (aim: 0.93–0.97; two models a study; error: of `covered`, for studies as independent)"
+        "\n95 % intervals (aim: 0.93–0.97; two models a study; error: of `covered`, for studies as "
+        "independent)"
     )
     print(found[0].to_string(float_format="{:.4f}".format))
     print(
-        "\nShare of studies in which p < 0.05, with two models equally good (aim of the primary test: 0.03–0.07)"
+        "\nShare of studies in which p < 0.05, with two models equally good (aim of the primary "
+        "test: 0.03–0.07)"
     )
     print(found[1].to_string(float_format="{:.3f}".format))
     print(f"\n{time.process_time() - started:.0f} s of CPU")

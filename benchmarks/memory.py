@@ -118,7 +118,10 @@ def part(name: str) -> None:
         else:
             n, model = (10_893, "ecg_smart_net") if name == "train" else (200_000, "mayo_alvd")
             ready(folder, n)
-            told = f"train {model} for an epoch on {n:,} ECGs{', streamed' if name == 'stream' else ''}"
+            told = (
+                f"train {model} for an epoch on {n:,} "
+                f"ECGs{', streamed' if name == 'stream' else ''}"
+            )
             measured(partial(train, folder, n, model, name == "stream"), told)
 
 

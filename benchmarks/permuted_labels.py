@@ -68,5 +68,6 @@ if __name__ == "__main__":
     for seed, (auc, positives, ecgs) in enumerate(found):
         print(f"permutation {seed}: test AUC {auc:.3f} ({positives} positives of {ecgs} ECGs)")
     print(
-        f"mean {np.mean([auc for auc, *_ in found]):.3f} over {len(found)} permutations (chance: 0.5)"
+        f"mean {np.mean([auc for auc, *_ in found]):.3f} over {len(found)} permutations (chance: "
+        "0.5)"
     )

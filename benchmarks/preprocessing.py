@@ -97,7 +97,8 @@ def main():
     signals = recordings(arguments.data, arguments.records)
     load = os.getloadavg()[0]  # other work makes every figure smaller
     print(
-        f"{len(signals)} recordings of 10 s from {arguments.data or 'the simulator'} on {platform.machine()}"
+        f"{len(signals)} recordings of 10 s from {arguments.data or 'the simulator'} on "
+        f"{platform.machine()}"
     )
     print(f"{os.cpu_count()} cores, {load:.1f} of them busy when it began; one thread a process\n")
     print("| job | processes | recordings/s | recordings/s of processor time | with a beat |")
@@ -122,10 +123,12 @@ def main():
         end=" ",
     )
     print(
-        f"two processes do {rates['ecglib, pool', 2] / rates['ecglib, pool', 1]:.2f} times the work of one."
+        f"two processes do {rates['ecglib, pool', 2] / rates['ecglib, pool', 1]:.2f} times the "
+        "work of one."
     )
     print(
-        f"Peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+        "Peak memory of this process: "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
     )
 
 

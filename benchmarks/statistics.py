@@ -70,7 +70,8 @@ def main():
     predictions = simulate(given.patients, 10)
     test = predictions[predictions["split"] == "test"]
     print(
-        f"{test['record_id'].nunique():,} ECGs of {given.patients:,} patients, {test['label'].mean():.1%} positive"
+        f"{test['record_id'].nunique():,} ECGs of {given.patients:,} patients, "
+        f"{test['label'].mean():.1%} positive"
     )
     clock, used = [time.perf_counter()], [time.process_time()]
     print("elapsed      CPU")
@@ -124,7 +125,8 @@ def main():
         curves.difference_matrix(difference, metric, metric, {})
     lap("difference matrices")
     print(
-        f"{clock[-1] - clock[0]:5.2f} s {used[-1] - used[0]:6.2f} s  in all (aim: under 60 s elapsed)"
+        f"{clock[-1] - clock[0]:5.2f} s {used[-1] - used[0]:6.2f} s  in all (aim: under 60 s "
+        "elapsed)"
     )
     run = test[(test["model"] == MODELS[0]) & (test["rotation"] == 0)]
     label, probability = run["label"].to_numpy(), run["probability"].to_numpy()
@@ -137,7 +139,8 @@ def main():
         )
     plain = (time.process_time() - started) / 50 * given.draws * 60
     print(
-        f"{plain:16.0f} s  baseline: AUC and AP alone by scikit-learn on every draw (scaled up from 50 of one run)"
+        f"{plain:16.0f} s  baseline: AUC and AP alone by scikit-learn on every draw (scaled up "
+        "from 50 of one run)"
     )
 
 

@@ -69,7 +69,8 @@ def report(name, model, x, records):
         model, x, records.label, groups=records.patient_id, cv=folds, method="predict_proba"
     )[:, 1]
     print(
-        f"{name:58s} AUC {roc_auc_score(records.label, p):.3f}  AP {average_precision_score(records.label, p):.3f}"
+        f"{name:58s} AUC {roc_auc_score(records.label, p):.3f}  AP "
+        f"{average_precision_score(records.label, p):.3f}"
     )
     return p
 
@@ -102,7 +103,8 @@ def main():
     beats, records = beats[usable], records[usable].reset_index(drop=True)
     ill = records.label == 1
     print(
-        f"{'beats without noise' if a.true else 'processed recordings'}, {(~usable).sum()} not usable"
+        f"{'beats without noise' if a.true else 'processed recordings'}, {(~usable).sum()} not "
+        "usable"
     )
     for name, part in (("all", records), ("OMI", records[ill])):
         print(f"{name}: {len(part)} ECGs of {part.patient_id.nunique()} patients")
@@ -118,7 +120,8 @@ def main():
         ("never with LVH, bundle-branch block or pacing", meets & told),
     ):
         print(
-            f"ST elevation, {name}: sensitivity {positive[ill].mean():.1%}, specificity {1 - positive[~ill].mean():.1%}"
+            f"ST elevation, {name}: sensitivity {positive[ill].mean():.1%}, specificity "
+            f"{1 - positive[~ill].mean():.1%}"
         )
     if len(records) >= 1000:
         share = records[["culprit", "subtle", "mimic"]].assign(meets=meets)
@@ -147,7 +150,8 @@ def main():
     for name, part in (("subtle", records.subtle), ("plain", ill & ~records.subtle)):
         if part.any():
             print(
-                f"  of it, {name} OMI against all negatives: AUC {roc_auc_score(part[part | ~ill], p[part | ~ill]):.3f}"
+                f"  of it, {name} OMI against all negatives: AUC "
+                f"{roc_auc_score(part[part | ~ill], p[part | ~ill]):.3f}"
             )
 
 

@@ -1,7 +1,7 @@
 """Speed of training: the trainer's loop against a plain one, in the same process, medians over
 repeats.
 
-    python -m benchmarks.training            # both networks' loops at the protocol's effective batch
+    python -m benchmarks.training            # both networks' loops at the protocol's batch
     python -m benchmarks.training --sides 2  # two one-thread runs side by side, in sum
 
 The plain loop: PyTorch's default layout, a `DataLoader` over a data set that crops and normalises
@@ -23,8 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 from ecglib import models
 from ecglib.dataset import CROP, BeatBank, normalise, undersampled_batches
 from ecglib.models.convolution import quicken
-from ecglib.study.notebook import MEMORY
 
+# as the Makefile sets them: a batch's buffers are kept for the next one, in one arena
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "200000000"}
+MEMORY |= {"MALLOC_ARENA_MAX": "1"}
 PREVALENCE, BATCH = 0.0878, 128  # of the paper's ECGs: about 23 ECGs are left of a batch of 128
 
 
@@ -154,5 +156,6 @@ if __name__ == "__main__":
                 total = sum(rates[kind][1] for rates in together)
                 print(
                     f"{name:18} {given.sides} one-thread runs {kind:9} {total:7.1f}/s in sum, "
-                    f"{total / alone[kind][0]:.2f} times the plain loop with {given.threads} threads"
+                    f"{total / alone[kind][0]:.2f} times the plain loop with {given.threads} "
+                    "threads"
                 )

@@ -110,7 +110,8 @@ def main() -> None:
         folder = Path(name)
         ready = fresh(folder, "ready", study, None)
         print(
-            f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; one thread a run"
+            f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; one "
+            "thread a run"
         )
         times, homes = {}, {}
         for label, work, more in (
@@ -125,11 +126,13 @@ def main() -> None:
         start = seconds(by_engine, homes["engine, 1 core"], given.runs, 1)
         print(f"a call of the engine with nothing to do {start:.1f} s")
         print(
-            f"overhead of the engine {(one - start - hand) / given.runs:.2f} s a run beyond that (aim: under 2)"
+            f"overhead of the engine {(one - start - hand) / given.runs:.2f} s a run beyond that "
+            "(aim: under 2)"
         )
         print(f"two cores are {one / two:.2f} times as fast as one (aim: at least 1.6)")
         print(
-            f"planning 10 rotations × 6 models × 5 learning rates: {seconds(plan, ready):.1f} s (aim: under 20)"
+            f"planning 10 rotations × 6 models × 5 learning rates: {seconds(plan, ready):.1f} s "
+            "(aim: under 20)"
         )
 
 

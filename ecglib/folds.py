@@ -48,7 +48,8 @@ def build_folds(records: pd.DataFrame, count: int, seed: int, by: str = "patient
     if fewest.min() < count:
         kind = "positive" if fewest.idxmin() == 1 else "negative"
         raise ValueError(
-            f"{count} folds need {count} {kind} patients, but there are {fewest.min()}: use fewer folds"
+            f"{count} folds need {count} {kind} patients, but there are {fewest.min()}: use fewer "
+            "folds"
         )
     fold = pd.Series(-1, index=patients.index)
     dealer = StratifiedKFold(count, shuffle=True, random_state=seed)

@@ -19,31 +19,24 @@ LOGIT_CLIP = 1e-6
 
 
 def check(label, probability, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Return label (int64) and probability (float64) as arrays, or refuse them with one sentence
-    (ValueError).
-    """
+    """Return label (int64) and probability (float64) as arrays; `ValueError` says what is wrong."""
     label, probability = np.asarray(label), np.asarray(probability, dtype=np.float64)
     if label.shape != probability.shape or label.ndim != 1 or not label.size:
-        shapes = f"Labels {label.shape} and probabilities {probability.shape}"
-        raise ValueError(
-            f"{shapes} must be lists of one length that isn't 0; give one of each per ECG"
-        )
-    if not (known := np.isin(label, (0, 1))).all():
-        raise ValueError(f"Labels must be 0 or 1, but {label[~known][0]!s} is among them")
-    if np.isnan(probability).any():
-        raise ValueError(
-            f"{np.isnan(probability).sum()} of {label.size} probabilities are NaN; predict them again"
-        )
-    if probability.min() < 0 or probability.max() > 1:
-        lowest, highest = probability.min(), probability.max()
-        raise ValueError(
-            f"Probabilities run from {lowest:.4g} to {highest:.4g}; they must lie within 0–1"
-        )
-    if classes == 2 and label.min() == label.max():
-        raise ValueError(
-            f"All {label.size} labels are {label[0]}; this metric needs records with label 0 and with 1"
-        )
-    return label.astype(np.int64), probability
+        wrong = f"Labels {label.shape} and probabilities {probability.shape} must be lists of one "
+        wrong += "length that isn't 0; give one of each per ECG"
+    elif not (known := np.isin(label, (0, 1))).all():
+        wrong = f"Labels must be 0 or 1, but {label[~known][0]!s} is among them"
+    elif (missing := np.isnan(probability).sum()) > 0:
+        wrong = f"{missing} of {label.size} probabilities are NaN; predict them again"
+    elif np.any((probability < 0) | (probability > 1)):
+        wrong = f"Probabilities run from {probability.min():.4g} to {probability.max():.4g}; "
+        wrong += "they must lie within 0–1"
+    elif classes == 2 and np.ptp(label) == 0:
+        wrong = f"All {label.size} labels are {label[0]}; "
+        wrong += "this metric needs records with label 0 and with 1"
+    else:
+        return label.astype(np.int64), probability
+    raise ValueError(wrong)
 
 
 def auc(label, probability) -> float:
@@ -63,9 +56,7 @@ def average_precision(label, probability) -> float:
 
 
 def score(label, probability) -> float:
-    """Score of Equation 1: ``ALPHA * AUC + (1 - ALPHA) * AP``; it schedules training and chooses
-    the epoch.
-    """
+    """Score of Equation 1, which schedules training and chooses the epoch."""
     return combine(auc(label, probability), average_precision(label, probability))
 
 
@@ -83,38 +74,35 @@ def from_counts(tp, fp, fn, tn) -> dict:
         ``acc, sens, spec, ppv, npv, f1``: the columns of the paper's Table 5, then the counts ``tp,
         fp, fn, tn``.
     """
-    tp, fp, fn, tn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, fn, tn))
+    tp, fp, fn, tn = counts = np.array([tp, fp, fn, tn], dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = {
-            "acc": (tp + tn) / (tp + fp + fn + tn),
+        ratios = {
+            "acc": (tp + tn) / counts.sum(axis=0),
             "sens": tp / (tp + fn),
             "spec": tn / (tn + fp),
             "ppv": tp / (tp + fp),
             "npv": tn / (tn + fn),
             "f1": 2 * tp / (2 * tp + fp + fn),
         }
-    values |= {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
-    return (
-        values
-        if tp.ndim
-        else {k: int(v) if k in ("tp", "fp", "fn", "tn") else float(v) for k, v in values.items()}
-    )
+    counts = dict(zip(("tp", "fp", "fn", "tn"), counts, strict=True))
+    if tp.ndim:
+        return ratios | counts
+    return {k: float(v) for k, v in ratios.items()} | {k: int(v) for k, v in counts.items()}
 
 
 def at_threshold(label, probability, threshold: float) -> dict:
-    """Metrics of `from_counts` for the rule ``probability >= threshold``; one class is allowed (its
-    ratios are NaN).
+    """Metrics of `from_counts` for the rule ``probability >= threshold``.
+
+    One class is allowed; its ratios are NaN.
     """
     label, probability = check(label, probability, classes=1)
-    called = probability >= threshold
-    tp, fp = (called & (label == 1)).sum(), (called & (label == 0)).sum()
-    return from_counts(tp, fp, label.sum() - tp, (label == 0).sum() - fp)
+    fp, tp = np.bincount(label[probability >= threshold], minlength=2)
+    negatives, positives = np.bincount(label, minlength=2)
+    return from_counts(tp, fp, positives - tp, negatives - fp)
 
 
 def _every_threshold(label, probability) -> tuple[np.ndarray, dict]:
-    """Return each distinct probability as a threshold, from the highest down, and `from_counts` at
-    each.
-    """
+    """Each distinct probability as a threshold, highest first, and `from_counts` at each."""
     label, probability = check(label, probability)
     threshold, group = np.unique(-probability, return_inverse=True)
     tp = np.cumsum(np.bincount(group, weights=label))
@@ -122,49 +110,34 @@ def _every_threshold(label, probability) -> tuple[np.ndarray, dict]:
     return -threshold, from_counts(tp, fp, tp[-1] - tp, fp[-1] - fp)
 
 
-def operating_point(label, probability) -> float:
-    """Threshold of the highest F1 (paper, section III.B: chosen on the validation fold).
-
-    Every distinct probability is tried; of several with the same F1 the highest is taken, which
-    calls fewest records.
-    """
-    threshold, values = _every_threshold(label, probability)
-    return float(threshold[np.argmax(values["f1"])])
-
-
-def rule_out_point(label, probability, sensitivity: float = 0.90) -> float | None:
-    """Highest threshold with at least that sensitivity; None if only calling every record reaches
-    it.
-    """
-    threshold, values = _every_threshold(label, probability)
-    enough = np.flatnonzero((values["sens"] >= sensitivity) & (values["spec"] > 0))
-    return float(threshold[enough[0]]) if enough.size else None
-
-
-def rule_in_point(label, probability, ppv: float = 0.85) -> float | None:
-    """Lowest threshold with at least that PPV, so the most sensitive one; None if no threshold
-    reaches it.
-    """
-    threshold, values = _every_threshold(label, probability)
-    enough = np.flatnonzero(values["ppv"] >= ppv)
-    return float(threshold[enough[-1]]) if enough.size else None
-
-
 def operating_points(label, probability) -> dict[str, float | None]:
-    """The three operating points by name, with the sensitivity and PPV that are the defaults of
-    theirs, to be chosen on the validation fold; None for one that can't be reached.
+    """The three operating points by name, to be chosen on the validation fold.
+
+    Returns
+    -------
+    dict
+        ``highest_f1`` (paper, section III.B): the threshold with the highest F1; of several the
+        highest, which calls fewest records. ``rule_out``, sensitivity at least 0.90: the highest threshold
+        that reaches it, None if only calling every record does. ``rule_in``, PPV at least 0.85: the lowest
+        threshold that reaches it, so the most sensitive one, or None.
     """
+    threshold, values = _every_threshold(label, probability)
+    rule_out = threshold[(values["sens"] >= 0.90) & (values["spec"] > 0)]
+    rule_in = threshold[values["ppv"] >= 0.85]
     return {
-        "highest_f1": operating_point(label, probability),
-        "rule_out": rule_out_point(label, probability),
-        "rule_in": rule_in_point(label, probability),
+        "highest_f1": float(threshold[np.argmax(values["f1"])]),
+        "rule_out": max(rule_out.tolist(), default=None),
+        "rule_in": min(rule_in.tolist(), default=None),
     }
 
 
+def operating_point(label, probability) -> float:
+    """Threshold of the highest F1, the first of `operating_points`."""
+    return operating_points(label, probability)["highest_f1"]
+
+
 def brier(label, probability) -> float:
-    """Brier score: mean squared distance between probability and label (0 is perfect); one class is
-    allowed.
-    """
+    """Brier score: mean squared distance between probability and label; one class is allowed."""
     label, probability = check(label, probability, classes=1)
     return float(np.mean((probability - label) ** 2))
 
@@ -191,10 +164,13 @@ def calibration(label, probability) -> dict:
     label, probability = check(label, probability)
     x, one = logit(np.clip(probability, LOGIT_CLIP, 1 - LOGIT_CLIP)), np.ones((label.size, 1))
     intercept = GLM(label, one, family=families.Binomial(), offset=x).fit().params[0]
-    if x.min() == x.max():
+    without, having = x[label == 0], x[label == 1]
+    if np.ptp(x) == 0:
         slope = np.nan
-    elif x[label == 1].min() >= x[label == 0].max() or x[label == 1].max() <= x[label == 0].min():
-        slope = np.inf if x[label == 1].mean() > x[label == 0].mean() else -np.inf
+    elif having.min() >= without.max():
+        slope = np.inf
+    elif having.max() <= without.min():
+        slope = -np.inf
     else:
         slope = GLM(label, np.column_stack([one, x]), family=families.Binomial()).fit().params[1]
     return {"slope": float(slope), "intercept": float(intercept)}

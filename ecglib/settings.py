@@ -1,4 +1,4 @@
-"""The sections of a study file as typed, closed models: a wrong key, type or value is refused by name.
+"""The sections of a study file as typed, closed models: a wrong key, type or value is refused.
 
 A default is the paper's value wherever the paper gives one.
 """

@@ -21,12 +21,14 @@ from ecglib.study.params import StudyError, load_study
 HERE = Path(__file__).parent
 KINDS = {
     "angiographic": "Labels are angiographic outcomes.",
-    "proxy": "Labels are a **proxy**: read from the ECG and its annotations, they only stand in for OMI.",
+    "proxy": (
+        "Labels are a **proxy**: read from the ECG and its annotations, they only stand in for OMI."
+    ),
     "synthetic": "ECGs and labels are **synthetic**: drawn by a simulator.",
 }
 STEPS = (
-    "00_cohort", "01_data_exploration", "02_folds", "03_models", "04_learning_rate", "07_comparison",
-    "08_selected_model", "09_saliency", "11_omi_features",
+    "00_cohort", "01_data_exploration", "02_folds", "03_models", "04_learning_rate",
+    "07_comparison", "08_selected_model", "09_saliency", "11_omi_features",
 )  # fmt: skip
 KEY_FIGURES = (
     ("07_comparison", "fig_5_learning_curves", "Fig. 5", "how the networks learned"),
@@ -209,7 +211,8 @@ def summary(studies: list[Path]) -> str:
             parts.append(
                 table(
                     frame,
-                    f"Table 4, {told} [{kind} label]; beside it the paper's figures, on other data.",
+                    f"Table 4, {told} [{kind} label]; beside it the paper's figures, on other "
+                    "data.",
                 )
             )
         for step, name, number, words in KEY_FIGURES:

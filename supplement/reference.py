@@ -2,7 +2,7 @@
 
 From the command line, as the Makefile does::
 
-    python supplement/reference.py keep params/demo.yaml     # outputs/demo -> outputs/reference/demo
+    python supplement/reference.py keep params/demo.yaml     # into outputs/reference/demo
     python supplement/reference.py check params/demo.yaml    # compare the tables of both
 """
 
@@ -121,9 +121,13 @@ def ship(study) -> str:
     if not moved <= MOST:
         (goal / WEIGHTS).unlink()
         raise StudyError(
-            f"Half precision changes a score of {run.name} by {moved:.3g}, more than {MOST}: not kept"
+            f"Half precision changes a score of {run.name} by {moved:.3g}, more than {MOST}: not "
+            "kept"
         )
-    told = f"in half precision, which changes no test score by more than {moved:.2g}: SHA-256 `{facts['files'][WEIGHTS]}`"
+    told = (
+        f"in half precision, which changes no test score by more than {moved:.2g}: SHA-256 "
+        f"`{facts['files'][WEIGHTS]}`"
+    )
     text = re.sub(
         r"^(- Weights: .*)$",
         rf"\1 as trained; shipped {told}",
@@ -133,7 +137,10 @@ def ship(study) -> str:
     )
     card.write_text(text)
     size = (goal / WEIGHTS).stat().st_size / 1e6
-    return f"{(goal / WEIGHTS).relative_to(places.ROOT)}: {size:.1f} MB, changes no test score by more than {moved:.2g}"
+    return (
+        f"{(goal / WEIGHTS).relative_to(places.ROOT)}: {size:.1f} MB, changes no test score by "
+        f"more than {moved:.2g}"
+    )
 
 
 def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
@@ -241,7 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.what == "keep":
             number, size = keep(study)
             print(
-                f"{number} files, {size:.1f} MB, in {(places.REFERENCE / study).relative_to(places.ROOT)}"
+                f"{number} files, {size:.1f} MB, in "
+                f"{(places.REFERENCE / study).relative_to(places.ROOT)}"
             )
             if study in SHIPPED:
                 print(ship(settings))
@@ -257,7 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
     ]["commit"]
     print(found.to_string(index=False))
     print(
-        f"{found.same.sum()} of {len(found)} tables agree with the reference results (commit {commit[:10]})"
+        f"{found.same.sum()} of {len(found)} tables agree with the reference results (commit "
+        f"{commit[:10]})"
     )
     return 0 if found.same.all() else 1
 

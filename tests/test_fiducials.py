@@ -103,15 +103,11 @@ def test_all_at_once_is_the_same_as_one_by_one(ludb):
     for i, beat in enumerate(beats):
         alone = fiducials.find(beat[None])
         np.testing.assert_array_equal(alone.points[0], together.points[i])
-        np.testing.assert_array_equal(alone.leads[0], together.leads[i])
 
 
-def test_points_come_in_order_and_near_the_points_over_all_leads(ludb):
-    points = fiducials.find(np.stack([found.beat for found, _ in ludb]))
-    for found in (points.points, points.leads.reshape(-1, len(fiducials.POINTS))):
-        assert np.mean([(np.diff(row[np.isfinite(row)]) >= 0).all() for row in found]) > 0.98
-    away = np.abs(points.leads - points.points[:, None])[..., [3, 5]]
-    assert np.nanmax(away) <= 31
+def test_points_come_in_order(ludb):
+    found = fiducials.find(np.stack([found.beat for found, _ in ludb])).points
+    assert np.mean([(np.diff(row[np.isfinite(row)]) >= 0).all() for row in found]) > 0.98
 
 
 def test_gain_does_not_move_the_points_of_qrs_and_t(ludb):
@@ -125,7 +121,6 @@ def test_an_empty_beat_or_lead_has_no_points(ludb):
     beat = ludb[0][0].beat.copy()
     beat[4] = 0
     points = fiducials.find(beat[None])
-    assert np.isnan(points.leads[0, 4]).all()
     assert np.isfinite(points["qrs_off"]).all()
     assert fiducials.find(np.zeros((0, 12, 600))).points.shape == (0, len(fiducials.POINTS))
 

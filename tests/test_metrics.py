@@ -74,8 +74,9 @@ def test_clinical_points_are_the_best_that_reach_their_goal(case):
     every = {t: metrics.at_threshold(*case, t) for t in np.unique(case[1])}
     out = [t for t, m in every.items() if m["sens"] >= 0.9 and m["fp"] < (case[0] == 0).sum()]
     inn = [t for t, m in every.items() if m["ppv"] >= 0.85]
-    assert metrics.rule_out_point(*case) == (max(out) if out else None)
-    assert metrics.rule_in_point(*case) == (min(inn) if inn else None)
+    found = metrics.operating_points(*case)
+    assert found["Rule-out, sensitivity ≥ 0.90"] == max(out, default=None)
+    assert found["Rule-in, PPV ≥ 0.85"] == min(inn, default=None)
 
 
 def test_a_probability_at_the_threshold_is_called_positive():

@@ -84,12 +84,12 @@ def broken(tmp_path, change):
             ["learning_rates.grdi", "did you mean 'grid'"],
         ),
         (
-            lambda s: s["models"]["mayo_alvd"].update(options={"head": "pol"}),
-            ["options.head", "pool"],
+            lambda s: s["models"]["random_forest"].update(options={"setting": "ecg_smart"}),
+            ["options.setting", "ecg_smart_2024"],
         ),
         (
-            lambda s: s["models"]["mayo_alvd"].update(options={"haed": "pool"}),
-            ["haed", "did you mean 'head'"],
+            lambda s: s["models"]["random_forest"].update(options={"seting": "ecg_smart_2024"}),
+            ["seting", "did you mean 'setting'"],
         ),
         (lambda s: s.update(selected_model="resnet18"), ["selected_model", "resnet18"]),
         (lambda s: s.update(name="other"), ["other", "broken"]),

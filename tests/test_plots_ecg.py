@@ -96,7 +96,7 @@ def test_saliency_lies_on_the_samples_that_the_network_saw(samples, start, windo
     signal, saliency = beat(samples=samples), np.zeros((12, windows))
     # 20 samples from 200 on
     saliency[LEADS.index("aVL"), windows // 2 : windows // 2 + windows // 20] = 1
-    figure = ecg.draw_beat(signal, saliency=saliency)
+    figure = ecg.draw_saliency(signal, saliency)
     (lines,) = (c for c in figure.axes[0].collections if c.get_array() is not None)
     assert len(figure.axes) == 2 and lines.get_clim() == (0, 1)  # the other one: a colour bar
     runs, levels = lines.get_segments(), lines.get_array()
@@ -149,7 +149,7 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(
         ValueError, match=r"saliency must be \(12, 400 or a part of it\) but is \(12, 30\)"
     ):
-        ecg.draw_beat(beat(), saliency=np.zeros((12, 30)))
+        ecg.draw_saliency(beat(), np.zeros((12, 30)))
 
 
 def test_mean_beats_show_mean_and_spread():
@@ -249,9 +249,7 @@ def test_lead_directions_keep_einthovens_triangle():
 def test_svgs_stay_under_a_megabyte(tmp_path):
     noise = np.random.default_rng(0)
     figures = {
-        "saliency": ecg.draw_beat(
-            beat(), saliency=np.cumsum(noise.standard_normal((12, 400)), axis=1)
-        ),
+        "saliency": ecg.draw_saliency(beat(), np.cumsum(noise.standard_normal((12, 400)), axis=1)),
         "recording": ecg.draw_recording(noise.normal(0, 30, (12, 5000)), 500),
     }
     for name, figure in figures.items():

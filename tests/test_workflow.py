@@ -138,6 +138,67 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
     third.wait(10)
 
 
+def test_jobs_share_a_gpu_each_in_a_place_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    take = "import os; l = execute.gpu(2, 2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    jobs, got = [], []
+    for _ in range(4):
+        jobs.append(child(take))
+        got.append(jobs[-1].stdout.readline().strip())
+    assert got == ["3", "5", "3", "5"], "a second job only where each GPU has one"
+    fifth = child(take, "pass")
+    time.sleep(1)
+    assert fifth.poll() is None, "the fifth waits for a place"
+    jobs[3].kill()
+    assert fifth.stdout.readline() == "5\n"
+    for job in jobs:
+        job.kill()
+    fifth.wait(10)
+
+
+PAPERMILL = """
+import json, os, time
+from pathlib import Path
+
+PapermillExecutionError = RuntimeError
+
+
+def execute_notebook(notebook, executed, parameters, **more):
+    begin, trains = time.time(), "05_train" in str(notebook)
+    time.sleep(4 if trains else 0)
+    (Path(executed).parent / "run.json").write_text("{}")
+    if trains:
+        with open(os.environ["RAN"], "a") as file:
+            file.write(json.dumps([begin, time.time(), os.environ["CUDA_VISIBLE_DEVICES"]]) + chr(10))
+"""
+
+
+def test_never_more_jobs_on_a_gpu_than_allowed(tmp_path):
+    """Two declared GPUs for two jobs each, seven runs on eight cores, none of which trains."""
+    home = Home(tmp_path / "home", TINY | {"folds": {"count": 7}})
+    (tmp_path / "instead").mkdir()
+    (tmp_path / "instead" / "papermill.py").write_text(PAPERMILL)
+    code = f"{tmp_path / 'instead'}{os.pathsep}{home.environment['PYTHONPATH']}"
+    home.environment |= {"PYTHONPATH": code, "RAN": str(tmp_path / "ran")}
+    home.environment |= {"CUDA_VISIBLE_DEVICES": "6,7", "TMPDIR": str(tmp_path)}
+    shares = ["--gpus", "2", "--jobs-per-gpu", "2", "--"]
+    runs = [f"outputs/tiny/runs/mayo_alvd/rotation_{k}.done" for k in range(7)]
+    command = [*home.command("run", cores=8), *shares, *runs]
+    done = subprocess.run(
+        command, cwd=home.folder, env=home.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = [json.loads(line) for line in (tmp_path / "ran").read_text().splitlines()]
+    assert len(ran) == 7 and {name for *_, name in ran} == {"6", "7"}
+    for gpu in ("6", "7"):
+        spans = [(begin, end) for begin, end, name in ran if name == gpu]
+        most = max(sum(b <= begin < e for b, e in spans) for begin, _ in spans)
+        assert most <= 2, f"{most} jobs at once on GPU {gpu}"
+    most = max(sum(b <= begin < e for b, e, _ in ran) for begin, *_ in ran)
+    assert most > 2, "they do run side by side"
+
+
 def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
     (
         monkeypatch.setattr(places, "ROOT", tmp_path),

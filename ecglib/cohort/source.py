@@ -53,25 +53,17 @@ class Source:
 
 
 def count(records: pd.DataFrame) -> dict[str, int]:
-    """Count ECGs and patients, and the positive ones of each; a patient is positive if any of their
-    ECGs is.
-    """
-    positive = records[records.label == 1]
-    counts = {
-        "ecgs": len(records),
-        "patients": records.patient_id.nunique(),
-        "positive_ecgs": len(positive),
-    }
-    return counts | {"positive_patients": positive.patient_id.nunique()}
+    """Count ECGs and patients, and the positive ones; one positive ECG makes a patient positive."""
+    counts = {}
+    for which, part in (("", records), ("positive_", records[records.label == 1])):
+        counts[f"{which}ecgs"] = len(part)
+        counts[f"{which}patients"] = part.patient_id.nunique()
+    return counts
 
 
 class ReadError(ValueError):
-    """One recording that can't be used; the message is one sentence naming the file and the
-    reason.
-    """
+    """One recording that can't be used; the message names the file and the reason."""
 
 
 class SourceError(ValueError):
-    """A source that can't be used at all; the message is one sentence saying what is wrong and what
-    to do.
-    """
+    """A source that can't be used at all; the message says what is wrong and what to do."""

@@ -14,37 +14,40 @@ import numpy as np
 import pandas as pd
 
 from ecglib.beat import LEADS, R_SAMPLE, RATE_HZ
-from ecglib.cohort.heart import (
-    ELECTRODES,
-    LEADS_OF_ELECTRODES,
-    MIMICS,
-    TIMES_MS,
-    Heart,
-    beat_heart,
-    ectopic_heart,
-)
+from ecglib.cohort import heart as hearts
+from ecglib.cohort.heart import ELECTRODES, LEADS_OF_ELECTRODES, TIMES_MS, Heart
 from ecglib.cohort.source import Source, count
 
 SECONDS = 10
 RESOLUTION_UV = 5
-# Table 3 of the paper; OMI: patients, ECGs (956 in all, our split); how many patients have 1, 2, 3
-# … ECGs
+# Table 3 of the paper, its two hospitals; OMI: patients, ECGs (956 in all, our split); how many
+# patients have 1, 2, 3 … ECGs
 SITES = {
-    "Pittsburgh": {"ecgs": 5088, "patients": 4127, "female": 1937, "age": (59, 16), "omi": (261, 400),
-                   "serial": (3357, 629, 106, 28, 4, 3)},
-    "Charlotte": {"ecgs": 5805, "patients": 3170, "female": 1400, "age": (60, 15), "omi": (217, 556),
-                  "serial": (1588, 944, 387, 156, 52, 24, 12, 7)},
+    "A (simulated)": {
+        "ecgs": 5088, "patients": 4127, "female": 1937, "age": (59, 16), "omi": (261, 400),
+        "serial": (3357, 629, 106, 28, 4, 3),
+    },
+    "B (simulated)": {
+        "ecgs": 5805, "patients": 3170, "female": 1400, "age": (60, 15), "omi": (217, 556),
+        "serial": (1588, 944, 387, 156, 52, 24, 12, 7),
+    },
 }  # fmt: skip
 OMI_SHARE = 956 / 10893
 CULPRIT = {"LAD": 0.42, "RCA": 0.38, "LCx": 0.20}
-LOOKALIKE = dict(zip(MIMICS, (0.14, 0.10, 0.04, 0.06, 0.015, 0.04, 0.10), strict=True))
+LOOKALIKE = {
+    "early repolarisation": 0.14, "LVH with strain": 0.10, "LBBB": 0.04, "RBBB": 0.06,
+    "pericarditis": 0.015, "old infarct": 0.04, "non-occlusive ST depression": 0.10,
+}  # fmt: skip
 # beside an occlusion
 BACKGROUND = {"LVH with strain": 0.08, "LBBB": 0.02, "RBBB": 0.05, "old infarct": 0.03}
 RHYTHM = {"ectopic beats": 0.09, "atrial fibrillation": 0.07, "ventricular pacing": 0.02}
 DISTURBANCE = {
-    "arm electrodes swapped": 0.015, "precordial electrodes swapped": 0.015, "clipped": 0.015, "lead missing": 0.015,
-    "muscle noise": 0.04, "baseline wander": 0.04, "mains": 0.04,
+    "arm electrodes swapped": 0.015, "precordial electrodes swapped": 0.015, "clipped": 0.015,
+    "lead missing": 0.015, "muscle noise": 0.04, "baseline wander": 0.04, "mains": 0.04,
 }  # fmt: skip
+# times as much muscle noise, baseline wander and mains
+LOUDER = {"muscle noise": (5, 1, 1), "baseline wander": (1, 6, 1), "mains": (1, 1, 20)}
+NEVER = (np.nan, np.nan)
 
 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
@@ -61,10 +64,15 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     """
     records = draw_cohort(settings, np.random.default_rng([seed, 0]))
     known = pd.DataFrame([truth(row, seed) for row in records.itertuples(index=False)])
-    counts = {"simulated": count(records)}
-    made = "Simulated by ecglib.cohort.synthetic; lead matrix after Dower et al. 1980."
-    records, reader = pd.concat([records, known], axis=1), partial(read, seed=seed)
-    return Source("synthetic", "1", *settings.means, records, reader, counts, attribution=made)
+    return Source(
+        "synthetic",
+        "1",
+        *settings.means,
+        pd.concat([records, known], axis=1),
+        partial(read, seed=seed),
+        {"simulated": count(records)},
+        attribution="Simulated by ecglib.cohort.synthetic; lead matrix after Dower et al. 1980.",
+    )
 
 
 def _choose(rng, shares: dict[str, float], size: int, rest: str = "none") -> np.ndarray:
@@ -73,8 +81,9 @@ def _choose(rng, shares: dict[str, float], size: int, rest: str = "none") -> np.
 
 
 def draw_patients(name: str, ecgs: int, prevalence: float, rng) -> pd.DataFrame:
-    """Draw the patients of a site that has `ecgs` ECGs, `prevalence` times as often positive as the
-    paper's.
+    """Draw the patients of a site that has `ecgs` ECGs.
+
+    `prevalence` says how much more often than the paper's they are positive.
     """
     site = SITES[name]
     n = round(ecgs * site["patients"] / site["ecgs"])
@@ -82,14 +91,11 @@ def draw_patients(name: str, ecgs: int, prevalence: float, rng) -> pd.DataFrame:
     serial = np.quantile(serial, (np.arange(n) + 0.5) / n, method="inverted_cdf").astype(int)
     while lack := ecgs - serial.sum():  # rounding left a few ECGs too many or too few
         serial[rng.choice(np.flatnonzero(serial > 1) if lack < 0 else n)] += np.sign(lack)
-    sex = rng.permutation(
-        np.where(np.arange(n) < round(n * site["female"] / site["patients"]), "female", "male")
-    )
+    women = round(n * site["female"] / site["patients"])
+    sex = rng.permutation(np.repeat(["female", "male"], [women, n - women]))
     age = np.clip(np.round(rng.normal(*site["age"], n)), 19, 97)
-    ill, positive = (
-        min(n - 1, max(3, round(n / site["patients"] * prevalence * count)))
-        for count in site["omi"]
-    )
+    share = n / site["patients"] * prevalence
+    ill, positive = (min(n - 1, max(3, round(share * count))) for count in site["omi"])
     # the ill: male, older, more ECGs
     weight = serial * np.where(sex == "male", 1.6, 1.0) * np.exp((age - 60) / 25)
     order = rng.choice(n, n, replace=False, p=weight / weight.sum())
@@ -105,14 +111,9 @@ def draw_patients(name: str, ecgs: int, prevalence: float, rng) -> pd.DataFrame:
 
 
 def draw_cohort(settings, rng) -> pd.DataFrame:
-    """Draw patients and their ECGs: the paper's Table 3 scaled to `settings.records`, with what
-    each heart has.
-    """
-    first = round(
-        settings.records
-        * SITES["Pittsburgh"]["ecgs"]
-        / sum(site["ecgs"] for site in SITES.values())
-    )
+    """Draw patients and their ECGs, with what each heart has: the paper's Table 3, scaled."""
+    sizes = [site["ecgs"] for site in SITES.values()]
+    first = round(settings.records * sizes[0] / sum(sizes))
     prevalence = 1 if settings.prevalence is None else settings.prevalence / OMI_SHARE
     sites = zip(SITES, (first, settings.records - first), strict=True)
     p = pd.concat([draw_patients(name, ecgs, prevalence, rng) for name, ecgs in sites])
@@ -125,22 +126,19 @@ def draw_cohort(settings, rng) -> pd.DataFrame:
     p.loc[(p.mimic == "early repolarisation") & (p.age > 55), "mimic"] = "none"
     p["subtle"] = ill & (rng.random(n) < settings.subtle)
     spread = rng.random(n)
-    p["severity"] = np.where(
-        ill, np.where(p.subtle, 0.06 + 0.24 * spread, 0.50 + 0.50 * spread), 0.0
-    )
+    p["severity"] = ill * np.where(p.subtle, 0.06 + 0.24 * spread, 0.50 + 0.50 * spread)
     p["rhythm"] = _choose(rng, RHYTHM, n, "sinus")
     p["rate"] = np.clip(rng.normal(80, 15, n) + 12 * (p.rhythm == "atrial fibrillation"), 48, 130)
 
     records = p.loc[p.index.repeat(p.pop("ecgs"))].reset_index(drop=True)
     n = len(records)
-    records["severity"] = np.clip(
-        records.severity * (1 + 0.2 * rng.standard_normal(n)), 0, 1
-    ).round(3)
+    varied = records.severity * (1 + 0.2 * rng.standard_normal(n))
+    records["severity"] = np.clip(varied, 0, 1).round(3)
     records["heart_rate"] = np.clip(records.pop("rate") + rng.normal(0, 5, n), 42, 140).round(1)
     records["disturbance"] = _choose(rng, DISTURBANCE, n)
-    records["record_id"] = [f"S{i:06d}" for i in range(n)]
-    first = ["record_id", "patient_id", "site", "age", "sex", "label"]
-    return records[first + [column for column in records if column not in first]]
+    records.insert(0, "patient_id", records.pop("patient_id"))
+    records.insert(0, "record_id", [f"S{i:06d}" for i in range(n)])
+    return records
 
 
 def heart_of(row, seed: int) -> Heart:
@@ -148,9 +146,8 @@ def heart_of(row, seed: int) -> Heart:
     number alone.
     """
     patient, record = int(row.patient_id[1:]), int(row.record_id[1:])
-    return beat_heart(
-        row, np.random.default_rng([seed, 1, patient]), np.random.default_rng([seed, 2, record])
-    )
+    numbers = [seed, 1, patient], [seed, 2, record]
+    return hearts.beat_heart(row, *map(np.random.default_rng, numbers))
 
 
 def true_beat(row, seed: int) -> np.ndarray:
@@ -181,48 +178,40 @@ def truth(row, seed: int) -> dict:
     heart = heart_of(row, seed)
     course = heart.course()
     beat, injury = heart.leads(course=course), heart.leads("injury", course=course)
-    known = {}
 
     def bounds(*kinds):
-        waves = np.isin(heart.kinds, kinds)
-        if not waves.any():
-            return (np.nan,) * 3
-        power = np.square(heart.leads(*kinds, course=course)).sum(0)
-        begin, end = heart.times[waves, 0].min(), heart.times[waves, 3].max()
-        return round(begin, 1), float(TIMES_MS[power.argmax()]), round(end, 1)
+        times = heart.times[np.isin(heart.kinds, kinds)]
+        return (times[:, 0].min().round(1), times[:, 3].max().round(1)) if len(times) else NEVER
 
-    known["p_on"], _, known["p_off"] = bounds("P")
-    known["qrs_on"], _, known["qrs_off"] = bounds("QRS")
-    _, known["t_peak"], known["t_off"] = bounds("T", "injury")
-    for name, begin, end in (
-        ("pr", "p_on", "qrs_on"),
-        ("qrs", "qrs_on", "qrs_off"),
-        ("qt", "qrs_on", "t_off"),
-    ):
-        known[f"{name}_ms"] = round(known[end] - known[begin], 1)
-    times = np.array([known["qrs_on"], known["qrs_off"], known["qrs_off"] + 80, known["t_off"]])
+    (p_on, p_off), (qrs_on, j), (_, t_off) = bounds("P"), bounds("QRS"), bounds("T", "injury")
+    power = np.square(heart.leads("T", "injury", course=course)).sum(0)
+    known = {"p_on": p_on, "p_off": p_off, "qrs_on": qrs_on, "qrs_off": j}
+    known |= {"t_peak": float(TIMES_MS[power.argmax()]), "t_off": t_off}
+    lasts = {"pr_ms": qrs_on - p_on, "qrs_ms": j - qrs_on, "qt_ms": t_off - qrs_on}
+    known |= {name: round(ms, 1) for name, ms in lasts.items()}
+    times = np.array([qrs_on, j, j + 80, t_off])
     on, j, j80, end = R_SAMPLE + np.round(times * RATE_HZ / 1000).astype(int)
-    for wave, part in (("qrs", slice(on, j + 1)), ("t", slice(j80, end + 1))):
+    for name, part in (("qrs_axis", slice(on, j + 1)), ("t_axis", slice(j80, end + 1))):
         one, two, three = beat[:3, part].sum(1)
-        known[f"{wave}_axis"] = round(
-            float(np.degrees(np.arctan2((two + three) / np.sqrt(3), one))), 1
-        )
-    known |= {
-        f"st80_{lead}": round(float(v), 1)
-        for lead, v in zip(LEADS, beat[:, j80] - beat[:, on], strict=True)
-    }
-    size = np.abs(injury[:, j80])
-    known["affected_leads"] = ";".join(np.array(LEADS)[size >= max(size.max() / 2, 1e-6)])
-    acts = np.flatnonzero(np.abs(injury).max(0) > 1e-6)
-    known["window_start"], known["window_end"] = (
-        (int(acts[0]), int(acts[-1]) + 1) if len(acts) else (0, 0)
-    )
-    return known
+        angle = np.degrees(np.arctan2((two + three) / np.sqrt(3), one))
+        known[name] = round(float(angle), 1)
+    st80 = beat[:, j80] - beat[:, on]
+    known |= {f"st80_{lead}": round(float(v), 1) for lead, v in zip(LEADS, st80, strict=True)}
+    size = np.abs(injury)
+    largest = max(size[:, j80].max() / 2, 1e-6)
+    known["affected_leads"] = ";".join(np.array(LEADS)[size[:, j80] >= largest])
+    acts = np.flatnonzero(size.max(0) > 1e-6)
+    window = (int(acts[0]), int(acts[-1]) + 1) if len(acts) else (0, 0)
+    return known | dict(zip(("window_start", "window_end"), window, strict=True))
 
 
 def read(row, seed: int) -> tuple[np.ndarray, float]:
-    """Render the 10 s recording: float32 (12, 5000) in steps of 5 µV, missing leads all NaN; and
-    its rate in Hz.
+    """Render the 10 s recording.
+
+    Returns
+    -------
+    tuple
+        float32 ``(12, 5000)`` in steps of 5 µV, missing leads all NaN; and its rate in Hz.
     """
     rng = np.random.default_rng([seed, 3, int(row.record_id[1:])])
     signal = _rhythm(heart_of(row, seed), row, rng)
@@ -230,25 +219,15 @@ def read(row, seed: int) -> tuple[np.ndarray, float]:
     t = np.arange(n, dtype=np.float32) / RATE_HZ
 
     # What skin, muscles and mains add at each electrode.
-    muscle, wander, mains = np.exp(rng.normal([2.1, 3.6, 0.7], 0.5))
-    muscle *= 5 if row.disturbance == "muscle noise" else 1
-    wander *= 6 if row.disturbance == "baseline wander" else 1
-    mains *= 20 if row.disturbance == "mains" else 1
-    envelope = muscle * (
-        1 + 0.6 * np.sin(2 * np.pi * rng.uniform(0.05, 0.2) * t + rng.uniform(0, 6.3))
-    )
-    signal += envelope.astype(np.float32) * rng.standard_normal((9, n), dtype=np.float32)
-    angles = 2 * np.pi * np.outer([*rng.uniform(0.05, 0.35, 3), 0.25, 60], t) + rng.uniform(
-        0, 6.3, (5, 1)
-    )
-    amounts = rng.standard_normal((9, 5)) * [
-        wander,
-        0.6 * wander,
-        0.4 * wander,
-        0.4 * wander,
-        mains,
-    ]
-    signal += amounts.astype(np.float32) @ np.sin(angles.astype(np.float32))
+    loudness = LOUDER.get(row.disturbance, 1)
+    muscle, wander, mains = np.exp(rng.normal([2.1, 3.6, 0.7], 0.5)) * loudness
+    swell = np.sin(2 * np.pi * rng.uniform(0.05, 0.2) * t + rng.uniform(0, 6.3))
+    envelope = (muscle * (1 + 0.6 * swell)).astype(np.float32)
+    signal += envelope * rng.standard_normal((9, n), dtype=np.float32)
+    angles = 2 * np.pi * np.outer([*rng.uniform(0.05, 0.35, 3), 0.25, 60], t)
+    waves = np.sin((angles + rng.uniform(0, 6.3, (5, 1))).astype(np.float32))
+    sizes = [*wander * np.array([1, 0.6, 0.4, 0.4]), mains]
+    signal += (rng.standard_normal((9, 5)) * sizes).astype(np.float32) @ waves
 
     # What goes wrong at the bedside.
     if row.disturbance == "arm electrodes swapped":
@@ -267,12 +246,10 @@ def read(row, seed: int) -> tuple[np.ndarray, float]:
 
 
 def _rhythm(heart: Heart, row, rng) -> np.ndarray:
-    """Lay the beats of 10 s one after the other: potentials of the nine electrodes without noise,
-    shape (9, 5000).
-    """
-    n, rr = SECONDS * RATE_HZ, 60 / row.heart_rate
+    """Lay the beats of 10 s one after the other: nine electrodes without noise, (9, 5000)."""
+    n, rr, fibrillates = SECONDS * RATE_HZ, 60 / row.heart_rate, row.rhythm == "atrial fibrillation"
     count = int(1.5 * SECONDS / rr) + 4
-    if row.rhythm == "atrial fibrillation":
+    if fibrillates:
         intervals = np.maximum(rr * rng.gamma(25, 1 / 25, count), 0.36)
     else:
         respiration = 0.03 * np.sin(2 * np.pi * 0.25 * rr * np.arange(count))
@@ -285,7 +262,7 @@ def _rhythm(heart: Heart, row, rng) -> np.ndarray:
         early[rng.choice(np.arange(1, 10), 1 + int(3 * rng.random()), replace=False)] = True
         # and the next beat comes when it would have come: a pause
         r[early] -= (0.28 + 0.1 * rng.random()) * rr
-        wide = ectopic_heart(heart, rng).electrodes().astype(np.float32)
+        wide = hearts.ectopic_heart(heart, rng).electrodes().astype(np.float32)
     if row.rhythm == "ventricular pacing":
         spike = R_SAMPLE + int(heart.times[heart.kinds == "QRS", 0].min() * RATE_HZ / 1000) - 4
         beat[:, spike] += ELECTRODES @ heart.torso @ np.array([400, -900, 500])
@@ -294,13 +271,9 @@ def _rhythm(heart: Heart, row, rng) -> np.ndarray:
         if -R_SAMPLE <= at < n + R_SAMPLE:
             signal[:, at + R_SAMPLE : at + 3 * R_SAMPLE] += gain * (wide if ectopic else beat)
     signal = signal[:, 2 * R_SAMPLE : 2 * R_SAMPLE + n]
-    if row.rhythm == "atrial fibrillation":
-        t = np.arange(n) / RATE_HZ
-        phase = (
-            2 * np.pi * np.cumsum(rng.uniform(5, 7) + 0.8 * np.sin(2 * np.pi * 0.3 * t)) / RATE_HZ
-        )
-        signal += np.outer(
-            ELECTRODES @ heart.torso @ np.array([-15, 22, -35]),
-            np.sin(phase) + 0.4 * np.sin(2 * phase),
-        )
+    if fibrillates:
+        drift = 0.8 * np.sin(2 * np.pi * 0.3 * np.arange(n) / RATE_HZ)
+        phase = 2 * np.pi * np.cumsum(rng.uniform(5, 7) + drift) / RATE_HZ
+        flutter = np.sin(phase) + 0.4 * np.sin(2 * phase)
+        signal += np.outer(ELECTRODES @ heart.torso @ np.array([-15, 22, -35]), flutter)
     return signal

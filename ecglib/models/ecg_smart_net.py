@@ -56,8 +56,6 @@ class ECGSmartNet(TemporalTrunk):
         self.fc = nn.Linear(512, 2)
 
     def forward(self, x):
-        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 =
-        positive.
-        """
+        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``."""
         x = self.relu2(self.bn2(self.conv2(self.features(x))))
         return self.fc(self.flatten(self.avgpool(x)))

@@ -90,7 +90,5 @@ class TemporalResNet18(TemporalTrunk):
         self.fc = nn.Linear(512, 2)
 
     def forward(self, x):
-        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``, index 1 =
-        positive.
-        """
+        """Map float32 ``(batch, 1, leads, samples)`` to logits ``(batch, 2)``."""
         return self.fc(self.flatten(self.avgpool(self.features(x))))

@@ -39,7 +39,7 @@ def sizes() -> pd.DataFrame:
     rows = {}
     for name, options in _networks().items():
         network = models.build_model(name, **options)
-        rows[models.label(name, options)] = {
+        rows[models.NETWORKS[name].display_name(options)] = {
             "parameters": sum(p.numel() for p in network.parameters()),
             "GFLOP per ECG": models.flops(network) / 1e9,
         }
@@ -48,11 +48,7 @@ def sizes() -> pd.DataFrame:
 
 def _networks() -> dict[str, dict]:
     """Registered networks and the options that build each without fetching weights."""
-    return {
-        name: {"pretrained": False} if "pretrained" in entry.options else {}
-        for name, entry in models.REGISTRY.items()
-        if entry.kind == "network"
-    }
+    return {name: models.without_download(name, {}) for name in models.NETWORKS}
 
 
 def draw() -> Figure:
@@ -72,7 +68,7 @@ def draw() -> Figure:
                 axis.annotate("", **ends, arrowprops={"arrowstyle": "-|>", "color": "0.3"})
         axis.set(xlim=(0, 1), ylim=(-12, 0.6))
         axis.set_title(
-            f"{letter}  {models.REGISTRY[name].label.replace(' (', chr(10) + '(')}", fontsize=10
+            f"{letter}  {models.NETWORKS[name].name.replace(' (', chr(10) + '(')}", fontsize=10
         )
         axis.set_axis_off()
     words = (

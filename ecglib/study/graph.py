@@ -189,7 +189,8 @@ def run(study, given) -> int:
     words = ["--config", *(f"{key}={value}" for key, value in config.items())]
     words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.ROOT)]
     words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={jobs}"]
-    words += ["--quiet", "rules", "host", "progress", "--keep-going"]
+    dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
+    words += ["--quiet", "host", "progress", *([] if dry else ["rules"]), "--keep-going"]
     words += ["--rerun-incomplete", "--nolock", *given.more]
     try:
         with lock:
@@ -198,7 +199,7 @@ def run(study, given) -> int:
         failed = [line for line in status(study).splitlines() if "FAILED" in line]
         if end.code:
             print(*failed, sep="\n", file=sys.stderr)
-        elif not {"-n", "--dry-run", "--dryrun"} & set(given.more):
+        elif not dry:
             print(summary(study))
         return end.code or 0
     return 0

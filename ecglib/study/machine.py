@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ def environment() -> dict:
     """Commit, versions, platform and time: what a number needs to be traced back."""
 
     def git(*words):
+        if not shutil.which("git"):
+            return None
         done = subprocess.run(
             ["git", *words], cwd=places.ROOT, capture_output=True, text=True, check=False
         )

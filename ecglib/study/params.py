@@ -52,9 +52,7 @@ STEPS = (
 
 
 class StudyError(ValueError):
-    """A study file, or a parameter given on the command line, that can't be used; one sentence a
-    mistake.
-    """
+    """A study file, or a parameter of a notebook, that can't be used; one sentence a mistake."""
 
 
 def _check_models(models: dict[str, Model]) -> dict[str, Model]:
@@ -69,8 +67,7 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
                 raise ValueError(
                     f"models.{key}.options: '{option}' is unknown{nearest(option, entry.options)}"
                 )
-            known = entry.options[option]
-            if value not in known and not (str in known and isinstance(value, str)):
+            if value not in (known := entry.options[option]):
                 raise ValueError(f"models.{key}.options.{option}: {value!r} is not one of {known}")
     return models
 
@@ -126,44 +123,43 @@ class Study(AnyStudy):
 
     @model_validator(mode="after")
     def _fits_together(self):
+        for mistake in self._mistakes():
+            raise ValueError(mistake)
+        return self
+
+    def _mistakes(self):
+        """Sentences about what doesn't fit together."""
         tried, by_site, count = self.learning_rates, self.folds.by == "site", self.folds.count
+        grid = tried.grid if tried else ()
         if by_site and not self.folds.rotations:
-            raise ValueError(
-                "folds.rotations is missing: with by: site, name the sites to leave out, 0 the largest"
+            yield (
+                "folds.rotations is missing: with by: site, name the sites to leave out, "
+                "0 the largest"
             )
         for rotation in [*(self.folds.rotations or ()), *((tried and tried.rotations) or ())]:
             if not 0 <= rotation < count:
                 parts = f"{count} {'sites' if by_site else 'folds'} (allowed: 0 to {count - 1})"
-                raise ValueError(f"rotations: {rotation} is not a rotation of {parts}")
-        for key in tried.grid if tried else ():
+                yield f"rotations: {rotation} is not a rotation of {parts}"
+        for key in grid:
             if key not in self.models:
-                raise ValueError(
-                    f"learning_rates.grid: '{key}' is not in models{nearest(key, self.models)}"
-                )
-        for key, model in self.models.items():
-            chosen = tried and key in tried.grid
-            if key in self.networks and not chosen and model.learning_rate is None:
-                raise ValueError(
-                    f"models.{key}: learning_rate is missing; give it, or a grid in learning_rates.grid"
+                yield f"learning_rates.grid: '{key}' is not in models{nearest(key, self.models)}"
+        for key in self.networks:
+            if key not in grid and self.models[key].learning_rate is None:
+                yield (
+                    f"models.{key}: learning_rate is missing; give it, or a grid in "
+                    "learning_rates.grid"
                 )
         for name in self.sensitivity if self.cohort.source != "ptbxl" else ():
             if name in ("strict_label", "human_validated"):
-                raise ValueError(
-                    f"sensitivity: '{name}' needs annotations that only a cohort from ptbxl has"
-                )
-        if self.selected_model not in self.models:
-            known = nearest(self.selected_model, self.models)
-            raise ValueError(f"selected_model: '{self.selected_model}' is not in models{known}")
-        return self
+                yield f"sensitivity: '{name}' needs annotations that only ptbxl has"
+        if (chosen := self.selected_model) not in self.models:
+            yield f"selected_model: '{chosen}' is not in models{nearest(chosen, self.models)}"
 
     @property
     def rotations(self) -> tuple[int, ...]:
         """Rotations that are run, in order."""
-        return (
-            self.folds.rotations
-            if self.folds.rotations is not None
-            else tuple(range(self.folds.count))
-        )
+        given = self.folds.rotations
+        return tuple(range(self.folds.count)) if given is None else given
 
     @property
     def grid_rotations(self) -> tuple[int, ...]:
@@ -188,14 +184,13 @@ class Study(AnyStudy):
     @cached_property
     def cohort_key(self) -> str:
         """Name of the built cohort: its source and a hash of everything that shapes it."""
-        told = [self.cohort.model_dump(), self.signal.model_dump(), self.seed]
-        return f"{self.cohort.source}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]}"
+        shaping = [self.cohort.model_dump(), self.signal.model_dump(), self.seed]
+        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+        return f"{self.cohort.source}-{digest[:10]}"
 
 
 class OmiFeaturesStudy(AnyStudy):
-    """A study of published feature tables: no waveforms, no networks; told by its key
-    `omi_features`.
-    """
+    """A study of published feature tables: no waveforms, no networks; has `omi_features`."""
 
     omi_features: OmiFeatures
     steps: ClassVar = ("11_omi_features",)
@@ -204,9 +199,7 @@ class OmiFeaturesStudy(AnyStudy):
 
 
 def find_study(path: str | Path) -> Path:
-    """Resolve a study: a YAML file, or the bare name of one in ``params/``; `StudyError` if there
-    is none.
-    """
+    """Resolve a study, a YAML file or the bare name of one in ``params/``, or `StudyError`."""
     file = places.find(path)
     if not file.is_file():
         file = places.PARAMS / f"{path}.yaml"
@@ -257,20 +250,15 @@ def _kind(content) -> type[Closed]:
 
 
 def _sentence(error: dict, content: dict) -> str:
-    """Turn one pydantic error into a sentence with the key's full name and what is allowed
-    there.
-    """
-    tags = {"synthetic", "ptbxl", "files"}
+    """Turn one pydantic error into a sentence with the key's full name and what it allows."""
     where = [str(part) for part in error["loc"]]
-    # pydantic names the union's branch: not a key
-    if len(where) > 1 and where[0] == "cohort" and where[1] in tags:
-        del where[1]
+    if where[:1] == ["cohort"]:
+        del where[1:-1]  # pydantic names the union's branch, which is no key
     if where[:2] == ["folds", "count"]:
         del where[2:]
     dotted = ".".join(where) or "the file"
     if error["type"] == "extra_forbidden":
-        allowed = _fields_at(where[:-1], content)
-        return f"{dotted} is not a known key{nearest(where[-1], allowed)}"
+        return f"{dotted} is not a known key{nearest(where[-1], _fields_at(where[:-1], content))}"
     if error["type"] == "missing":
         return f"{dotted} is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -284,15 +272,8 @@ def _fields_at(where: list[str], content: dict) -> list[str]:
     if not where:
         return list(_kind(content).model_fields)
     field = _kind(content).model_fields[where[0]].annotation
-    kinds = [
-        kind
-        for kind in get_args(field) or (field,)
-        if isinstance(kind, type) and issubclass(kind, Closed)
-    ]
+    kinds = [kind for kind in get_args(field) or (field,) if hasattr(kind, "model_fields")]
     if where[0] == "cohort":
-        kinds = [
-            k
-            for k in kinds
-            if content["cohort"]["source"] in get_args(k.model_fields["source"].annotation)
-        ]
+        source = content["cohort"]["source"]
+        kinds = [k for k in kinds if source in get_args(k.model_fields["source"].annotation)]
     return list(kinds[0].model_fields)

@@ -10,6 +10,7 @@ Al-Zaiti SS et al. Machine learning for ECG diagnosis and risk stratification of
 myocardial infarction. Nat Med 2023;29:1804-1813.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -290,7 +291,9 @@ def cross_validate(
         part = evaluate(models, table[~(held["validation"] | held["test"])], tests, seed)
         return part.assign(rotation=k, split=part.cohort, cohort="both")
 
-    with threadpool_limits(1):  # of a fit: what fixes its bits, however many run side by side
+    # one thread a fit fixes its bits, however many run side by side; scikit-learn's threads leave
+    # each other's filters of warnings behind
+    with threadpool_limits(1), warnings.catch_warnings():
         parts = joblib.Parallel(jobs, backend="threading")(
             joblib.delayed(rotation)(k) for k in range(folds)
         )
