@@ -124,8 +124,8 @@ def _counts(part: pd.DataFrame) -> dict:
 
 
 def _intervals(part: pd.DataFrame, models, confidence: float = 0.95, **options) -> pd.DataFrame:
-    """Intervals of the AUC and AP of `models`; NaN, "too few", where either class has under `FEWEST`
-    patients, or a run has one class.
+    """Intervals of the AUC and AP of `models`; NaN, "too few", where either class has under
+    `FEWEST` patients, or a run has one class.
 
     And where more than a tenth of the draws would leave a run with one class: the rest would tell a
     prettier story.

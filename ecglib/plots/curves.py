@@ -158,13 +158,13 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", names: dict | None = No
                     axis.plot(GRID, each.T, color=colour, lw=0.6, alpha=0.45)
         axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=x, ylabel=y)
         axis.grid(alpha=0.3)
-    told = {line: f"{line.get_label()}: {', '.join(parts)}" for line, *parts in legend.values()}
-    told[axes[0].axline((0, 0), (1, 1), color="0.5", lw=1, ls=":")] = "Chance: AUC 0.500"
+    words = {line: f"{line.get_label()}: {', '.join(parts)}" for line, *parts in legend.values()}
+    words[axes[0].axline((0, 0), (1, 1), color="0.5", lw=1, ls=":")] = "Chance: AUC 0.500"
     for key, part in predictions.groupby(by, sort=False) if by == "split" else [("", predictions)]:
         rate = part["label"].mean()
         line = axes[1].axhline(rate, color=COLOURS.get(key, "0.3"), lw=1.2, ls="-.")
-        told[line] = f"Prevalence{key and ', '}{key}: {rate:.3f}"
-    figure.legend(told, told.values(), loc="outside upper center", fontsize=9)
+        words[line] = f"Prevalence{key and ', '}{key}: {rate:.3f}"
+    figure.legend(words, words.values(), loc="outside upper center", fontsize=9)
     return _closed(figure)
 
 
@@ -185,9 +185,9 @@ def calibration(predictions: pd.DataFrame, by: str = "model", names: dict | None
         x, y = groups[["probability", "label"]].mean().to_numpy().T
         low, high = proportion_confint(groups["label"].sum(), groups.size(), method="wilson")
         found = metrics.calibration(part["label"], probability)
-        told = f"{look['label']}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
+        name = f"{look['label']}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
         reach = np.abs([y - low, high - y])
-        top.errorbar(x, y, reach, color=colour, fmt="o-", ms=5, lw=1.2, capsize=2, label=told)
+        top.errorbar(x, y, reach, color=colour, fmt="o-", ms=5, lw=1.2, capsize=2, label=name)
         bottom.hist(probability, 40, (0, 1), histtype="step", color=colour, lw=1.5)
     top.plot([0, 1], [0, 1], color="0.5", lw=1, ls=":", label="Perfect calibration")
     top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share of positives")
@@ -259,8 +259,8 @@ def difference_matrix(table: pd.DataFrame, metric: str, title: str, names: dict)
     colour = {"cmap": "PuOr", "vmin": -reach, "vmax": reach, "cbar": False}
     text = {"annot": words, "fmt": "", "annot_kws": {"fontsize": 9, "color": "black"}}
     sns.heatmap(gap, ax=axis, **colour, **text, xticklabels=range(1, size + 1))
-    for told, value in zip(axis.texts, p.to_numpy()[gap.notna().to_numpy()], strict=True):
-        told.set_weight("bold" if value < 0.05 else "normal")
+    for cell, value in zip(axis.texts, p.to_numpy()[gap.notna().to_numpy()], strict=True):
+        cell.set_weight("bold" if value < 0.05 else "normal")
     rows = [
         f"{textwrap.fill(names.get(model, model), 22)}  {place}"
         for place, model in enumerate(models, 1)

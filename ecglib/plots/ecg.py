@@ -19,6 +19,7 @@ from ecglib.plots import PAIR
 from ecglib.signal import fiducials
 
 MM_PER_S, MM_PER_UV = 25, 10 / 1000
+SEEN = CROP.stop - CROP.start  # samples that a network sees
 INK, SMALL, BOLD = "#1a1a1a", "#f9d5d5", "#eda5a5"
 SPANS = {
     "P wave": "#56B4E9",
@@ -63,7 +64,7 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
     """
     beat = np.asarray(beat, dtype=np.float32)
     saliency = None if saliency is None else np.asarray(saliency, dtype=np.float32)
-    for name, array, samples in (("beat", beat, None), ("saliency", saliency, 400)):
+    for name, array, samples in (("beat", beat, None), ("saliency", saliency, SEEN)):
         if array is not None and (
             array.ndim != 2 or len(array) != 12 or (samples and samples % array.shape[1])
         ):
@@ -71,12 +72,12 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
                 f"{name} must be (12, {samples or 'samples'} or a part of it) but is {array.shape}"
             )
     figure, axis, places = _sheet(beat.min(1), beat.max(1), beat.shape[1] / RATE_HZ, **page)
-    coloured, seen = [], CROP if beat.shape[1] > 400 else slice(400)
+    coloured, seen = [], CROP if beat.shape[1] > SEEN else slice(SEEN)
     for lead, (x0, y0, *row) in places.items():
         x, y = x0 + _mm(beat.shape[1]), y0 + beat[lead] * MM_PER_UV
         axis.plot(x, y, color=INK, linewidth=0.9 if saliency is None else 0.5)
         if saliency is not None:
-            values = np.repeat(saliency[lead], 400 // saliency.shape[1])
+            values = np.repeat(saliency[lead], SEEN // saliency.shape[1])
             coloured.append((x[seen], y[seen], values))
         for number, (name, sample) in enumerate((points or {}).items()):
             if np.isfinite(sample):

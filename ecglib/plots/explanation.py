@@ -71,20 +71,20 @@ def _beat(explanation, coloured, figure=None):
     title = "Median beat and fiducial points"
     if coloured:
         shown, title = {"saliency": explanation.saliency}, "What moves the score"
-    told = explanation.warning, explanation.networks.caption
-    note = "\n".join(line for text in told for line in textwrap.wrap(text, 100))
+    lines = explanation.warning, explanation.networks.caption
+    note = "\n".join(line for text in lines for line in textwrap.wrap(text, 100))
     return ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
 
 
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
     networks, count = explanation.networks, len(explanation.scores)
-    told = [f"{networks.label}, {count} trained network(s) of study '{networks.name}'"]
-    told += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
+    lines = [f"{networks.label}, {count} trained network(s) of study '{networks.name}'"]
+    lines += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)
     _write(part, 0.98, title, 15, weight="bold")
-    _write(part, 0.80, "\n".join(told), 9)
+    _write(part, 0.80, "\n".join(lines), 9)
     _write(part, 0.55, explanation.verdict[0], 14, weight="bold")
     _write(part, 0.41, explanation.verdict[1], 10.5)
     _write(part, 0.27, textwrap.fill(quality, 110), 9)

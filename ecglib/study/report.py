@@ -17,10 +17,10 @@ from ecglib.settings import Label
 CARD = Path(__file__).with_name("model_card.md")
 KINDS = {
     "angiographic": "The label rests on angiography.",
-    "proxy": "The label is a **proxy** that only stands in for OMI: nothing here is a clinical risk, and nothing "
-    "confirms or refutes the paper's figures.",
-    "synthetic": "The label is **synthetic**: the ECGs are simulated, nothing here is a clinical risk, and no figure "
-    "says how a model does on people.",
+    "proxy": "The label is a **proxy** that only stands in for OMI: nothing here is a clinical "
+    "risk, and nothing confirms or refutes the paper's figures.",
+    "synthetic": "The label is **synthetic**: the ECGs are simulated, nothing here is a clinical "
+    "risk, and no figure says how a model does on people.",
 }
 
 
@@ -79,9 +79,9 @@ def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
     """Say what besides the model made its rotation the best: a test fold on which the other models
     do well, too.
 
-    `performance` has a row for each model, rotation and split (`ecglib.analysis.inference.per_rotation`);
-    `rotation` is the one with the highest test score of `model` (paper, section II.C). The lead of
-    a rotation is its test score (Equation 1) minus the mean over rotations of the same model.
+    `performance` is from `ecglib.analysis.inference.per_rotation`; `rotation` is the one with the
+    highest test score of `model` (paper, section II.C). The lead of a rotation is its test score
+    (Equation 1) minus the mean over rotations of the same model.
     """
     scores = performance.pivot_table("score", "rotation", ["split", "model"])
     lead = scores["test"].loc[rotation] - scores["test"].mean()
@@ -93,7 +93,8 @@ def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
     )
     others = lead.drop(model).dropna()
     if len(others):
-        sentence += f" On the same test fold {len(others)} other models lie {others.mean():+.3f} from their means."
+        sentence += f" On the same test fold {len(others)} other models lie "
+        sentence += f"{others.mean():+.3f} from their means."
     return sentence
 
 
@@ -123,7 +124,7 @@ def limits(
     ]
     if len(few):
         levels = few["level"].astype(str).groupby(few["group"], sort=False).agg(", ".join)
-        groups = "; ".join(f"{group} ({told})" for group, told in levels.items())
+        groups = "; ".join(f"{group} ({names})" for group, names in levels.items())
         found.append(f"Too few to say how it does by {groups}.")
     return found
 
