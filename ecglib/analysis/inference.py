@@ -51,7 +51,8 @@ def check_predictions(
         rows = found[key + other].drop_duplicates() if other else found[key]
         if (twice := rows.duplicated(key)).any():
             raise ValueError(
-                f"Record {rows['record_id'][twice].iloc[0]} {what}; make folds and predictions again"
+                f"Record {rows['record_id'][twice].iloc[0]} {what}; make folds and predictions "
+                "again"
             )
     runs = dict(list(found.groupby(["model", "rotation"], sort=False, observed=True)))
     models = found["model"].unique() if models is None else models

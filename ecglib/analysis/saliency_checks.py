@@ -1,5 +1,5 @@
-"""Can a saliency map be believed? The three checks of `ecglib.analysis.saliency` on every method, and what
-limits them.
+"""Can a saliency map be believed? The three checks of `ecglib.analysis.saliency` on every method,
+and what limits them.
 
 A method passes *randomisation* if its maps correlate by less than `CORRELATION` with those of the
 same network without its training; *deletion* if erasing what it ranks first lowers the logit more
@@ -256,7 +256,8 @@ def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
     maps |= {"gradient × change": gradient * change}
     maps |= {"gradient of the randomised network": saliency.attribute(network, place.inputs)}
     truth = {"region": place.truth}
-    truth |= {name: place.truth.any(axis, keepdims=True) & np.ones_like(place.truth) for name, axis in
+    truth |= {name: place.truth.any(axis, keepdims=True) & np.ones_like(place.truth) for name, axis
+    in
               (("leads", 2), ("time", 1))}  # fmt: skip
     rows = {}
     for name, values in maps.items():
@@ -268,11 +269,16 @@ def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
     before, after = (saliency.logits(model, x).mean() for x in (place.without, place.inputs))
     volts, seen, map_ = (table.loc[name] for name in list(maps)[:3])
     told = (
-        f"What acts is {place.told}. It moves the mean logit from {before:.2f} to {after:.2f}; its part inside the "
-        f"place alone, to {only.mean():.2f}.\nIn µV, {volts.share:.0%} of it lies in the place ({volts.region:.1f} × "
-        f"chance). Of what it changes in the network's input, {seen.share:.0%} does ({seen.region:.1f} × chance): so "
-        f"much a map that followed the change exactly would reach.\nThe gradient map reaches {map_.region:.2f} × "
-        f"chance (right leads {map_.leads:.2f} ×, right time {map_.time:.2f} ×): a gradient tells to which samples the "
+        f"What acts is {place.told}. It moves the mean logit from {before:.2f} to {after:.2f}; its "
+        "part inside the "
+        f"place alone, to {only.mean():.2f}.\nIn µV, {volts.share:.0%} of it lies in the place "
+        f"({volts.region:.1f} × "
+        f"chance). Of what it changes in the network's input, {seen.share:.0%} does "
+        f"({seen.region:.1f} × chance): so "
+        "much a map that followed the change exactly would reach.\nThe gradient map reaches "
+        f"{map_.region:.2f} × "
+        f"chance (right leads {map_.leads:.2f} ×, right time {map_.time:.2f} ×): a gradient tells "
+        "to which samples the "
         "network is sensitive, not which of them differ in this ECG."
     )
     return table, told

@@ -14,9 +14,14 @@ SITES = 6
 
 ANALYSES = {
     "main": "All test ECGs (main analysis)",
-    "strict_label": "Positive by the stated stage of infarction; positives by an injury statement alone left out",
+    "strict_label": (
+        "Positive by the stated stage of infarction; positives by an injury statement alone left "
+        "out"
+    ),
     "human_validated": "ECGs whose statements a human validated",
-    "without_negatives_of_positive_patients": "Without negative ECGs of patients who have a positive one",
+    "without_negatives_of_positive_patients": (
+        "Without negative ECGs of patients who have a positive one"
+    ),
 }
 
 

@@ -61,9 +61,8 @@ def table_4(
     for model in dict.fromkeys([*asked[0], *found]):
         runs = found.get(model, performance.iloc[:0])
         missing = [str(rotation) for rotation in asked[1] if rotation not in set(runs["rotation"])]
-        row = {
-            "Rotations": f"{runs['rotation'].nunique()}{f' (without {chr(44).join(missing)})' if missing else ''}"
-        }
+        without = f" (without {','.join(missing)})" if missing else ""
+        row = {"Rotations": f"{runs['rotation'].nunique()}{without}"}
         for split, short in SPLITS.items():
             part = runs[runs["split"] == split]
             for metric in ("auc", "average_precision"):
@@ -128,8 +127,8 @@ def calibrations(predictions: pd.DataFrame, names: dict | None = None) -> pd.Dat
 def paired_tests(
     differences: pd.DataFrame, delong: pd.DataFrame, names: dict | None = None
 ) -> pd.DataFrame:
-    """Paired differences a − b with p-values of the three tests of `ecglib.analysis.inference`; DeLong's
-    for the AUC alone.
+    """Paired differences a − b with p-values of the three tests of `ecglib.analysis.inference`;
+    DeLong's for the AUC alone.
     """
     of_auc = delong[["a", "b", "p"]].assign(metric="auc")
     table = differences.merge(of_auc, "left", ["metric", "a", "b"], suffixes=("", "_d"))
@@ -147,11 +146,16 @@ def paired_tests(
 
 
 def sensitivity(told: pd.DataFrame, names: dict | None = None) -> pd.DataFrame:
-    """Counts and intervals of `ecglib.analysis.subgroups.sensitivity` as text, by analysis and model."""
+    """Counts and intervals of `ecglib.analysis.subgroups.sensitivity` as text, by analysis and
+    model.
+    """
     tables = {}
     for analysis, part in told.groupby("analysis", sort=False):
         first, shown = part.iloc[0], estimates(part, names)
-        counts = f"{first['positives']} / {first['records']} ({first['positives'] / first['records']:.1%})"
+        counts = (
+            f"{first['positives']} / {first['records']} "
+            f"({first['positives'] / first['records']:.1%})"
+        )
         shown.insert(0, "Positives / ECGs", counts)
         tables[analysis] = shown.replace("–", "too few")
     return pd.concat(tables, names=["Test records"])
@@ -179,8 +183,8 @@ def table_5(
     paper : bool
         Put the published figures below.
     **options
-        Of `ecglib.analysis.inference.bootstrap`. The interval is conditional on the trained model and the
-        threshold.
+        Of `ecglib.analysis.inference.bootstrap`. The interval is conditional on the trained model
+        and the threshold.
     """
     rows = {}
     for split, short in SPLITS.items():
@@ -247,8 +251,8 @@ def operating_points(
     """Metrics of one run's predictions at each of `points`, with intervals; "not attainable" for a
     point that is None.
 
-    `options` are those of `ecglib.analysis.inference.bootstrap`; intervals are conditional on the model and
-    the threshold.
+    `options` are those of `ecglib.analysis.inference.bootstrap`; intervals are conditional on the
+    model and the threshold.
     """
     rows = {}
     for name, threshold in points.items():
@@ -271,7 +275,8 @@ def risk_groups(label, probability, rule_out: float, rule_in: float) -> pd.DataF
     label, probability = metrics.check(label, probability, classes=1)
     if rule_out >= rule_in:
         raise ValueError(
-            f"The rule-out point {rule_out:.3g} isn't below the rule-in point {rule_in:.3g}; no groups"
+            f"The rule-out point {rule_out:.3g} isn't below the rule-in point {rule_in:.3g}; no "
+            "groups"
         )
     group = pd.cut(
         probability, [-1, rule_out, rule_in, 2], right=False, labels=["low", "intermediate", "high"]

@@ -45,7 +45,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     found = [p for p in (places.find(settings.table), folder / settings.table) if p.is_file()]
     if not found or not folder.exists():
         raise SourceError(
-            f"{folder if found else settings.table} is absent; name it in cohort.folder or cohort.table"
+            f"{folder if found else settings.table} is absent; name it in cohort.folder or "
+            "cohort.table"
         )
     table = read_table(found[0])
     in_one = folder.is_file() and settings.beats_unit is not None
@@ -92,7 +93,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     if not usable.label.any():
         first = f" (first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
         raise SourceError(
-            f"{found[0].name} has no usable row with the label 1; {len(rejected)} are rejected{first}"
+            f"{found[0].name} has no usable row with the label 1; {len(rejected)} are "
+            f"rejected{first}"
         )
     read = Reader(folder.parent if in_one else folder, settings.beats_unit)
     if settings.beats_unit:
@@ -163,7 +165,8 @@ def _match_beats(file: Path, table: pd.DataFrame) -> tuple[pd.Series, int]:
     names = table.record_id if names is None else names
     if len(names) != len(beats) or len(set(names)) < len(names):
         raise SourceError(
-            f"{file.name} holds {len(beats)} beats, to be named once each, but {len(names)} are named"
+            f"{file.name} holds {len(beats)} beats, to be named once each, but {len(names)} are "
+            "named"
         )
     place = {name: f"{file.name}#{i}" for i, name in enumerate(names)}
     table["path"] = table.record_id.map(place)
@@ -246,7 +249,8 @@ def _check_beats(records: pd.DataFrame, read: Reader) -> None:
             )
     if peaks and np.median(misfits) > 0.5:
         raise SourceError(
-            f"The limb leads of the beats contradict each other; their order must be {' '.join(LEADS)}"
+            "The limb leads of the beats contradict each other; their order must be "
+            f"{' '.join(LEADS)}"
         )
     if peaks and abs(np.median(peaks) - R_SAMPLE) > 30:
         raise SourceError(

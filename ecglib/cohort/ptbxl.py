@@ -74,7 +74,10 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
     rejected = rejected[absent != ""].reset_index(drop=True)
     if len(rejected) and not settings.allow_missing_records:
-        lacking = f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz, as {absent.max()}"
+        lacking = (
+            f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz, as "
+            f"{absent.max()}"
+        )
         mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         raise SourceError(f"{folder} lacks {lacking}; {mend}")
     records = records[absent == ""].reset_index(drop=True)
@@ -123,7 +126,8 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
             ) from None
         if missing := [column for column in needed if column not in tables[-1]]:
             raise SourceError(
-                f"{folder / name} lacks the column '{missing[0]}'; take the file from PhysioNet again"
+                f"{folder / name} lacks the column '{missing[0]}'; take the file from PhysioNet "
+                "again"
             )
     table, statements = tables
     good = {
@@ -143,7 +147,8 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
     }
     if wrong := [column for column, fine in good.items() if not fine]:
         raise SourceError(
-            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; take it from PhysioNet again"
+            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; take it from PhysioNet "
+            "again"
         )
     codes = table.scp_codes.str.findall(r"'(\w+)':")
     stage = table.infarction_stadium1.isin(ACUTE_STAGES) | table.infarction_stadium2.isin(
@@ -250,7 +255,8 @@ def read_record(path: Path) -> tuple[np.ndarray, float]:
     wrong = ((raw.sum(axis=0) - sums) % 65536 != 0) | (gain == 0)
     if wrong.any():
         raise ReadError(
-            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, or has a gain of 0"
+            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, or has a "
+            "gain of 0"
         )
     order = [list(leads).index(lead.upper()) for lead in LEADS]
     return ((raw - zero) * (1000 / gain)).astype(np.float32).T[order], float(head[2])

@@ -251,8 +251,8 @@ def decision_curve(
 def forest(
     table: pd.DataFrame, metric: str, overall: float | None = None, note: str = ""
 ) -> Figure:
-    """Estimates and 95 % intervals of `ecglib.analysis.subgroups.estimate`, with counts; "too few" where it
-    says nothing.
+    """Estimates and 95 % intervals of `ecglib.analysis.subgroups.estimate`, with counts; "too few"
+    where it says nothing.
 
     `overall` is the value of all test records, drawn as a dotted line.
     """
@@ -290,8 +290,8 @@ def forest(
 def difference_matrix(
     table: pd.DataFrame, metric: str, title: str, note: str = "", names=None
 ) -> Figure:
-    """Paired differences, row − column, of `ecglib.analysis.inference.differences` and Holm's p; bold where
-    it is below 0.05.
+    """Paired differences, row − column, of `ecglib.analysis.inference.differences` and Holm's p;
+    bold where it is below 0.05.
 
     The columns are the rows' models, by number; intervals are for a table.
     """

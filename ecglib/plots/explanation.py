@@ -12,7 +12,8 @@ from ecglib.plots import NEUTRAL, PAIR, ecg, lay_out
 
 A4 = (8.27, 11.69)
 FOOTER = (
-    "Colours show what moves the score of these networks, not what a disease does; whether such maps can be trusted is "
+    "Colours show what moves the score of these networks, not what a disease does; whether such "
+    "maps can be trusted is "
     "measured in notebook 09. For research only: no medical device, no diagnosis."
 )
 POINTS = {"P": "p_on", "Q": "qrs_on", "J": "qrs_off", "T peak": "t_peak", "T end": "t_off"}
@@ -20,8 +21,8 @@ WORDS = {"ha": "left", "va": "top", "parse_math": False}  # a file or a label ma
 
 
 def draw_beat(explanation, coloured: bool = True) -> Figure:
-    """Draw the median beat of an `ecglib.study.explain.Explanation`, coloured by saliency or else with
-    fiducial points.
+    """Draw the median beat of an `ecglib.study.explain.Explanation`, coloured by saliency or else
+    with fiducial points.
     """
     return _marked(_beat(explanation, coloured), explanation.networks, 24)
 
@@ -85,7 +86,10 @@ def _beat(explanation, coloured, figure=None):
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
     networks, verdict = explanation.networks, explanation.verdict
-    told = f"{networks.label}, {len(explanation.scores)} trained network(s) of study '{networks.name}'\n"
+    told = (
+        f"{networks.label}, {len(explanation.scores)} trained network(s) of study "
+        f"'{networks.name}'\n"
+    )
     told += "\n".join(textwrap.wrap(f"Label: {networks.caption}", 110)[:2])
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)

@@ -4,9 +4,9 @@ Layout below the project's root::
 
     params/<study>.yaml
     data/cohorts/<source>-<key>/            beats.npy, records.parquet, cohort.json
-    outputs/<study>/<notebook>/             what a notebook made: notebook.ipynb, tables, figures, run.json
+    outputs/<study>/<notebook>/             of a notebook: notebook.ipynb, tables, figures, run.json
     outputs/<study>/runs/<model>/rotation_<k>/   one trained model
-    outputs/<study>/grid/<model>/<learning rate>/rotation_<k>/   one trained for the choice of the learning rate
+    outputs/<study>/grid/<model>/<rate>/rotation_<k>/   one trained to choose the learning rate
     outputs/reference/<study>/              the same, committed to be read
 """
 

@@ -14,10 +14,10 @@ from ecglib.models import REGISTRY
 CARD = Path(__file__).with_name("model_card.md")
 KINDS = {
     "angiographic": "The label rests on angiography.",
-    "proxy": "The label is a **proxy** that only stands in for OMI: nothing here is a clinical risk, and nothing "
-    "confirms or refutes the paper's figures.",
-    "synthetic": "The label is **synthetic**: the ECGs are simulated, nothing here is a clinical risk, and no figure "
-    "says how a model does on people.",
+    "proxy": "The label is a **proxy** that only stands in for OMI: nothing here is a clinical "
+    "risk, and nothing confirms or refutes the paper's figures.",
+    "synthetic": "The label is **synthetic**: the ECGs are simulated, nothing here is a clinical "
+    "risk, and no figure says how a model does on people.",
 }
 
 
@@ -87,9 +87,10 @@ def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
     """Say what besides the model made its rotation the best: a test fold on which the other models
     do well, too.
 
-    `performance` has a row for each model, rotation and split (`ecglib.analysis.inference.per_rotation`);
-    `rotation` is the one with the highest test score of `model` (paper, section II.C). The lead of
-    a rotation is its test score (Equation 1) minus the mean over rotations of the same model.
+    `performance` has a row for each model, rotation and split
+    (`ecglib.analysis.inference.per_rotation`); `rotation` is the one with the highest test score of
+    `model` (paper, section II.C). The lead of a rotation is its test score (Equation 1) minus the
+    mean over rotations of the same model.
     """
     scores = performance.pivot_table("score", "rotation", ["split", "model"])
     lead, validation = (
@@ -97,11 +98,17 @@ def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
         scores["validation"][model],
     )
     place = int((validation > validation[rotation]).sum()) + 1
-    told = f"Rotation {rotation} has the highest test score, {lead[model]:+.3f} from the mean over rotations"
+    told = (
+        f"Rotation {rotation} has the highest test score, {lead[model]:+.3f} from the mean over "
+        "rotations"
+    )
     told += f", and by validation score it is number {place} of {len(validation)}."
     others = lead.drop(model).dropna()
     if len(others):
-        told += f" On the same test fold {len(others)} other models lie {others.mean():+.3f} from their means."
+        told += (
+            f" On the same test fold {len(others)} other models lie {others.mean():+.3f} from "
+            "their means."
+        )
     return told
 
 

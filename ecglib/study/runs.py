@@ -258,7 +258,8 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
         pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again)
     )
     print(
-        f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} from those kept"
+        f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} "
+        "from those kept"
     )
     return trainer.load_model(again)
 
@@ -354,7 +355,8 @@ def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
     part = predictions[(predictions.model == model) & (predictions.split == split)]
     if part.empty:
         raise RunError(
-            f"There are no {split} predictions of '{model}'; train it, or change the study's selected_model"
+            f"There are no {split} predictions of '{model}'; train it, or change the study's "
+            "selected_model"
         )
     scores = {
         rotation: metrics.score(run.label, run.probability)

@@ -74,8 +74,8 @@ def random_forest(setting: str = "nature_medicine_2023", seed: int = 42) -> Pipe
             f"The random forest has no setting '{setting}'{nearest(setting, FOREST_SETTINGS)}"
         )
     forest = RandomForestClassifier(
-        criterion="entropy", max_features="log2", max_samples=0.75, class_weight="balanced_subsample",
-        random_state=seed, **FOREST_SETTINGS[setting],
+        criterion="entropy", max_features="log2", max_samples=0.75,
+        class_weight="balanced_subsample", random_state=seed, **FOREST_SETTINGS[setting],
     )  # fmt: skip
     if setting == "nature_medicine_2023":
         forest = CalibratedClassifierCV(forest, method="isotonic", cv=CALIBRATION_FOLDS)
@@ -169,7 +169,8 @@ def fit(
         )
     if len(label) != len(features) or set(np.unique(label)) != {0, 1}:
         raise ValueError(
-            f"Training needs one label, 0 or 1, for each of {len(features)} rows, and both among them"
+            f"Training needs one label, 0 or 1, for each of {len(features)} rows, and both among "
+            "them"
         )
     model = TREES[name].build(**(options or {}), seed=seed)
     calibrated = isinstance(model[-1], CalibratedClassifierCV)
@@ -191,7 +192,8 @@ def predict(model: Pipeline, features: pd.DataFrame) -> np.ndarray:
     missing = [c for c in model.feature_names_in_ if c not in features]
     if missing:
         raise ValueError(
-            f"Features lack '{missing[0]}' and {len(missing) - 1} others that the model was fitted on"
+            f"Features lack '{missing[0]}' and {len(missing) - 1} others that the model was fitted "
+            "on"
         )
     return model.predict_proba(features[list(model.feature_names_in_)].astype(np.float64))[:, 1]
 

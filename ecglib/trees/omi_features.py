@@ -83,8 +83,8 @@ class Tables:
 def open_tables(settings, data_dir: str | Path = "", seed: int = 42) -> Tables:
     """Read both tables from `data_dir`; without it fetch them; without a network make some up.
 
-    `settings` (`ecglib.settings.OmiFeatures`) tell where they are published, and their SHA-256. They
-    are fetched into ``data/omi-features``, which git ignores, unless the environment variable
+    `settings` (`ecglib.settings.OmiFeatures`) tell where they are published, and their SHA-256.
+    They are fetched into ``data/omi-features``, which git ignores, unless the environment variable
     ECGLIB_OFFLINE is set. A file that is absent, has changed, or doesn't hold what it should is
     refused (SourceError).
     """
@@ -96,11 +96,13 @@ def open_tables(settings, data_dir: str | Path = "", seed: int = 42) -> Tables:
         file, expected = folder / name, getattr(settings, f"{kind}_sha256")
         if not file.is_file():
             raise SourceError(
-                f"{name} isn't in {folder}; give the folder that holds {' and '.join(FILES.values())}"
+                f"{name} isn't in {folder}; give the folder that holds "
+                f"{' and '.join(FILES.values())}"
             )
         if (found := pooch.file_hash(str(file))) != expected:
             raise SourceError(
-                f"{name} has changed: its SHA-256 is {found[:12]}…, not {expected[:12]}…; fetch it again"
+                f"{name} has changed: its SHA-256 is {found[:12]}…, not {expected[:12]}…; fetch it "
+                "again"
             )
         tables[kind] = check_table(pd.read_csv(file, low_memory=False), name)
     return Tables(**tables)
@@ -142,7 +144,8 @@ def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
         ]
         if len(text):
             raise SourceError(
-                f"{name}: column '{column}' holds {text.iloc[0]!r}; give numbers, nothing where missing"
+                f"{name}: column '{column}' holds {text.iloc[0]!r}; give numbers, nothing where "
+                "missing"
             )
     if unknown:
         raise SourceError(f"{name} holds the unknown column '{unknown[0]}'; remove it")
