@@ -8,6 +8,7 @@ become the cohort.
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,15 @@ import pandas as pd
 from ecglib import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ, paths
 from ecglib.execute import sha256
 from ecglib.sources import ReadError, Source, SourceError, count
+from ecglib.sources.formats import utf8
 from ecglib.sources.reading import MICROVOLT, SPAN_UV, read_recording
 
 COLUMNS = ["record_id", "patient_id", "site", "age", "sex", "label", "path"]
 SEX = {"female": "female", "f": "female", "male": "male", "m": "male", "": None}
 LABEL = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 SHAPE = (len(LEADS), BEAT_SAMPLES)
+# endings of recordings: what else has the same name in the same folder belongs to them
+RECORDINGS = {".hea", ".csv", ".xml", ".dcm", ".scp", ".edf", ".mwf", ".ecg", ".npy"}
 
 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
@@ -110,11 +114,11 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path).convert_dtypes()  # whole numbers lose their .0
         else:
-            with path.open(encoding="utf-8-sig") as lines:
-                separator = max(",;\t", key=next(lines, "").count)
-            table = pd.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            text = utf8(path.read_bytes())
+            separator = max(",;\t", key=text.partition("\n")[0].count)
+            table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+    except ReadError as error:
+        raise SourceError(f"{path.name} {error}") from None
     except Exception as error:  # whatever pandas or arrow meets
         raise SourceError(
             f"{path.name} can't be read as a table: {' '.join(str(error).split())[:200]}"
@@ -141,11 +145,17 @@ def _match_files(folder: Path, table: pd.DataFrame, table_path: Path) -> tuple[p
         for p in folder.rglob("*")
         if p.is_file() and p != table_path
     }
-    files -= {f"{name[:-4]}.dat" for name in files if name.endswith(".hea")}
+    sure = {Path(name).with_suffix("") for name in files if Path(name).suffix.lower() in RECORDINGS}
     known: dict[str, list[str]] = {}
     for path in map(Path, sorted(files)):
-        for key in {path.as_posix(), path.with_suffix("").as_posix(), path.name, path.stem}:
-            known.setdefault(key, []).append(path.as_posix())
+        keys, header = {path.as_posix(), path.name}, path.with_suffix(".hea").as_posix()
+        if path.suffix.lower() in RECORDINGS or path.with_suffix("") not in sure:
+            keys |= {path.with_suffix("").as_posix(), path.stem}
+        else:  # a companion, only meant if named in full
+            files.remove(path.as_posix())
+        signal = path.suffix.lower() in (".dat", ".mat") and header in files
+        for key in keys:
+            known.setdefault(key, []).append(header if signal else path.as_posix())
     hits = table.path.mask(table.path == "", table.record_id).map(
         lambda key: known.get(key.removeprefix("./"), [])
     )
