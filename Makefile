@@ -4,6 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 DATA_DIR ?=
 ECG ?=
 RUN ?=
+OUTPUTS ?=
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | wc -l)
 ARGS ?=
 
@@ -13,8 +14,9 @@ READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
+export ECGLIB_OUTPUTS ?= $(OUTPUTS)
 
-KNOWN := STUDY CORES DATA_DIR GPUS ECG RUN ARGS PYTHON
+KNOWN := STUDY CORES DATA_DIR OUTPUTS GPUS ECG RUN ARGS PYTHON
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS)
@@ -27,7 +29,7 @@ help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 	@echo
 	@echo "reproduce, plan and status take STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)),"
-	@echo "  DATA_DIR=folder with the data, GPUS=n to share out (now $(GPUS)), ARGS=more for Snakemake"
+	@echo "  DATA_DIR=folder with the data, OUTPUTS=folder for results (also of explain), GPUS=n to share out (now $(GPUS)), ARGS=more for Snakemake"
 	@echo "parts of test-all: $(TESTS:%=test-%)"
 	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks that are here))"
 

@@ -22,8 +22,8 @@ config["data_dir"] = study_graph.data_dir(STUDY, config.get("data_dir", ""))
 config["gpus"] = int(config.get("gpus", 0))
 RUN = f"{sys.executable} -m ecglib.execute"
 SHARD = f"{sys.executable} -m ecglib.building"
-OUT = f"outputs/{STUDY.name}"
-LOCK = "requirements.lock"
+OUT = os.path.relpath(paths.study_folder(STUDY.name), paths.WORK)
+LOCK = os.path.relpath(paths.LOCK, paths.WORK)
 
 WAVEFORMS = isinstance(STUDY, Study)  # else a study of published feature tables: one notebook
 ROTATIONS = STUDY.rotations if WAVEFORMS else ()
@@ -36,7 +36,7 @@ GPU = 1 if config["gpus"] else 0
 
 
 def relative(files):
-    return [os.path.relpath(file, paths.ROOT) for file in files]
+    return [os.path.relpath(file, paths.WORK) for file in files]
 
 
 def section(*names):
@@ -50,7 +50,7 @@ def used(notebook):
 def needs(notebook, model=None, besides=()):
     """Notebook, code and lock file of a step."""
     code = relative(study_graph.code_of(notebook, model, besides))
-    return [f"notebooks/{notebook}.ipynb", *code, LOCK]
+    return [*relative([paths.NOTEBOOKS / f"{notebook}.ipynb"]), *code, LOCK]
 
 
 def run_needs(notebook):

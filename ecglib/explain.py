@@ -13,6 +13,7 @@ import argparse
 import json
 import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -192,6 +193,8 @@ class Explanation:
         One row per segment: ``saliency``, and ``time``, an even map's share.
     agreement : float
         Mean rank correlation between the maps of two networks; NaN of one.
+    unused : tuple of str
+        Channels of the file that are none of the 12 leads.
     """
 
     file: str
@@ -203,6 +206,7 @@ class Explanation:
     leads: pd.DataFrame
     segments: pd.DataFrame
     agreement: float
+    unused: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> list[str]:
@@ -248,6 +252,8 @@ class Explanation:
             "noise (µV)": f"{beat.noise_uv:.0f}",
             "remarks": beat.quality_reasons.replace(";", ", ") or "none",
         }
+        if self.unused:
+            told["channels not used"] = textwrap.shorten(", ".join(self.unused), 60)
         return pd.Series(told, name=self.file)
 
 
@@ -272,8 +278,8 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     Raises
     ------
     ExplainError
-        If the file can't be read, no median beat can be made of it, or the run can't be used: then
-        there is no score.
+        If the file can't be read or lacks a lead, no median beat can be made of it, or the run
+        can't be used: then there is no score.
     """
     import torch
     from scipy.special import softmax
@@ -284,7 +290,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.trainer import TrainingError, load_model
 
     networks = open_networks(run)
-    beat = read_beat(ecg_path, networks.signal)
+    beat, unused = read_beat(ecg_path, networks.signal)
     try:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
@@ -322,24 +328,43 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
             {k: saliency.segment_contributions(m, segments).mean() for k, m in shares.items()}
         ),
         agreement=float(np.mean(pairs)) if pairs else np.nan,
+        unused=unused,
     )
 
 
-def read_beat(ecg_path: str, settings: Signal):
-    """Read a recording and make its median beat, an `ecglib.signal.Beat`; `ExplainError` if either
-    can't be done.
-    """
-    from ecglib.signal import SignalError, process
+def read_ecg(ecg_path: str):
+    """Read a recording, an `ecglib.sources.reading.Recording`; `ExplainError` if it can't be."""
     from ecglib.sources import ReadError
-    from ecglib.sources.reading import read_recording
+    from ecglib.sources.reading import open_recording
 
-    path = paths.find(ecg_path or EXAMPLE)
     try:
-        return process(*read_recording(path), settings)
+        return open_recording(paths.find(ecg_path or EXAMPLE))
     except ReadError as error:
         raise ExplainError(str(error)) from None
+
+
+def read_beat(ecg_path: str, settings: Signal):
+    """Read a recording and make its median beat.
+
+    Returns the `ecglib.signal.Beat`, and the names of the file's channels that are none of the 12
+    leads. `ExplainError` if it can't be done, or a lead is neither there nor told by others: a
+    network would take it for a flat one.
+    """
+    from ecglib.signal import SignalError, process
+
+    name, recording = paths.find(ecg_path or EXAMPLE).name, read_ecg(ecg_path)
+    try:
+        beat = process(recording.signal, recording.rate, settings)
     except SignalError as error:
-        raise ExplainError(f"{path.name}: {error}") from None
+        raise ExplainError(f"{name}: {error}") from None
+    reasons = beat.quality_reasons.split(";")
+    if missing := [word[8:] for word in reasons if word.startswith("missing:")]:
+        others = textwrap.shorten(", ".join(recording.unused), 100)
+        raise ExplainError(
+            f"{name}: there is no score, since {' '.join(missing)} can be neither read nor told"
+            f" from other leads{f'; channels not used: {others}' if others else ''}"
+        )
+    return beat, recording.unused
 
 
 def _clinical(told: dict, score: float) -> dict:
@@ -363,8 +388,6 @@ def _clinical(told: dict, score: float) -> dict:
 def folder_of(ecg_path: str = "") -> Path:
     """Where an ECG's explanation lies: ``outputs/explain/<file>-<first digits of its SHA-256>``."""
     path = paths.find(ecg_path or EXAMPLE)
-    if not path.is_file():
-        raise ExplainError(f"{path.name}: no such file")
     return paths.OUTPUTS / "explain" / f"{path.stem}-{sha256(path)[:8]}"
 
 
@@ -383,6 +406,11 @@ def main(arguments: list[str] | None = None) -> int:
     run = str(paths.find(given.run)) if given.run and paths.find(given.run).is_dir() else given.run
     file = str(paths.find(given.ecg)) if given.ecg else ""
     try:
+        # what is wrong is told at once: a notebook takes ten seconds to start
+        read_ecg(file)
+        read_beat(file, open_networks(run).signal)
+        if told := paths.unwritable():
+            raise ExplainError(told)
         folder = folder_of(file)
         run_notebook("10_explain_ecg", {"ecg_path": file, "run": run}, folder, log=False)
     except ExplainError as error:

@@ -266,7 +266,7 @@ def _words(given, *options: str) -> list[str]:
         f"data_dir={given.data_dir}",
         f"gpus={given.gpus}",
     ]
-    place = ["--snakefile", str(PACKAGE.parent / "Snakefile"), "--directory", str(paths.ROOT)]
+    place = ["--snakefile", str(PACKAGE.parent / "Snakefile"), "--directory", str(paths.WORK)]
     cores = [] if _elsewhere(given) else ["--cores", str(given.cores)]
     return [
         "--config",
@@ -290,7 +290,7 @@ def plan(study, given) -> str:
     for block in re.split(r"^\[.*\]\n", done.stdout + done.stderr, flags=re.M):
         told = dict(re.findall(r"^    (output|reason): (.*?) *$", block, flags=re.M))
         if inside := re.search(
-            rf"outputs/{study.name}/(\S+?)(?:/run\.json|\.done)", told.get("output", "")
+            rf"(?:^|/){study.name}/(\S+?)(?:/run\.json|\.done)", told.get("output", "")
         ):
             parts = inside[1].split("/")
             deep = 2 if parts[0] in ("runs", "grid") else 1
@@ -389,7 +389,7 @@ def summary(study) -> str:
             for row in rows
         ]
     return "\n".join(
-        [*lines, "", f"Tables, figures and executed notebooks: {folder.relative_to(paths.ROOT)}/*/"]
+        [*lines, "", f"Tables, figures and executed notebooks: {paths.shown(folder)}/*/"]
     )
 
 
@@ -410,6 +410,8 @@ def main(arguments: list[str] | None = None) -> int:
         study = load_study(given.study)
         check_config({"study": given.study, "data_dir": given.data_dir})
         if given.command == "run":
+            if told := paths.unwritable():
+                raise StudyError(told)
             return run(study, given)
         print(plan(study, given) if given.command == "plan" else globals()[given.command](study))
     except StudyError as error:
