@@ -29,8 +29,8 @@ DOUBT = re.compile(
 )
 TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".xls")
 KNOWN = (
-    "WFDB (name its .hea), CSV, XML of Philips, GE MUSE, GE CardioSoft, Mortara and HL7, DICOM,"
-    " SCP-ECG, EDF, MFER and ISHNE"
+    "WFDB (name its .hea), CSV, XML of Philips, GE MUSE, GE CardioSoft and HL7, DICOM, SCP-ECG"
+    " and EDF"
 )
 # ISO/IEEE 11073-10102, of DICOM's channel sources
 CODES = dict(enumerate(["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"], 1))

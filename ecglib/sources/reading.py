@@ -53,7 +53,7 @@ def read_recording(path: str | Path, shortest: float = 2.0) -> tuple[np.ndarray,
 
 def open_recording(path: str | Path, shortest: float = 2.0) -> Recording:
     """Read one recording file: WFDB, CSV, XML of Philips, GE MUSE, GE CardioSoft or HL7, DICOM,
-    SCP-ECG, EDF, MFER, ISHNE and others.
+    SCP-ECG, EDF and others.
 
     Missing limb leads are derived from any two others (Einthoven, Goldberger). Another missing lead
     is all NaN; more than four of them are refused. A sample that is no number, or that the format
