@@ -9,6 +9,7 @@ import binascii
 import re
 import struct
 import warnings
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -121,9 +122,14 @@ def _scp_from_one(data: bytes) -> bytes:
 
 
 def _wfdb(path: Path) -> list[Channel]:
-    """Read a WFDB record by wfdb, from a header without what it stumbles over: dates and endings in
-    the record's name, signs beyond ASCII.
+    """Read a WFDB record by ecgdatakit, which is three times as fast, or else by wfdb from a header
+    without what it stumbles over: dates and endings in the name of the record, signs beyond ASCII.
     """
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        record = FileParser.parse(path, units="uV")
+        if "invalid_sample_counts" not in record.raw_metadata:
+            return [(it.label, it.samples, it.units, it.sampling_rate) for it in record.leads]
     import wfdb  # slow to import
 
     lines = path.read_text(encoding="utf-8", errors="replace").translate({181: "u", 956: "u"})
