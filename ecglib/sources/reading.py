@@ -170,8 +170,8 @@ def _twelve(channels: list[Channel], shortest: float) -> Recording:
 def _limb_leads(leads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """All six limb leads of any two, of the two with the fewest missing samples."""
     known = [i for i, name in enumerate(LEADS[:6]) if name in leads]
-    known = sorted(known, key=lambda i: np.isnan(leads[LEADS[i]]).sum())[:2]
-    if len(known) < 2:
+    if not 2 <= len(known) < 6:
         return {}
+    known = sorted(known, key=lambda i: np.isnan(leads[LEADS[i]]).sum())[:2]
     two = np.stack([leads[LEADS[i]] for i in known])
     return dict(zip(LEADS, LIMB @ np.linalg.inv(LIMB[known]) @ two, strict=False))
