@@ -4,6 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 DATA_DIR ?=
 ECG ?=
 RUN ?=
+OUTPUTS ?=
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | wc -l)
 JOBS_PER_GPU ?= 1
 CPU ?=
@@ -23,7 +24,9 @@ export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 200000000
 export MALLOC_ARENA_MAX := 1
 
-KNOWN := STUDY CORES DATA_DIR GPUS JOBS_PER_GPU ECG RUN ARGS PYTHON CPU CPU_INDEX
+export ECGLIB_OUTPUTS ?= $(OUTPUTS)
+
+KNOWN := STUDY CORES DATA_DIR OUTPUTS GPUS JOBS_PER_GPU ECG RUN ARGS PYTHON CPU CPU_INDEX
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
@@ -37,7 +40,8 @@ help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 	@echo
 	@echo "reproduce, plan and status take STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)),"
-	@echo "  DATA_DIR=folder with the data, GPUS=n to share out (now $(GPUS)), JOBS_PER_GPU=n runs side by side"
+	@echo "  DATA_DIR=folder with the data, OUTPUTS=folder for results (also of explain),"
+	@echo "  GPUS=n to share out (now $(GPUS)), JOBS_PER_GPU=n runs side by side"
 	@echo "  on each (now $(JOBS_PER_GPU)), ARGS=more for Snakemake"
 	@echo "CPU=1 with the first command: PyTorch without CUDA; lab takes ARGS=more for JupyterLab"
 	@echo "parts of test-all: $(TESTS:%=test-%)"

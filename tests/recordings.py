@@ -3,6 +3,8 @@ readers.
 """
 
 import base64
+import binascii
+import struct
 
 import numpy as np
 import pandas as pd
@@ -144,8 +146,8 @@ def write_edf(path, units, rate=500, unit="uV"):
     return path
 
 
-def write_dicom(path, units, rate=500, unit="uV"):
-    """DICOM 12-lead waveform, 5 µV a unit."""
+def write_dicom(path, units, rate=500, unit="uV", preamble=True, padding=None, groups=1):
+    """DICOM 12-lead waveform, 5 µV a unit; its leads in as many groups, one after the other."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.sequence import Sequence
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -155,27 +157,78 @@ def write_dicom(path, units, rate=500, unit="uV"):
         item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
         return Sequence([item])
 
-    channels = []
-    for lead in LEADS:
+    def channel(lead):
         channel = Dataset()
         channel.ChannelSourceSequence = code(f"MDC_ECG_LEAD_{lead.upper()}", "MDC", f"Lead {lead}")
         channel.ChannelSensitivity, channel.ChannelSensitivityCorrectionFactor = "5", "1"
         channel.ChannelSensitivityUnitsSequence = code(unit, "UCUM", unit)
         channel.ChannelBaseline, channel.WaveformBitsStored = "0", 16
-        channels.append(channel)
-    group = Dataset()
-    group.WaveformOriginality, group.NumberOfWaveformChannels = "ORIGINAL", len(units)
-    group.NumberOfWaveformSamples, group.SamplingFrequency = units.shape[1], str(rate)
-    group.ChannelDefinitionSequence = Sequence(channels)
-    group.WaveformBitsAllocated, group.WaveformSampleInterpretation = 16, "SS"
-    group.WaveformData = units.T.astype("<i2").tobytes()
+        return channel
+
+    def group(leads, units):
+        group = Dataset()
+        group.WaveformOriginality, group.NumberOfWaveformChannels = "ORIGINAL", len(units)
+        group.NumberOfWaveformSamples, group.SamplingFrequency = units.shape[1], str(rate)
+        group.ChannelDefinitionSequence = Sequence([channel(lead) for lead in leads])
+        group.WaveformBitsAllocated, group.WaveformSampleInterpretation = 16, "SS"
+        if padding is not None:
+            group.WaveformPaddingValue = struct.pack("<h", padding)
+        group.WaveformData = units.T.astype("<i2").tobytes()
+        return group
+
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.9.1.1"
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    data.Modality, data.WaveformSequence = "ECG", Sequence([group])
+    parts = zip(np.array_split(np.array(LEADS), groups), np.array_split(units, groups), strict=True)
+    data.Modality, data.WaveformSequence = "ECG", Sequence([group(*part) for part in parts])
     data.save_as(path, enforce_file_format=True)
+    if not preamble:  # as a dataset sent over the network is kept by some archives
+        head = path.read_bytes()
+        path.write_bytes(head[132 + 12 + struct.unpack_from("<I", head, 140)[0] :])
+    return path
+
+
+def write_cardiosoft(path, units, rate=500, unit="uV"):
+    """GE CardioSoft XML: a median beat, then the strip of the recording, 5 µV a unit."""
+    waves = "".join(
+        f'<WaveformData lead="{lead}">\t\t{",".join(map(str, x))}</WaveformData>'
+        for lead, x in zip(LEADS, units, strict=True)
+    )
+    path.write_text(
+        f"""<?xml version="1.0" encoding="ISO8859-1" ?>
+<CardiologyXML><ObservationType>RestECG</ObservationType><RestingECGMeasurements><MedianSamples>
+<SampleRate units="Hz">{rate}</SampleRate><Resolution units="{unit}perLsb">5</Resolution>
+<WaveformData lead="I">1,2,3</WaveformData></MedianSamples></RestingECGMeasurements>
+<StripData><NumberOfLeads>12</NumberOfLeads><SampleRate units="Hz">{rate}</SampleRate>
+<ChannelSampleCountTotal>{units.shape[1]}</ChannelSampleCountTotal>
+<Resolution units="{unit}perLsb">5</Resolution>{waves}</StripData></CardiologyXML>"""
+    )
+    return path
+
+
+def write_scp(path, units, rate=500, first=1):
+    """SCP-ECG: sections 0, 3 (leads, whose samples count from `first`) and 6 (samples of 5 µV)."""
+    codes = (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8)
+    ranges = [struct.pack("<IIB", first, units.shape[1], code) for code in codes]
+    sizes = struct.pack("<12H", *[2 * units.shape[1]] * 12)
+    samples = struct.pack("<HHBB", 5000, 1_000_000 // rate, 0, 0) + sizes
+    bodies = {3: bytes([12, 0x64]) + b"".join(ranges), 6: samples + units.astype("<i2").tobytes()}
+
+    def section(number, body):
+        content = struct.pack("<HIBB6x", number, 16 + len(body), 13, 13) + body
+        return struct.pack("<H", binascii.crc_hqx(content, 0xFFFF)) + content
+
+    sections, at = [section(*item) for item in bodies.items()], 7 + 16 + 120
+    pointers = struct.pack("<HII", 0, 16 + 120, 7)
+    for number in range(1, 12):
+        length = len(section(number, bodies[number])) if number in bodies else 0
+        pointers += struct.pack("<HII", number, length, at if length else 0)
+        at += length
+    content = b"".join([section(0, pointers), *sections])
+    content = struct.pack("<I", 6 + len(content)) + content
+    path.write_bytes(struct.pack("<H", binascii.crc_hqx(content, 0xFFFF)) + content)
     return path
 
 
@@ -187,5 +240,7 @@ WRITERS = {
     "hl7.xml": write_hl7,
     "edf.edf": write_edf,
     "dicom.dcm": write_dicom,
+    "cardiosoft.xml": write_cardiosoft,
+    "scp.scp": write_scp,
 }
 """File name by format -> function that writes a recording of `recording` there."""

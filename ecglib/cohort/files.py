@@ -8,21 +8,24 @@ become the cohort.
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
+from ecglib.cohort.formats import utf8
 from ecglib.cohort.reading import MICROVOLT, SPAN_UV, read_recording
 from ecglib.cohort.source import ReadError, Source, SourceError, count
 from ecglib.folders import sha256
-from ecglib.study import places
 
 COLUMNS = ["record_id", "patient_id", "site", "age", "sex", "label", "path"]
 SEX = {"female": "female", "f": "female", "male": "male", "m": "male", "": None}
 LABEL = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 SHAPE = (len(LEADS), BEAT_SAMPLES)
+# endings of recordings: what else has the same name in the same folder belongs to them
+RECORDINGS = {".hea", ".csv", ".xml", ".dcm", ".scp", ".edf", ".mwf", ".ecg", ".npy"}
 
 
 def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Source:
@@ -41,8 +44,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     `data_dir` stands in for `settings.folder`; `seed` is not used. Raises `SourceError` if folder,
     table or a column is absent, no positive is left, or the beats are not as described.
     """
-    folder = places.find(settings.folder if data_dir is None else data_dir)
-    found = [p for p in (places.find(settings.table), folder / settings.table) if p.is_file()]
+    folder = Path(settings.folder if data_dir is None else data_dir)
+    found = [p for p in (Path(settings.table), folder / settings.table) if p.is_file()]
     if not found or not folder.exists():
         raise SourceError(
             f"{folder if found else settings.table} is absent; name it in cohort.folder or cohort.table"
@@ -111,11 +114,11 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path).convert_dtypes()  # whole numbers lose their .0
         else:
-            with path.open(encoding="utf-8-sig") as lines:
-                separator = max(",;\t", key=next(lines, "").count)
-            table = pd.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            text = utf8(path.read_bytes())
+            separator = max(",;\t", key=text.partition("\n")[0].count)
+            table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+    except ReadError as error:
+        raise SourceError(f"{path.name} {error}") from None
     except Exception as error:  # whatever pandas or arrow meets
         raise SourceError(
             f"{path.name} can't be read as a table: {' '.join(str(error).split())[:200]}"
@@ -142,11 +145,17 @@ def _match_files(folder: Path, table: pd.DataFrame, table_path: Path) -> tuple[p
         for p in folder.rglob("*")
         if p.is_file() and p != table_path
     }
-    files -= {f"{name[:-4]}.dat" for name in files if name.endswith(".hea")}
+    sure = {Path(name).with_suffix("") for name in files if Path(name).suffix.lower() in RECORDINGS}
     known: dict[str, list[str]] = {}
     for path in map(Path, sorted(files)):
-        for key in {path.as_posix(), path.with_suffix("").as_posix(), path.name, path.stem}:
-            known.setdefault(key, []).append(path.as_posix())
+        keys, header = {path.as_posix(), path.name}, path.with_suffix(".hea").as_posix()
+        if path.suffix.lower() in RECORDINGS or path.with_suffix("") not in sure:
+            keys |= {path.with_suffix("").as_posix(), path.stem}
+        else:  # a companion, only meant if named in full
+            files.remove(path.as_posix())
+        signal = path.suffix.lower() in (".dat", ".mat") and header in files
+        for key in keys:
+            known.setdefault(key, []).append(header if signal else path.as_posix())
     hits = table.path.mask(table.path == "", table.record_id).map(
         lambda key: known.get(key.removeprefix("./"), [])
     )

@@ -5,7 +5,6 @@ Everything is drawn in millimetres of that paper on one axis with equal aspect. 
 returns a closed figure: end a notebook's cell with it to show it.
 """
 
-import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -99,6 +98,8 @@ def browse(cohort, show, slider: bool) -> None:
         show(draw_beat(cohort.beats[record], title=title))
 
     if slider:
+        import ipywidgets  # where pages are only read it may be absent
+
         ipywidgets.interact(turn_to, record=ipywidgets.IntSlider(max=len(cohort.records) - 1))
     else:
         turn_to(0)

@@ -6,13 +6,13 @@ calibrated risk and a decision only if it was angiographic. For any other label,
 an uncalibrated score, and every page and picture (`ecglib.plots.explanation`) carries a watermark
 that says so.
 
-    python -m ecglib.study.explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
+    python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
-import argparse
 import json
 import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,10 +22,11 @@ import pandas as pd
 
 from ecglib.beat import LEADS, RATE_HZ
 from ecglib.folders import partial, sha256
-from ecglib.settings import LabelKind, Signal
+from ecglib.settings import Signal
 from ecglib.study import places
+from ecglib.study.networks import ExplainError, Networks, open_networks
 from ecglib.study.notebook import run_notebook
-from ecglib.study.params import Study, StudyError, load_study
+from ecglib.study.params import StudyError
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
 """A simulated recording that ships with the package (`ecglib.cohort.synthetic`): 8 leads, 10 s,
@@ -33,141 +34,6 @@ the LAD occluded.
 
 :meta hide-value:
 """
-KINDS = LabelKind.__args__
-COHORTS = {"synthetic": "synthetic", "ptbxl": "proxy"}  # sources whose label's kind is fixed
-WEIGHTS = "weights.safetensors"
-DEFAULTS = ("ptbxl", "smoke")
-"""Studies whose trained networks are taken when none is named: the first that has any."""
-
-
-class ExplainError(ValueError):
-    """An ECG or a run that can't be used; one sentence, which is all that a notebook shows of
-    it.
-    """
-
-    def _render_traceback_(self):
-        return [str(self)]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """Trained networks that answer together: one run, or the rotations of a study's selected model.
-
-    Attributes
-    ----------
-    runs : list of dict
-        ``run.json`` of each, with its ``folder``.
-    signal : ecglib.settings.Signal
-        How their median beats were made.
-    kind, meaning : str
-        Of the label they learned; kind is 'unknown' unless all of them, and their study, name the
-        same known one.
-    """
-
-    runs: list
-    signal: Signal
-    kind: str
-    meaning: str
-
-    name = property(lambda self: self.runs[0].get("study") or "unknown")
-    seed = property(lambda self: self.runs[0].get("seed"))
-    label = property(lambda self: self.runs[0].get("label") or self.runs[0]["identity"]["network"])
-    clinical = property(
-        lambda self: self.kind == "angiographic", doc="Whether risk and decision may be told."
-    )
-    caption = property(lambda self: f"{self.meaning} [{self.kind} label]")
-
-
-def open_networks(run: str = "") -> Networks:
-    """Find trained networks, and what their label allows to say; weights are read later.
-
-    Parameters
-    ----------
-    run : str
-        The folder of one run, or a study (file or name) for the rotations of its selected model, as
-        they lie under ``outputs/<study>`` or else ``outputs/reference/<study>``. Empty: the first
-        of `DEFAULTS` that has any.
-
-    Raises
-    ------
-    ExplainError
-        If there is none, or one is damaged or takes another input than 12 leads of 400 samples.
-    """
-    run = run or next((name for name in DEFAULTS if _rotations(_study(name))), "")
-    if not run:
-        raise ExplainError(
-            "No trained network is here yet; run `make reproduce STUDY=params/smoke.yaml`, or name one"
-        )
-    if places.find(run).is_dir():
-        runs = [_read(places.find(run))]
-        study = _study(runs[0].get("study"))
-    else:
-        try:
-            study = load_study(run)
-        except StudyError as error:
-            raise ExplainError(
-                f"{run} is neither the folder of a run nor a study ({error})"
-            ) from None
-        runs = [_read(folder) for folder in _rotations(study)]
-        if not runs:
-            raise ExplainError(
-                f"Study {study.name} has no trained network with weights; train its selected model first"
-            )
-    kinds = {str(told.get("label_kind")) for told in runs}
-    if isinstance(study, Study):  # a run's own word isn't enough where its study is known
-        cohort = study.cohort
-        kinds.add(cohort.label_kind if cohort.source == "files" else COHORTS[cohort.source])
-    known = len(kinds) == 1 and kinds <= set(KINDS)
-    meaning = " / ".join(
-        dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs)
-    )
-    signal = study.signal if isinstance(study, Study) else Signal()
-    return Networks(runs, signal, kinds.pop() if known else "unknown", meaning)
-
-
-def _study(name) -> Study | None:
-    """Return the study of that name, if there is one."""
-    try:
-        return load_study(str(name))
-    except StudyError:
-        return None
-
-
-def _rotations(study) -> list[Path]:
-    """Folders of the study's selected model that hold weights, own ones before shipped ones."""
-    if not isinstance(study, Study):
-        return []
-    own = [places.run_folder(study.name, study.selected_model, k) for k in study.rotations]
-    pairs = [(folder, places.REFERENCE / folder.relative_to(places.OUTPUTS)) for folder in own]
-    there = [
-        [f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()]
-        for pair in pairs
-    ]
-    return [pair[0] for pair in there if pair]
-
-
-def _read(folder: Path) -> dict:
-    """Read a run, and refuse one whose network takes another input before its weights are read."""
-    # a second to import, which the command line needn't wait for
-    from ecglib.study.runs import RunError, read_run
-
-    try:
-        told = read_run(folder)
-        told["identity"]["network"], told["identity"]["training"]
-        options = told["identity"]["options"]
-        shape = options.get("leads", 12), options.get("samples", 400)
-    except RunError as error:
-        raise ExplainError(str(error)) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ExplainError(
-            f"{folder / 'run.json'} doesn't describe a trained network; name another run"
-        ) from None
-    if shape != (12, 400):
-        raise ExplainError(
-            f"{folder} was trained on {shape[0]} leads of {shape[1]} samples, but a median beat gives 12 of 400; "
-            "name another run"
-        )
-    return told
 
 
 @dataclass(frozen=True)
@@ -195,6 +61,8 @@ class Explanation:
         One row per segment: ``saliency``, and ``time``, an even map's share.
     agreement : float
         Mean rank correlation between the maps of two networks; NaN of one.
+    unused : tuple of str
+        Channels of the file that are none of the 12 leads.
     """
 
     file: str
@@ -206,6 +74,7 @@ class Explanation:
     leads: pd.DataFrame
     segments: pd.DataFrame
     agreement: float
+    unused: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> list[str]:
@@ -251,6 +120,8 @@ class Explanation:
             "noise (µV)": f"{beat.noise_uv:.0f}",
             "remarks": beat.quality_reasons.replace(";", ", ") or "none",
         }
+        if self.unused:
+            told["channels not used"] = textwrap.shorten(", ".join(self.unused), 60)
         return pd.Series(told, name=self.file)
 
 
@@ -275,8 +146,8 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     Raises
     ------
     ExplainError
-        If the file can't be read, no median beat can be made of it, or the run can't be used: then
-        there is no score.
+        If the file can't be read or lacks a lead, no median beat can be made of it, or the run
+        can't be used: then there is no score.
     """
     import torch
 
@@ -286,7 +157,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.trainer import TrainingError, load_model
 
     networks = open_networks(run)
-    beat = read_beat(ecg_path, networks.signal)
+    beat, unused = read_beat(ecg_path, networks.signal)
     try:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
@@ -321,24 +192,43 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
             {k: saliency.segment_contributions(m, segments).mean() for k, m in shares.items()}
         ),
         agreement=float(np.mean(pairs)) if pairs else np.nan,
+        unused=unused,
     )
 
 
-def read_beat(ecg_path: str, settings: Signal):
-    """Read a recording and make its median beat, an `ecglib.signal.Beat`; `ExplainError` if either
-    can't be done.
-    """
-    from ecglib.cohort.reading import read_recording
+def read_ecg(ecg_path: str):
+    """Read a recording, an `ecglib.cohort.reading.Recording`; `ExplainError` if it can't be."""
+    from ecglib.cohort.reading import open_recording
     from ecglib.cohort.source import ReadError
-    from ecglib.signal import SignalError, process
 
-    path = places.find(ecg_path or EXAMPLE)
     try:
-        return process(*read_recording(path), settings)
+        return open_recording(places.find(ecg_path or EXAMPLE))
     except ReadError as error:
         raise ExplainError(str(error)) from None
+
+
+def read_beat(ecg_path: str, settings: Signal):
+    """Read a recording and make its median beat.
+
+    Returns the `ecglib.signal.Beat`, and the names of the file's channels that are none of the 12
+    leads. `ExplainError` if it can't be done, or a lead is neither there nor told by others: a
+    network would take it for a flat one.
+    """
+    from ecglib.signal import SignalError, process
+
+    name, recording = places.find(ecg_path or EXAMPLE).name, read_ecg(ecg_path)
+    try:
+        beat = process(recording.signal, recording.rate, settings)
     except SignalError as error:
-        raise ExplainError(f"{path.name}: {error}") from None
+        raise ExplainError(f"{name}: {error}") from None
+    reasons = beat.quality_reasons.split(";")
+    if missing := [word[8:] for word in reasons if word.startswith("missing:")]:
+        others = textwrap.shorten(", ".join(recording.unused), 100)
+        raise ExplainError(
+            f"{name}: there is no score, since {' '.join(missing)} can be neither read nor told"
+            f" from other leads{f'; channels not used: {others}' if others else ''}"
+        )
+    return beat, recording.unused
 
 
 def _clinical(told: dict, score: float) -> dict:
@@ -362,32 +252,25 @@ def _clinical(told: dict, score: float) -> dict:
 def folder_of(ecg_path: str = "") -> Path:
     """Where an ECG's explanation lies: ``outputs/explain/<file>-<first digits of its SHA-256>``."""
     path = places.find(ecg_path or EXAMPLE)
-    if not path.is_file():
-        raise ExplainError(f"{path.name}: no such file")
     return places.OUTPUTS / "explain" / f"{path.stem}-{sha256(path)[:8]}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: run notebook 10 on one ECG; returns 0, or 1 with one sentence on what is
-    wrong.
+def run(ecg: str, network: str) -> int:
+    """Run notebook 10 on one ECG; returns 0, or 1 with one sentence on what is wrong.
+
+    `ecg` and `network` are those of `explain`.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m ecglib.study.explain", description=main.__doc__
-    )
-    parser.add_argument(
-        "--ecg",
-        default="",
-        help="a recording; default: a simulated one that ships with the package",
-    )
-    parser.add_argument("--run", default="", help="the folder of a trained network, or a study")
-    given = parser.parse_args(arguments)
-    run = (
-        str(places.find(given.run)) if given.run and places.find(given.run).is_dir() else given.run
-    )
-    file = str(places.find(given.ecg)) if given.ecg else ""
+    if network and places.find(network).is_dir():
+        network = str(places.find(network))
+    file = str(places.find(ecg)) if ecg else ""
     try:
+        # what is wrong is told at once: a notebook takes ten seconds to start
+        read_ecg(file)
+        read_beat(file, open_networks(network).signal)
+        if problem := places.unwritable():
+            raise ExplainError(problem)
         folder = folder_of(file)
-        run_notebook("10_explain_ecg", {"ecg_path": file, "run": run}, folder, log=False)
+        run_notebook("10_explain_ecg", {"ecg_path": file, "run": network}, folder, log=False)
     except ExplainError as error:
         print(error, file=sys.stderr)
         return 1
@@ -398,14 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.rmtree(partial(folder), ignore_errors=True)
         print(cell.evalue if expected else error, file=sys.stderr)
         return 1
-    told = json.loads((folder / "run.json").read_text())
-    print(
-        "\n".join(
-            [*told["verdict"], *filter(None, [told["warning"]]), f"{folder}/page.pdf, page.png"]
-        )
-    )
+    found = json.loads((folder / "run.json").read_text())
+    warning = [found["warning"]] if found["warning"] else []
+    print(*found["verdict"], *warning, f"{folder}/page.pdf, page.png", sep="\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -66,7 +66,7 @@ NOTEBOOK_OF = {
 
 def outputs(study) -> str:
     """Folder of a study's results, as Snakemake names it: from the project's root."""
-    return os.path.relpath(places.study_folder(study.name), places.ROOT)
+    return os.path.relpath(places.study_folder(study.name), places.WORK)
 
 
 def kinds_of_runs(study) -> dict[str, tuple]:
@@ -96,7 +96,7 @@ def inputs(study, step: str, model: str = "") -> list[str]:
     files += [places.NOTEBOOKS / f"{NOTEBOOK_OF.get(step, step)}.ipynb", places.LOCK]
     if step == "00_cohort" and study.cohort.source == "files":
         files.append(places.find(study.cohort.table))
-    named = [os.path.relpath(file, places.ROOT) for file in files]
+    named = [os.path.relpath(file, places.WORK) for file in files]
     return named + _before(study, step, model)
 
 
@@ -176,6 +176,8 @@ def run(study, given) -> int:
     """
     from snakemake.cli import main as snakemake
 
+    if problem := places.unwritable():
+        raise StudyError(problem)
     if (lock := hold(places.study_folder(study.name), wait=False)) is None:
         raise StudyError(
             f"Study {study.name} is being run by another process; wait for its end, or stop it"
@@ -187,7 +189,7 @@ def run(study, given) -> int:
     config["fresh"] = int(given.fresh)
     jobs = given.gpus * given.jobs_per_gpu
     words = ["--config", *(f"{key}={value}" for key, value in config.items())]
-    words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.ROOT)]
+    words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.WORK)]
     words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={jobs}"]
     dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
     words += ["--quiet", "host", "progress", *([] if dry else ["rules"]), "--keep-going"]
@@ -264,4 +266,5 @@ def summary(study) -> str:
         for row in rows:
             cells = zip(row, widths, strict=False)
             lines.append("  ".join(cell.ljust(width) for cell, width in cells))
-    return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {outputs(study)}/*/"])
+    where = places.shown(places.study_folder(study.name))
+    return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {where}/*/"])

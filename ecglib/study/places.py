@@ -8,8 +8,13 @@ Layout below the project's root::
     outputs/<study>/runs/<model>/rotation_<k>/   one trained model
     outputs/<study>/grid/<model>/<learning rate>/rotation_<k>/   one trained for the choice of the learning rate
     outputs/reference/<study>/              the same, committed to be read
+
+With ``ECGLIB_OUTPUTS`` (in the Makefile ``OUTPUTS``) what is made goes to that folder instead of
+``outputs/``, and data to ``data/`` in it, so that the project's own folder is only read.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 CODE = Path(__file__).resolve().parents[2]
@@ -30,9 +35,11 @@ def _root() -> Path:
 ROOT = _root()
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
-DATA = ROOT / "data"
-OUTPUTS = ROOT / "outputs"
-REFERENCE = OUTPUTS / "reference"
+REFERENCE = ROOT / "outputs" / "reference"
+GIVEN = os.environ.get("ECGLIB_OUTPUTS", "")
+WORK = (ROOT / Path(GIVEN).expanduser()).resolve() if GIVEN else ROOT  # where Snakemake runs
+OUTPUTS = WORK if GIVEN else ROOT / "outputs"
+DATA = WORK / "data"
 LOCK = ROOT / "requirements.lock"
 
 
@@ -42,6 +49,20 @@ def find(path: str | Path) -> Path:
     """
     path = Path(path).expanduser()
     return path.resolve() if path.is_absolute() or path.exists() else (ROOT / path).resolve()
+
+
+def shown(path: Path) -> str:
+    """Name of a place as it is told: from the project root."""
+    return os.path.relpath(path, ROOT)
+
+
+def unwritable() -> str:
+    """Sentence on why nothing can be written to `OUTPUTS`; empty if it can."""
+    with suppress(OSError):
+        OUTPUTS.mkdir(parents=True, exist_ok=True)
+    if os.access(OUTPUTS, os.W_OK):
+        return ""
+    return f"{OUTPUTS} can't be written; name another folder for results, as OUTPUTS=~/ecg-results"
 
 
 def cohort_folder(key: str) -> Path:

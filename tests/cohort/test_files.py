@@ -3,8 +3,10 @@ input.
 """
 
 import pickle
+import struct
 import threading
 import time
+from itertools import combinations
 
 import fuzz_files
 import numpy as np
@@ -18,7 +20,8 @@ from ecglib.cohort import files, ptbxl, reading
 from ecglib.cohort.build import open_source
 from ecglib.cohort.reading import read_recording
 from ecglib.cohort.source import ReadError, SourceError
-from ecglib.settings import FilesCohort
+from ecglib.settings import FilesCohort, Signal
+from ecglib.signal import process
 
 UNITS = recordings.recording(11)  # in 5 µV
 TRUTH = UNITS[:, :5000] * 5.0  # µV
@@ -97,8 +100,18 @@ def test_csv_dialects(tmp_path):
     )
     np.testing.assert_allclose(read_recording(path)[0], TRUTH, rtol=1e-5)
     for text, message in (
-        (table.to_csv(index=False), "unit '', which is none of uV"),
-        ("# unit: mV\n" + table.to_csv(index=False), "rate of 0 Hz"),
+        (
+            table.to_csv(index=False),
+            "lacks its rate and unit; begin it with '# rate: 500' and '# unit: uV', a line each",
+        ),
+        (
+            "# unit: mV\n" + table.to_csv(index=False),
+            "lacks its rate; begin it with '# rate: 500',",
+        ),
+        (
+            "# rate: 500\n" + table.to_csv(index=False),
+            "lacks its unit; begin it with '# unit: uV',",
+        ),
         (
             "# unit: mV\n# rate: 500\n" + table.assign(i=0).to_csv(index=False),
             "lead I is given twice",
@@ -120,18 +133,79 @@ def test_missing_leads_are_derived_or_nan(tmp_path):
 
     np.testing.assert_allclose(read("III", "aVR", "aVL", "aVF"), TRUTH, atol=0.01)
     np.testing.assert_allclose(read("aVR"), TRUTH, atol=0.01)
-    for without in (["V3"], ["I"], ["I", "V2", "V3", "V4"]):
+    for one, two in combinations(LEADS[:6], 2):  # any two limb leads tell the others
+        others = [lead for lead in LEADS[:6] if lead not in (one, two)]
+        np.testing.assert_allclose(read(*others), TRUTH, atol=0.01)
+    for without in (["V3"], ["V1", "V2", "V3", "V4"]):
         signal, keep = read(*without), [lead not in without for lead in LEADS]
         assert np.isnan(signal[~np.array(keep)]).all()
         np.testing.assert_allclose(signal[keep], TRUTH[keep], atol=0.01)
     with pytest.raises(ReadError, match=r"a.csv: leads without usable samples: V2 V3 V4 V5 V6"):
         read("V2", "V3", "V4", "V5", "V6")
     table = pd.read_csv(recordings.write_csv(tmp_path / "a.csv", UNITS))
-    table.loc[70, "V4 (uV)"] = np.nan
     table["V5 (uV)"] = "off"
     table.to_csv(tmp_path / "a.csv", index=False)
     signal = read_recording(tmp_path / "a.csv")[0]
-    assert np.isnan(signal[[9, 10]]).all() and np.isfinite(np.delete(signal, [9, 10], axis=0)).all()
+    assert np.isnan(signal[10]).all() and np.isfinite(np.delete(signal, 10, axis=0)).all()
+
+
+def test_a_missing_sample_costs_no_lead(tmp_path):
+    table = pd.read_csv(recordings.write_csv(tmp_path / "a.csv", UNITS))
+    table["V4 (uV)"] = table["V4 (uV)"].astype(object)
+    table.loc[70:72, "V4 (uV)"] = ["", "off", "1e300"]
+    table.to_csv(tmp_path / "a.csv", index=False)
+    units = UNITS.copy()
+    units[9, 70:73] = -32768
+    paths = [
+        tmp_path / "a.csv",
+        recordings.write_wfdb(tmp_path / "b", units),
+        recordings.write_dicom(tmp_path / "c.dcm", units, padding=-32768),
+    ]
+    for path in paths:
+        signal = read_recording(path)[0]
+        assert np.argwhere(np.isnan(signal)).tolist() == [[9, 70], [9, 71], [9, 72]]
+        np.testing.assert_allclose(np.nan_to_num(signal - TRUTH), 0, atol=0.01)
+
+
+def test_limb_leads_are_derived_from_those_that_are_whole(tmp_path):
+    units = UNITS.copy()
+    units[0, 100:120] = units[1, 50:500] = -32768
+    path = recordings.write_wfdb(tmp_path / "a", units, leads=("I", "II", "III", "aVL", *LEADS[6:]))
+    signal = read_recording(path)[0]
+    np.testing.assert_allclose(signal[[2, 3, 4, 5]], TRUTH[[2, 3, 4, 5]], atol=0.01)
+    assert np.isnan(signal[0, 100:120]).all() and np.isnan(signal[1, 50:500]).all()
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        ["DI", "DII", "DIII", "AVR", "AVL", "AVF", "C1", "C2", "C3", "C4", "C5", "C6"],
+        ["D1", "D2", "D3", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6"],
+        [f"Lead {lead}" for lead in (*LEADS[:6], *(f"c{i}" for i in range(1, 7)))],
+        [f"MDC_ECG_LEAD_{lead.upper()}" for lead in LEADS],
+    ],
+)
+def test_spellings_of_leads(tmp_path, spelling):
+    path = recordings.write_csv(tmp_path / "a.csv", UNITS)
+    table = pd.read_csv(path).rename(
+        columns={f"{lead} (uV)": f"{name} (uV)" for lead, name in zip(LEADS, spelling, strict=True)}
+    )
+    table.to_csv(path, index=False)
+    np.testing.assert_allclose(read_recording(path)[0], TRUTH, atol=0.01)
+
+
+def test_channels_that_are_not_used_are_named(tmp_path):
+    table = pd.read_csv(recordings.write_csv(tmp_path / "a.csv", UNITS))
+    table["MLII (uV)"] = table["-aVR (uV)"] = table["II (uV)"]
+    table.to_csv(tmp_path / "a.csv", index=False)
+    assert reading.open_recording(tmp_path / "a.csv").unused == ("MLII (uV)", "-aVR (uV)")
+    table = table.rename(columns=lambda name: f"{name}!" if name[0] == "V" else name)
+    table.to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ReadError, match=r"V1 V2 V3 V4 V5 V6; channels not used: V1 \(uV\)!, V2"):
+        read_recording(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("time,pressure\n1,2\n")
+    with pytest.raises(ReadError, match=r"none of the 12 leads is named; .*: time, pressure"):
+        read_recording(tmp_path / "c.csv")
 
 
 def test_short_recordings(tmp_path):
@@ -143,7 +217,9 @@ def test_short_recordings(tmp_path):
         read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS[:, :995]))
 
 
-@pytest.mark.parametrize("name", ["csv.csv", "muse.xml", "hl7.xml", "edf.edf", "dicom.dcm"])
+@pytest.mark.parametrize(
+    "name", ["csv.csv", "muse.xml", "hl7.xml", "edf.edf", "dicom.dcm", "cardiosoft.xml"]
+)
 def test_an_unknown_unit_is_refused(tmp_path, name):
     path = recordings.WRITERS[name](tmp_path / name, UNITS)
     data = path.read_bytes()
@@ -163,6 +239,8 @@ def test_a_rate_of_zero_is_refused(tmp_path, name):
         )
     elif name == "edf.edf":
         path.write_bytes(data[:244] + b"0       " + data[252:])  # seconds a record lasts
+    elif name == "scp.scp":
+        path.write_bytes(data.replace(struct.pack("<HH", 5000, 2000), struct.pack("<HH", 5000, 0)))
     else:
         head = (
             data[:3000]
@@ -204,11 +282,19 @@ def test_damaged_samples_are_refused_where_the_format_has_a_checksum(tmp_path):
         ("a.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><RestingECG/>".encode("utf-16"), "XML entities"),
         ("a.xml", b"<restingecgdata>" + b"<a>" * 200_000, "more tags than an ECG needs"),
         ("a.dcm", bytes(128) + b"DICM" + b"1.2.840.10008.1.2.1.99", "deflated DICOM"),
-        ("a.hea", b"a 12 500 9000000000\n" + b"~ 0 200/mV 16 0 0 0 0 I\n" * 12, "MemoryError"),
-        ("a.hea", b"a 1 500 5000\na.dat 16 0/mV 16 0 0 0 0 I\n", "can't be read"),
+        ("a.hea", b"a 12 500 9000000000\n" + b"~ 0 200/mV 16 0 0 0 0 I\n" * 12, "can't be read"),
+        ("a.hea", b"a 1 500 5000\na.dat 16 0/mV 16 0 0 0 0 I\n", "has a gain of 0"),
+        ("a.hea", b"a 1\na.dat 16 200/mV 16 0 0 0 0 I\n", "has no sampling frequency"),
+        ("a.hea", b"a 1 500 9\n/etc/passwd 16 200/mV 16 0 0 0 0 I\n", "can't be read"),
         ("a.csv", b"," * 300_000, "more than 200 columns"),
-        ("a.csv", b"\xff\xfe\x00", "can't be read"),
-        ("a.jpg", b"\xff\xd8\xff\xe0 no ECG", "No parser found"),
+        ("a.csv", b"\xff\xfe\x00", "isn't plain text in UTF-8; save it as CSV UTF-8"),
+        ("a.csv", "I (µV),II (µV)\n1,2\n".encode("cp1252"), "save it as CSV UTF-8"),
+        ("a.csv", "I (µV),II (µV)\n1,2\n".encode("utf-16"), "save it as CSV UTF-8"),
+        ("a.csv", "I (µV),II (µV)\n1,2\n".encode("utf-16-le"), "save it as CSV UTF-8"),
+        ("a.xlsx", b"PK\x03\x04 a workbook", "save it as CSV UTF-8"),
+        ("a.jpg", b"\xff\xd8\xff\xe0 no ECG", "in no format that can be read, which are WFDB"),
+        ("a.dcm", b"\x08\0\x16\0 1.2.840.10008.5.1.4.1.1.2", "without an ECG recording"),
+        ("a.xml", b"<CardiologyXML><x/></CardiologyXML>", "holds 0 strips"),
     ],
 )
 def test_hostile_files_get_one_sentence(tmp_path, name, content, message):
@@ -219,18 +305,115 @@ def test_hostile_files_get_one_sentence(tmp_path, name, content, message):
     assert "\n" not in str(error.value) and str(tmp_path) not in str(error.value)
 
 
-def test_a_wfdb_lead_with_samples_marked_invalid_is_missing(tmp_path):
-    units = UNITS.copy()
-    units[LEADS.index("V2"), 40:60] = -32768
-    signal, _ = read_recording(recordings.write_wfdb(tmp_path / "a", units))
-    assert np.isnan(signal[7]).all()
-    np.testing.assert_allclose(np.delete(signal, 7, axis=0), np.delete(TRUTH, 7, axis=0), atol=0.01)
+def rewrite(path, old, new):
+    """Change the header's text; `old` must be there."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a 12 500 5500 05-May-2020 09:49:17",
+        "a 12 500 5500 09:49:17 12-May-2020",
+        "a 12 500 5500 2020-05-12 9:49",
+        "a.mat 12 500 5500 12-May-2020 12:33:59",
+        "an ecg.mat 12 500 5500".replace("an ecg", "an-ecg.v2"),
+        "a 12 500",
+    ],
+)
+def test_headers_that_wfdb_or_ecgdatakit_refuse(tmp_path, line):
+    path = recordings.write_wfdb(tmp_path / "a", UNITS)
+    np.testing.assert_allclose(read_recording(rewrite(path, "a 12 500 5500", line))[0], TRUTH)
+
+
+def test_signal_files_of_wfdb(tmp_path):
+    """As ``.mat`` with a header of its own, in a folder and with a name that hold odd signs."""
+    folder = tmp_path / "ECGs of May, µ"
+    folder.mkdir()
+    path = recordings.write_wfdb(folder / "a", UNITS)
+    data = (folder / "a.dat").read_bytes()
+    (folder / "a.dat").unlink()
+    (folder / "a.b.mat").write_bytes(bytes(24) + data)
+    rewrite(path, "a.dat 16", "a.b.mat 16x1+24")
+    np.testing.assert_allclose(read_recording(path)[0], TRUTH, atol=0.01)
+    np.testing.assert_allclose(
+        read_recording(rewrite(path, "200.0(0)/mV", "0.2(0)/µV"))[0], TRUTH, atol=0.01
+    )
+    (folder / "a.mat").write_bytes(b"")  # its name stands for the record's
+    assert read_recording(folder / "a.hea")[1] == 500
+    (folder / "a.mat").write_bytes(b"x")
+    np.testing.assert_allclose(read_recording(folder / "a.mat")[0], TRUTH, atol=0.01)
+    (folder / "a.b.mat").unlink()
+    with pytest.raises(ReadError, match=r"a.hea: can't be read \(FileNotFoundError"):
+        read_recording(path)
+
+
+def test_checksums_that_are_unset_are_none(tmp_path):
+    path = recordings.write_wfdb(tmp_path / "a", UNITS)
+    lines = [line.split() for line in path.read_text().splitlines()]
+    for value in ("0", None):
+        for line in lines[1:]:
+            line[6:] = [value, "0", line[-1]] if value else []
+        if value is None:  # nor is the name of the lead
+            continue
+        path.write_text("\n".join(map(" ".join, lines)) + "\n")
+        np.testing.assert_allclose(read_recording(path)[0], TRUTH, atol=0.01)
+
+
+def test_xml_is_recognised_whatever_its_ending(tmp_path):
+    for name in ("philips.xml", "muse.xml", "hl7.xml", "cardiosoft.xml"):
+        path = recordings.WRITERS[name](tmp_path / name, UNITS)
+        for ending in (".XML.txt", ".csv", ".ecg", ""):
+            moved = path.rename(tmp_path / f"moved{ending}")
+            np.testing.assert_allclose(read_recording(moved)[0], TRUTH, atol=0.01)
+            path = moved
+
+
+def test_dicom_without_preamble(tmp_path):
+    path = recordings.write_dicom(tmp_path / "a.dcm", UNITS, preamble=False)
+    assert b"DICM" not in path.read_bytes()[:200]
+    np.testing.assert_allclose(read_recording(path)[0], TRUTH)
+    np.testing.assert_allclose(read_recording(path.rename(tmp_path / "a"))[0], TRUTH)
+
+
+def test_a_padding_value_amid_the_signal_is_signal(tmp_path):
+    for padding in (0, 3):
+        assert padding in UNITS
+        path = recordings.write_dicom(tmp_path / "a.dcm", UNITS, padding=padding)
+        np.testing.assert_allclose(read_recording(path)[0], TRUTH)
+
+
+def test_dicom_leads_in_groups_one_after_the_other_are_refused(tmp_path):
+    for groups in (2, 4):
+        path = recordings.write_dicom(tmp_path / "a.dcm", UNITS, groups=groups)
+        with pytest.raises(ReadError, match=f"in {groups} groups .*not recorded at the same time"):
+            read_recording(path)
+
+
+def test_scp_leads_that_count_from_0(tmp_path):
+    path = recordings.write_scp(tmp_path / "a.scp", UNITS, first=0)
+    np.testing.assert_allclose(read_recording(path)[0], TRUTH)
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(ReadError, match=r"can't be trusted .*CRC mismatch"):
+        read_recording(path)
+
+
+def test_cardiosoft_of_an_exercise_test_is_refused(tmp_path):
+    path = recordings.write_cardiosoft(tmp_path / "a.xml", UNITS)
+    rewrite(path, "</CardiologyXML>", "<StripData></StripData></CardiologyXML>")
+    with pytest.raises(ReadError, match="holds 2 strips where a resting ECG has one"):
+        read_recording(path)
 
 
 def test_absent_and_oversized_files(tmp_path):
     with pytest.raises(ReadError, match=r"a.csv: no such file"):
         read_recording(tmp_path / "a.csv")
-    with pytest.raises(ReadError, match="no such file"):
+    with pytest.raises(ReadError, match="is a folder; name one recording in it"):
         read_recording(tmp_path)
     with open(tmp_path / "b.csv", "wb") as file:
         file.truncate(reading.MAX_BYTES + 1)
@@ -287,6 +470,47 @@ def test_real_wfdb_files(real_data):
         assert rate == record.fs
         np.testing.assert_allclose(signal, record.p_signal.T * 1000, atol=1e-3)
     np.testing.assert_array_equal(signal, ptbxl.read_record(path.with_suffix(""))[0])
+
+
+def test_hard_files(real_data):
+    """Recordings as people have them, each changed in one property."""
+    folder, read = real_data / "hard-files", []
+    refused = {
+        "four-groups-of-three.dcm": "groups of channels, not recorded at the same time",
+        "no-rate-no-unit.csv": "lacks its rate and unit; begin it with",
+    }
+    for path in sorted(folder.glob("*/*")):
+        if path.name in refused:
+            with pytest.raises(ReadError, match=refused[path.name]):
+                read_recording(path)
+        elif path.suffix not in (".dat", ".mat"):
+            found = reading.open_recording(path)
+            assert found.signal.shape[0] == 12 and not found.unused
+            one, two, three, avr, avl, avf = found.signal[:6]
+            law = [one + three - two, avr + (one + two) / 2, avl - (one - three) / 2]
+            assert np.nanmax(np.abs([*law, avf - (two + three) / 2])) <= 25  # rounding
+            read.append((path.name, found.rate, int(np.isnan(found.signal).sum())))
+    assert read == [
+        ("dummy_ecg.xml", 500, 0),
+        ("E07506.hea", 500, 0),
+        ("padding-value-0.dcm", 500, 0),
+        ("last-20-ms.hea", 500, 120),
+        ("one-in-V1.hea", 500, 1),
+        ("a.hea", 500, 0),
+        ("MUSE_20190101_120000_57000.XML.txt", 500, 0),
+        ("E07513_padded.hea", 400, 0),
+        ("E07513_same7s_unpadded.hea", 400, 0),
+        ("HR06001_padded.hea", 400, 0),
+        ("HR06001_same7s_unpadded.hea", 400, 0),
+        ("lead-range-from-0.scp", 1000, 0),
+    ]
+    same, _ = read_recording(folder / "challenge-date/E07506.hea")
+    np.testing.assert_array_equal(same, read_recording(folder / "lead-names/a.hea")[0])
+    assert np.isnan(read_recording(folder / "invalid-samples/one-in-V1.hea")[0][6]).sum() == 1
+    last = read_recording(folder / "invalid-samples/last-20-ms.hea")[0]
+    assert np.isnan(last[:, -10:]).all() and np.isfinite(last[:, :-10]).all()
+    beat = process(*read_recording(folder / "dicom/padding-value-0.dcm"), Signal())
+    assert 60_000 / beat.rr_ms == pytest.approx(71, abs=1)
 
 
 # ---- the cohort
@@ -373,13 +597,54 @@ def test_tables_of_other_forms(folder):
     )
     paths = ["e1.csv", "./deep/e2.hea", "deep/er/e3.xml", "e4.xml", "e5.edf", "e6.dcm"]
     table.drop(columns=["record_id", "site", "age", "sex"]).assign(path=paths).to_csv(
-        folder / "paths.csv", index=False
+        folder / "places.csv", index=False
     )
-    found = open_source(settings(folder, table=str(folder / "paths.csv")), 42).records
+    found = open_source(settings(folder, table=str(folder / "places.csv")), 42).records
     assert found.path.tolist() == source.records.path.tolist() and found.record_id.tolist() == [
         f"e{i}" for i in range(1, 7)
     ]
     assert found.sex.isna().all() and found.age.isna().all() and (found.site == "unknown").all()
+
+
+def test_companions_are_no_second_recordings(folder):
+    (folder / "deep/e2.dat").rename(folder / "deep/e2.mat")
+    rewrite(folder / "deep/e2.hea", "e2.dat", "e2.mat")
+    for name in ("deep/e2.xyz", "deep/e2.atr", "deep/e2.pdf", "e1.pdf", "e4.txt", "e6.png"):
+        (folder / name).write_bytes(b"x")
+    (folder / "e4.xml").rename(folder / "e4.XML")
+    source = open_source(settings(folder), 42)
+    assert len(source.rejected) == 0 and source.counts["files without a row"] == {"ecgs": 0}
+    paths = ["e1.csv", "deep/e2.hea", "deep/er/e3.xml", "e4.XML", "e5.edf", "e6.dcm"]
+    assert source.records.path.tolist() == paths
+    for row in source.records.itertuples():
+        np.testing.assert_allclose(source.read(row)[0], TRUTH, atol=0.01)
+    # a signal file stands for its record, so that no record comes twice
+    table = pd.read_csv(folder / "table.csv")
+    table = table.assign(path=paths, record_id=[f"r{i}" for i in range(6)])
+    both = pd.concat([table, table.iloc[[1]].assign(path="deep/e2.mat", record_id="again")])
+    both.to_csv(folder / "table.csv", index=False)
+    source = open_source(settings(folder), 42)
+    assert source.rejected.values.tolist() == [
+        ["r1", "shares its file with another row"],
+        ["again", "shares its file with another row"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "record_id;patient_id;site;label\ne1;p1;Köln;1\n".encode("cp1252")),
+        ("t.csv", b"record_id;patient_id;label\ne1;p1;1\n".decode().encode("utf-16")),
+        ("t.csv", b"record_id;patient_id;label\ne1;p1;1\n".decode().encode("utf-16-le")),
+        ("t.xlsx", b"PK\x03\x04 a workbook"),
+    ],
+)
+def test_tables_saved_by_a_spreadsheet(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(
+        SourceError, match=f"^{name} isn't plain text in UTF-8; save it as CSV UTF-8$"
+    ):
+        open_source(settings(folder, table=name), 42)
 
 
 def test_bad_rows_are_named_and_the_others_stay(folder):
@@ -458,7 +723,6 @@ def test_absent_and_unreadable_tables_and_folders_are_named(folder):
     with pytest.raises(SourceError, match="nowhere is absent"):
         open_source(settings(folder / "nowhere", table=str(folder / "table.csv")), 42)
     for name, content in (
-        ("a.csv", b"\xff\xfe\x00\x01"),
         ("a.parquet", b"no table"),
         ("b.csv", b""),
     ):
@@ -552,9 +816,6 @@ def test_beats_that_are_not_as_described_are_refused(tmp_path):
 
 
 def test_real_beats_are_as_described(real_data, tmp_path):
-    from ecglib.settings import Signal
-    from ecglib.signal import process
-
     made, names = [], []
     for header in sorted((real_data / "ptb-xl/records500/00000").glob("*.hea"))[:12]:
         made.append(process(*ptbxl.read_record(header.with_suffix("")), Signal()).beat)
@@ -573,7 +834,6 @@ def test_real_beats_are_as_described(real_data, tmp_path):
 
 def test_the_rest_of_a_folder_with_broken_files_becomes_a_cohort(folder, tmp_path):
     from ecglib.cohort.build import build_cohort
-    from ecglib.settings import Signal
 
     broken = [
         path

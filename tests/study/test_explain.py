@@ -451,20 +451,47 @@ class TestBadInput:
         }
         self.refused("", edit(folder, files=hashes), "can't be calibrated", "All 200 labels are 0")
 
+    def test_a_lead_that_is_neither_there_nor_told_by_others_gives_no_score(self, run, tmp_path):
+        units, path = recording(), tmp_path / "ecg.csv"
+
+        def written(*without):
+            return write_csv(path, units, leads=[lead for lead in LEADS if lead not in without])
+
+        words = "there is no score, since", "can be neither read nor told from other leads"
+        self.refused(written("V1"), run, "ecg.csv: ", *words, " V1 ")
+        self.refused(written("V3", "V4"), run, *words, " V3 V4 ")
+        self.refused(written("I", *LEADS[2:6]), run, "leads without usable samples: I III")
+        path.write_text(write_csv(path, units).read_text().replace("V6", "X6"))
+        self.refused(path, run, *words, " V6 ", "channels not used: X6 (uV)")
+        whole = explain.explain(str(write_csv(path, units)), str(run))
+        for without in (("I", "II", "aVF", "aVL"), ("III", "aVR", "aVL", "aVF")):
+            found = explain.explain(str(written(*without)), str(run))
+            np.testing.assert_allclose(found.scores, whole.scores, atol=1e-4)
+
+    def test_channels_that_are_not_used_are_named(self, run, tmp_path):
+        path = write_csv(tmp_path / "ecg.csv", recording())
+        assert "channels not used" not in explain.explain(str(path), str(run)).quality
+        table = pd.read_csv(path)
+        table["V3R (uV)"] = table["MCL1 (uV)"] = table["V1 (uV)"]
+        table.to_csv(path, index=False)
+        found = explain.explain(str(path), str(run))
+        assert found.quality["channels not used"] == "V3R (uV), MCL1 (uV)"
+        assert any(
+            "V3R (uV), MCL1" in " ".join(t.split()) for t in texts(pictures.draw_page(found))
+        )
+
     def test_poor_quality_is_scored_with_a_warning(self, run, tmp_path):
         units = recording()
-        eleven = write_csv(
-            tmp_path / "eleven.csv", units, leads=[lead for lead in LEADS if lead != "V1"]
-        )
-        found = explain.explain(str(eleven), str(run))
-        assert 0 < found.scores.score.iloc[0] < 1 and found.warning == "POOR QUALITY: missing:V1"
+        short = write_csv(tmp_path / "short.csv", units[:, :1900])
+        found = explain.explain(str(short), str(run))
+        assert 0 < found.scores.score.iloc[0] < 1 and found.warning == "POOR QUALITY: few_beats"
         page = pictures.draw_page(found)
         (warning,) = [
             t
             for t in page.findobj(plt.Text)
             if t.get_text() == found.warning and t.get_bbox_patch()
         ]
-        assert warning.get_fontsize() >= 10 and found.quality["remarks"] == "missing:V1"
+        assert warning.get_fontsize() >= 10 and found.quality["remarks"] == "few_beats"
         assert any(found.warning in text for text in texts(pictures.draw_beat(found)))
         rebuilt = write_csv(
             tmp_path / "rebuilt.csv", units, leads=[lead for lead in LEADS if lead != "V4"]
@@ -517,7 +544,7 @@ def outputs(tmp_path, monkeypatch):
 class TestCommand:
     def test_from_a_file_to_a_page(self, run, tmp_path, outputs, capsys):
         path = write_philips(tmp_path / "ecg.xml", recording(seconds=11))
-        assert explain.main(["--ecg", str(path), "--run", str(run)]) == 0
+        assert explain.run(str(path), str(run)) == 0
         (folder,) = (f for f in (outputs / "explain").iterdir() if f.is_dir())
         assert folder.name.startswith("ecg-") and folder.name == explain.folder_of(str(path)).name
         files = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
@@ -532,13 +559,35 @@ class TestCommand:
         shown = capsys.readouterr().out
         assert told["verdict"][0] in shown and "page.pdf" in shown
 
-    def test_bad_input_is_one_sentence(self, run, tmp_path, outputs, capsys):
-        short = write_csv(tmp_path / "short.csv", recording(seconds=1.5))
-        for arguments, words in (
-            (["--ecg", str(short), "--run", str(run)], "only 1.50 s long"),
-            (["--ecg", str(tmp_path / "none.xml"), "--run", str(run)], "no such file"),
+    def test_bad_input_is_one_sentence_before_a_notebook_starts(
+        self, run, tmp_path, outputs, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(explain, "run_notebook", lambda *_, **__: pytest.fail("was started"))
+        write = {seconds: tmp_path / f"{seconds}.csv" for seconds in (1.5, 2.2)}
+        short, few = (write_csv(path, recording(seconds=s)) for s, path in write.items())
+        seven = write_csv(tmp_path / "seven.csv", recording(), leads=[*LEADS[:6], *LEADS[7:]])
+        for file, network, words in (
+            (short, run, "1.5.csv: only 1.50 s long"),
+            (few, run, "2.2.csv: Usable beats"),
+            (seven, run, "seven.csv: there is no score, since V1 can be neither"),
+            (tmp_path / "none.xml", run, "none.xml: no such file"),
+            (tmp_path, run, "is a folder; name one recording in it"),
+            ("", tmp_path / "nowhere", "neither the folder of a run nor a study"),
         ):
-            assert explain.main(arguments) == 1
+            assert explain.run(str(file), str(network)) == 1
             shown = capsys.readouterr()
             assert words in shown.err and shown.err.count("\n") == 1 and not shown.out
+        assert not outputs.exists()
+
+    def test_what_only_the_notebook_finds_is_one_sentence_too(self, tmp_path, outputs, capsys):
+        (make_run(tmp_path / "run") / "weights.safetensors").unlink()
+        assert explain.run("", str(tmp_path / "run")) == 1
+        shown = capsys.readouterr()
+        assert "weights were left out" in shown.err and shown.err.count("\n") == 1
         assert not list(outputs.rglob("*.png")) and not list(outputs.rglob("*.partial"))
+
+    def test_a_folder_that_cant_be_written_is_named(self, run, tmp_path, monkeypatch, capsys):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setattr(places, "OUTPUTS", tmp_path / "file" / "outputs")
+        assert explain.run("", str(run)) == 1
+        assert f"{places.OUTPUTS} can't be written; name another" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import pytest
 import yaml
 
-from ecglib import paths
+from ecglib.study import places
 
 MISSING = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix_ipc", "syslog")
 ELSEWHERE = f"""
@@ -36,7 +36,7 @@ trainer.load_model(folder)
 
 def test_core_and_trainer_work_without_posix(tmp_path):
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=places.ROOT)
     assert done.returncode == 0, done.stderr
     assert "predictions.parquet" in done.stdout and "weights.safetensors" in done.stdout
 
@@ -44,7 +44,7 @@ def test_core_and_trainer_work_without_posix(tmp_path):
 def test_without_a_gpu_its_tests_say_so_in_one_sentence():
     command = [sys.executable, "-m", "tests.system.gpu"]
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT, env=hidden)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=places.ROOT, env=hidden)
     assert done.returncode == 77 and not done.stderr, done.stderr
     assert done.stdout.startswith("gpu can't run: there is no CUDA device here")
     assert len(done.stdout.splitlines()) == 1
@@ -55,7 +55,7 @@ def test_what_a_gpu_should_show_holds_in_small_on_a_cpu(tmp_path):
     parts = ["agree", "repeat", "killed", "precision", "memory", "visible", "stream", "rotation"]
     command = [sys.executable, "-m", "tests.system.gpu", "--device", "cpu", "--minutes", "60"]
     command += ["--out", str(tmp_path), "--parts", *parts]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=places.ROOT)
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "table.md").read_text().count("| passed |") >= len(parts)
 
@@ -122,9 +122,9 @@ def test_cpu_asks_for_pytorch_without_cuda_and_nothing_of_cuda(tmp_path, index):
     stub = project / ".venv" / "bin" / "python"
     stub.write_text(STUB.format(python=sys.executable))
     stub.chmod(0o755)
-    (project / "Makefile").write_bytes((paths.ROOT / "Makefile").read_bytes())
+    (project / "Makefile").write_bytes((places.ROOT / "Makefile").read_bytes())
     (project / "pyproject.toml").touch()
-    lock = (paths.LOCK).read_text().splitlines()
+    lock = (places.LOCK).read_text().splitlines()
     real = [line for line in lock if not line.startswith(("torch==", "torchvision=="))]
     (project / "requirements.lock").write_text(
         "\n".join([*real, "torch==9.8.7", "torchvision==0.7.6"]) + "\n"
@@ -150,7 +150,7 @@ def test_cpu_asks_for_pytorch_without_cuda_and_nothing_of_cuda(tmp_path, index):
 
 
 def made(*words) -> str:
-    done = subprocess.run(["make", "-n", *words], cwd=paths.ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "-n", *words], cwd=places.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -162,6 +162,6 @@ def test_jupyterlab_starts_as_root_and_takes_more_words():
 
 
 def test_the_citation_names_the_version_of_now():
-    told = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())
-    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    told = yaml.safe_load((places.ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((places.ROOT / "pyproject.toml").read_text())["project"]
     assert told["version"] == project["version"] and told["license"] == project["license"]

@@ -1,0 +1,40 @@
+"""Where results go when they don't go to the project's own folder."""
+
+import os
+import subprocess
+import sys
+
+from ecglib.study import places
+
+
+def run(folder, *words):
+    environment = os.environ | {"ECGLIB_OUTPUTS": str(folder), "PYTHONPATH": str(places.ROOT)}
+    command = [sys.executable, *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_results_and_data_can_lie_elsewhere(tmp_path):
+    places = "NOTEBOOKS", "PARAMS", "LOCK", "REFERENCE", "OUTPUTS", "DATA", "WORK"
+    show = f"from ecglib.study import places\nfor name in {places}: print(getattr(places, name))"
+    given = run(tmp_path / "my results", "-c", show).stdout.splitlines()
+    none = run("", "-c", show).stdout.splitlines()
+    assert none == [str(getattr(places, name)) for name in places]
+    assert given[:4] == none[:4]  # what is only read
+    results = str(tmp_path / "my results")
+    assert given[4:] == [results, f"{results}/data", results]
+    assert run("made", "-c", show).stdout.splitlines()[4] == str(places.ROOT / "made")
+
+
+def test_a_study_is_planned_for_another_folder(tmp_path):
+    study = ("--study", str(places.PARAMS / "smoke.yaml"))
+    done = run(tmp_path / "my results", "-m", "ecglib.workflow", "plan", *study)
+    assert "00_cohort" in done.stdout and "not made yet" in done.stdout, done.stderr
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file" / "x", "-m", "ecglib.workflow", "run", *study)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/file/x can't be written; name another folder" in done.stderr
+
+
+def test_places_are_told_from_the_root(tmp_path):
+    assert places.shown(places.REFERENCE / "demo") == "outputs/reference/demo"
+    assert (places.ROOT / places.shown(tmp_path)).resolve() == tmp_path.resolve()
