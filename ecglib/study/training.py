@@ -129,7 +129,7 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
             "folder": os.path.relpath(source, places.ROOT),
             "environment": facts["environment"],
         }
-        own = {"environment", "files", "seconds", "folder"}
+        own = {"environment", "files", "seconds", "folder", "findings"}
         kept = {name: value for name, value in facts.items() if name not in own}
         return kept | {"taken_from": facts.get("taken_from", taken)}, refused
     return None, refused
