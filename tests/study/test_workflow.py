@@ -65,7 +65,7 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
 def test_jobs_share_a_gpu_each_in_a_place_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    take = "import os; l = execute.gpu(2, 2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    take = "lock = machine.gpu(2, 2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
     jobs, got = [], []
     for _ in range(4):
         jobs.append(child(take))
