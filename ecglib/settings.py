@@ -55,6 +55,9 @@ class PtbxlCohort(Closed):
     source: Literal["ptbxl"]
     label: Literal["acute_mi", "acute_mi_strict", "mi"] = "acute_mi"
     sampling_rate: Literal[100, 500] = 100
+    records: str | None = Field(
+        None, description="CSV with a column ecg_id: the cohort's records; None: all of the table"
+    )
     prevalence: Fraction | None = Field(
         None, description="share of positive ECGs, by drawing negatives by patient"
     )
@@ -160,6 +163,8 @@ class Model(Closed):
     normalisation: Literal["lead_zscore", "millivolt"] | None = Field(
         None, description="None: that of `training`"
     )
+    epochs: int | None = Field(None, ge=1, description="None: those of `training`")
+    seed: int = Field(0, ge=0, description="of a repetition: another one trains from another start")
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="options of the model"
     )
