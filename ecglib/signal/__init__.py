@@ -10,10 +10,12 @@ from scipy.ndimage import gaussian_filter1d
 
 from ecglib import LEADS, R_SAMPLE, RATE_HZ
 from ecglib.params import Signal
-from ecglib.signal import beats, fiducials, filters, quality
+from ecglib.signal import beats, fiducials, filters, quality, repair
 
 MIN_BEATS = 3  # fewer make no median
 FEW_BEATS = 5  # fewer are flagged
+FEW_USED = 0.6  # a smaller share of the beats found is flagged
+REMARKS = ("rebuilt", "bridged")  # reasons that cast no doubt
 COLUMNS = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
 
 
@@ -52,6 +54,7 @@ class Beat:
     filtered: np.ndarray
     r_peaks: np.ndarray
     used: np.ndarray
+    start: int = 0
 
     def columns(self) -> dict:
         """Return the scalars that go into the cohort's table."""
@@ -88,15 +91,30 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         raise SignalError(
             f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of samples."
         )
-    signal, reasons = quality.complete(np.where(np.isfinite(signal), signal, np.nan))
+    signal = np.where(np.isfinite(signal), signal, np.nan)
+    alive = repair.live(signal, rate)
+    signal, bridged, lost = repair.bridge_gaps(signal[:, alive], rate)
+    if signal.shape[1] < 2 * rate or lost.all():
+        raise SignalError(
+            f"Of the recording {signal.shape[1] / rate:.1f} s and {12 - lost.sum()} leads are "
+            "usable; give one with at least 2 s of signal."
+        )
+    reasons = [f"bridged:{bridged:.0f}_ms"] if bridged else []
     reasons += quality.named("clipped", quality.clipped(signal))
     filtered = clean(filters.resample(signal, rate), settings)
+    flat = repair.flat(filtered) & ~lost
+    flat[: repair.V1] = False
+    filtered, rebuilt = repair.rebuild(filtered, lost | flat)
+    reasons += quality.named("rebuilt", rebuilt) + quality.named("missing", lost & ~rebuilt)
     artefact = quality.artefacts(filtered)
     trusted = ~artefact.any(axis=1)
-    r, used = select(filtered[trusted] if trusted.sum() >= 6 else filtered)
+    seen = filtered[trusted] if trusted.sum() >= 6 else filtered
+    envelope = beats.activity(seen)
+    r, used = select(seen, envelope)
     if used.sum() < MIN_BEATS:
         raise SignalError(
-            f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least {MIN_BEATS}."
+            f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least "
+            f"{MIN_BEATS}."
         )
 
     beat, spread, error = average(filtered, artefact, r[used])
@@ -104,16 +122,26 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         raise SignalError(
             "No lead can be used: all are full of artefacts; give a cleaner recording."
         )
+    rr = float(np.median(np.diff(r)))
     reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
+    reasons += quality.doubts(beat, error, rr, beats.period(envelope))
     if used.sum() < FEW_BEATS:
         reasons.append("few_beats")
-    rr_ms, noise_uv = (
-        float(np.median(np.diff(r))) * 1000 / RATE_HZ,
-        float(np.median(spread[np.isfinite(spread)])),
-    )
-    poor = any(not reason.startswith("rebuilt") for reason in reasons)
+    if used.sum() < FEW_USED * len(r):
+        reasons.append("few_used")
+    start = round(alive.start * RATE_HZ / rate)
     return Beat(
-        beat, len(r), int(used.sum()), rr_ms, noise_uv, poor, ";".join(reasons), filtered, r, used
+        beat=beat,
+        n_beats=len(r),
+        n_used=int(used.sum()),
+        rr_ms=rr * 1000 / RATE_HZ,
+        noise_uv=float(np.median(spread[np.isfinite(spread)])),
+        poor_quality=any(reason.split(":")[0] not in REMARKS for reason in reasons),
+        quality_reasons=";".join(reasons),
+        filtered=filtered,
+        r_peaks=r,
+        used=used,
+        start=start,
     )
 
 
@@ -134,14 +162,14 @@ def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
     return filtered - np.partition(filtered, middle, axis=-1)[:, [middle]]
 
 
-def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the R peaks of a filtered recording ``(leads, samples)``, and which of their beats are
-    to be used.
+def select(signal: np.ndarray, envelope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the R peaks of a filtered recording ``(leads, samples)`` with its `envelope`, and which of
+    their beats are to be used.
 
     Beats are aligned to each other, and the peak of their median is the R peak. Those are used that
     lie whole in the recording and are neither ectopic nor outliers.
     """
-    r = beats.r_peaks(signal)
+    r = beats.r_peaks(signal, envelope)
     if len(r) < MIN_BEATS:
         return r, np.zeros(len(r), dtype=bool)
     centre = beats.central(beats.cut(signal, r), r)

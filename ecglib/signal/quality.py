@@ -3,9 +3,10 @@ that are mixed up.
 """
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
-from ecglib import LEADS, RATE_HZ
-from ecglib.signal import fiducials, filters
+from ecglib import LEADS, R_SAMPLE, RATE_HZ
+from ecglib.signal import fiducials, repair
 
 WINDOW = round(1.25 * RATE_HZ)  # samples of an artefact window
 ONE, TWO, THREE, AVR, V1, V6 = (LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "V1", "V6"))
@@ -14,38 +15,6 @@ ONE, TWO, THREE, AVR, V1, V6 = (LEADS.index(lead) for lead in ("I", "II", "III",
 def named(reason: str, leads: np.ndarray) -> list[str]:
     """Turn flags ``(12,)`` into words, for example ``flat:V3``."""
     return [f"{reason}:{LEADS[i]}" for i in np.flatnonzero(leads)]
-
-
-def limb_leads(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """III, aVR, aVL and aVF from I and II (Einthoven 1912, Goldberger 1942), stacked on the first
-    axis.
-    """
-    return np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2])
-
-
-def complete(signal: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Rebuild leads of ``(12, samples)`` that are missing (all NaN) where others tell them, and say
-    which.
-
-    Limb leads come from I and II; a single missing lead of V2 to V5 is the mean of its neighbours.
-    Other missing leads become zero. A gap within a lead is bridged by a straight line.
-    """
-    gaps = np.isnan(signal)
-    if not gaps.any():
-        return signal, []
-    missing, rebuilt = gaps.all(axis=1), np.zeros(len(LEADS), dtype=bool)
-    signal = signal.copy()
-    for i in np.flatnonzero(gaps.any(axis=1) & ~missing):
-        signal[[i]] = filters.bridge(signal[[i]], gaps[i])
-    if not missing[[ONE, TWO]].any():
-        rebuilt[THREE:V1] = missing[THREE:V1]
-        signal[rebuilt] = limb_leads(signal[ONE], signal[TWO])[rebuilt[THREE:V1]]
-    chest = np.flatnonzero(missing[V1:]) + V1
-    if len(chest) == 1 and V1 < chest[0] < V6:
-        signal[chest] = (signal[chest - 1] + signal[chest + 1]) / 2
-        rebuilt[chest] = True
-    signal[missing & ~rebuilt] = 0
-    return signal, named("rebuilt", rebuilt) + named("missing", missing & ~rebuilt)
 
 
 def clipped(signal: np.ndarray) -> np.ndarray:
@@ -110,6 +79,25 @@ def judge(beat: np.ndarray, error: np.ndarray, limb: np.ndarray, known: list[str
     return named("flat", flat) + named("noisy", noisy) + wrong
 
 
+def doubts(beat: np.ndarray, error: np.ndarray, rr: float, period: float) -> list[str]:
+    """Say why a median `beat` ``(12, 600)`` may be none.
+
+    ``not_qrs``: its steepest slope, within half an RR interval `rr` (samples), lies more than 80 ms
+    from R. ``unsure_rate``: what was found every `rr` samples repeats every `period`, by more than
+    15 % another. ``noise``: the median standard `error` of the leads is over 12 µV.
+    """
+    told = []
+    reach = int(min(R_SAMPLE, max(rr / 2, 100)))
+    part = gaussian_filter1d(beat[:, R_SAMPLE - reach : R_SAMPLE + reach], 2, axis=-1)
+    if abs(np.mean(np.gradient(part, axis=-1) ** 2, axis=0).argmax() - reach) > 40:
+        told.append("not_qrs")
+    if abs(period / rr - 1) > 0.15:
+        told.append("unsure_rate")
+    if np.median(error[np.isfinite(error)]) > 12:
+        told.append("noise")
+    return told
+
+
 def contradictions(limb: np.ndarray) -> list[str]:
     """Check the mean beat of the limb leads ``(6, 600)``; a channel mislabelled or mis-scaled shows
     here.
@@ -118,7 +106,7 @@ def contradictions(limb: np.ndarray) -> list[str]:
     (II − I), and each augmented lead minus what I and II make it, must vary by less than 15 µV, or
     a tenth of what the limb leads do.
     """
-    off = np.std(limb[THREE:] - limb_leads(limb[ONE], limb[TWO]), axis=1)
+    off = np.std(limb[THREE:] - repair.limb_leads(limb[:2])[THREE:], axis=1)
     bad = off > max(15, 0.1 * np.sqrt(np.mean(np.var(limb, axis=1))))
     if bad[0]:
         return ["einthoven"]  # the augmented leads can't be judged by leads that disagree
