@@ -27,6 +27,7 @@ from tqdm import tqdm
 from ecglib import BEAT_SAMPLES, LEADS, paths
 from ecglib.cohort import Cohort, CohortError, check, describe_build, load_cohort
 from ecglib.execute import hold, partial, replace, write_json
+from ecglib.folds import twins
 from ecglib.params import StudyError, load_study
 from ecglib.sources import ReadError, Source, SourceError, open_source
 from ecglib.workflow import cohort_code, shard_count
@@ -101,17 +102,48 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1, shards:
         raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")
     records = source.records.loc[kept].reset_index(drop=True)
     records = pd.concat([records, pd.DataFrame(columns)], axis=1)
+    records, again = _set_apart(records, aside / "beats.npy", source.duplicates)
     records.to_parquet(aside / "records.parquet", index=False)
     rejected = pd.concat(
-        [source.rejected, pd.DataFrame(rejected, columns=["record_id", "reason"])],
+        [
+            source.rejected.assign(step="listed"),
+            pd.DataFrame(rejected + again, columns=["record_id", "reason", "step"]),
+        ],
         ignore_index=True,
     )
+    labels = source.records.set_index("record_id").label
+    rejected["label"] = rejected.record_id.map(labels).astype("Int64")
     rejected.to_csv(aside / "rejected.csv", index=False)
     write_json(aside / "cohort.json", describe_build(source, aside, records, rejected, made))
     check(records, np.load(aside / "beats.npy", mmap_mode="r"), aside)
     replace(aside, Path(folder))
     shutil.rmtree(found[0].parent, ignore_errors=True)
     return load_cohort(folder)
+
+
+def _set_apart(records: pd.DataFrame, file: Path, duplicates: str) -> tuple[pd.DataFrame, list]:
+    """Take ECGs whose beat is also another patient's out of the table and the `file` of beats.
+
+    Nobody can tell whose they are, and in two folds they leak. Returned are the records left and
+    why the others are not.
+    """
+    beats = np.load(file, mmap_mode="r")
+    same = twins(records, beats)
+    if duplicates == "keep" or (same < 0).all():
+        return records, []
+    rejects = []
+    for _, part in records[same >= 0].groupby(same):
+        for record in part.record_id:
+            others = ", ".join(part.record_id[part.record_id != record])
+            reason = f"{others}: the same beat under another patient"
+            rejects.append({"record_id": record, "reason": reason, "step": "duplicate"})
+    left = np.flatnonzero(same < 0)
+    with open(file.with_suffix(".left"), "wb") as out:
+        _write_header(out, len(left))
+        for i in left:
+            out.write(beats[i].tobytes())
+    file.with_suffix(".left").replace(file)
+    return records.iloc[left].reset_index(drop=True), rejects
 
 
 def build_shard(source: Source, signal, folder: Path, number: int, shards: int) -> None:
@@ -146,6 +178,7 @@ def made_from(source: Source, signal) -> dict:
     return {
         "records": hashlib.sha256(source.records.to_csv(index=False).encode()).hexdigest(),
         "signal": signal.model_dump(),
+        "duplicates": source.duplicates,
         "code": hashlib.sha256(b"".join(file.read_bytes() for file in cohort_code())).hexdigest(),
     }
 
@@ -209,21 +242,25 @@ def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list,
                     recording,
                     {"n_beats": 0, "n_used": 0, "rr_ms": np.nan, "noise_uv": np.nan},
                 )
-                quality |= {"poor_quality": False, "quality_reasons": ""}
+                quality |= {"poor_quality": False, "quality_reasons": "", "band_hz": np.nan}
             else:
                 result = process(recording, rate, signal)
                 beat, quality = result.beat, result.columns()
+                own = getattr(read, "rate", rate)  # of the file, which `read` may have resampled
+                quality["band_hz"] = min(float(signal.low_pass_hz), own / 2)
                 # the reasons stay, but nothing sets the ECG apart
                 if signal.on_poor_quality == "keep":
                     quality["poor_quality"] = False
         except (ReadError, SignalError) as error:
-            rejects.append({"record_id": row.record_id, "reason": str(error)})
+            step = "reading" if isinstance(error, ReadError) else "median beat"
+            rejects.append({"record_id": row.record_id, "reason": str(error), "step": step})
             continue
         if quality["poor_quality"] and signal.on_poor_quality == "drop":
             rejects.append(
                 {
                     "record_id": row.record_id,
                     "reason": f"poor quality: {quality['quality_reasons']}",
+                    "step": "poor quality",
                 }
             )
             continue

@@ -59,12 +59,15 @@ class Networks:
     kind, meaning : str
         Of the label they learned; kind is 'unknown' unless all of them, and their study, name the
         same known one.
+    band_hz : float or None
+        Highest frequency that the beats they learned from hold; None if it isn't told.
     """
 
     runs: list
     signal: Signal
     kind: str
     meaning: str
+    band_hz: float | None = None
 
     name = property(lambda self: self.runs[0].get("study") or "unknown")
     seed = property(lambda self: self.runs[0].get("seed"))
@@ -119,7 +122,9 @@ def open_networks(run: str = "") -> Networks:
         dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs)
     )
     signal = study.signal if isinstance(study, Study) else Signal()
-    return Networks(runs, signal, kinds.pop() if known else "unknown", meaning)
+    bands = [told["band_hz"] for told in runs if told.get("band_hz")]
+    kind = kinds.pop() if known else "unknown"
+    return Networks(runs, signal, kind, meaning, min(bands, default=None))
 
 
 def _study(name) -> Study | None:
@@ -284,7 +289,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.trainer import TrainingError, load_model
 
     networks = open_networks(run)
-    beat = read_beat(ecg_path, networks.signal)
+    beat = read_beat(ecg_path, networks.signal, networks.band_hz)
     try:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
@@ -325,9 +330,9 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     )
 
 
-def read_beat(ecg_path: str, settings: Signal):
-    """Read a recording and make its median beat, an `ecglib.signal.Beat`; `ExplainError` if either
-    can't be done.
+def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
+    """Read a recording and make its median beat, an `ecglib.signal.Beat`, of the band `band_hz`;
+    `ExplainError` if either can't be done, or what was made is no beat.
     """
     from ecglib.signal import SignalError, process
     from ecglib.sources import ReadError
@@ -335,11 +340,17 @@ def read_beat(ecg_path: str, settings: Signal):
 
     path = paths.find(ecg_path or EXAMPLE)
     try:
-        return process(*read_recording(path), settings)
+        beat = process(*read_recording(path), settings, band_hz)
     except ReadError as error:
         raise ExplainError(str(error)) from None
     except SignalError as error:
         raise ExplainError(f"{path.name}: {error}") from None
+    if not beat.is_beat:
+        raise ExplainError(
+            f"{path.name}: the beats found aren't centred on QRS complexes; give a cleaner "
+            "recording"
+        )
+    return beat
 
 
 def _clinical(told: dict, score: float) -> dict:

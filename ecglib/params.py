@@ -32,6 +32,10 @@ to one.
 """
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Duplicates = Annotated[
+    Literal["set_apart", "keep"],
+    Field(description="ECGs whose beat is also another patient's: all set apart, or all kept"),
+]
 LabelKind = Literal["angiographic", "proxy", "synthetic"]
 
 
@@ -72,6 +76,7 @@ class PtbxlCohort(Closed):
         None, description="share of positive ECGs, by drawing negatives by patient"
     )
     same_patient_negatives: Literal["keep", "drop"] = "keep"
+    duplicates: Duplicates = "set_apart"
     allow_missing_records: bool = False
 
 
@@ -91,6 +96,7 @@ class FilesCohort(Closed):
     beats_unit: Literal["uV", "mV"] | None = Field(
         None, description="set for ready median beats (.npy, .npz)"
     )
+    duplicates: Duplicates = "set_apart"
 
 
 class Signal(Closed):

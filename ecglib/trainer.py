@@ -215,6 +215,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         "train_seconds": sum(row["train_seconds"] + row["val_seconds"] for row in history),
         "label_kind": cohort.info["label_kind"],
         "label_meaning": cohort.info["label_meaning"],
+        "band_hz": cohort.info.get("band_hz"),
         "splits": {
             name: {"ecgs": len(at), "positives": int(labels[at].sum())}
             for name, at in splits.items()

@@ -15,7 +15,7 @@ from ecglib.signal import beats, fiducials, filters, quality, repair
 MIN_BEATS = 3  # fewer make no median
 FEW_BEATS = 5  # fewer are flagged
 FEW_USED = 0.6  # a smaller share of the beats found is flagged
-REMARKS = ("rebuilt", "bridged")  # reasons that cast no doubt
+REMARKS = ("rebuilt", "bridged", "narrow_band")  # reasons that cast no doubt
 COLUMNS = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
 
 
@@ -56,12 +56,19 @@ class Beat:
     used: np.ndarray
     start: int = 0
 
+    @property
+    def is_beat(self) -> bool:
+        """Whether it is centred on a QRS complex, as far as can be told."""
+        return "not_qrs" not in self.quality_reasons.split(";")
+
     def columns(self) -> dict:
         """Return the scalars that go into the cohort's table."""
         return {name: getattr(self, name) for name in COLUMNS}
 
 
-def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
+def process(
+    signal: np.ndarray, rate: float, settings: Signal, band_hz: float | None = None
+) -> Beat:
     """Turn one recording into its median beat.
 
     Parameters
@@ -72,6 +79,9 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         Sampling rate in Hz.
     settings : ecglib.params.Signal
         The study's settings of the chain.
+    band_hz : float, optional
+        Band to filter to as well: what the beats of a cohort hold, for a beat to be compared with
+        them. A recording that holds less gets the remark ``narrow_band``.
 
     Returns
     -------
@@ -89,7 +99,8 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         raise SignalError(f"The sampling rate is {rate} Hz; give one from 50 to 20,000 Hz.")
     if signal.ndim != 2 or len(signal) != len(LEADS) or signal.shape[1] < 2 * rate:
         raise SignalError(
-            f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of samples."
+            f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of "
+            "samples."
         )
     signal = np.where(np.isfinite(signal), signal, np.nan)
     alive = repair.live(signal, rate)
@@ -101,7 +112,12 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         )
     reasons = [f"bridged:{bridged:.0f}_ms"] if bridged else []
     reasons += quality.named("clipped", quality.clipped(signal))
-    filtered = clean(filters.resample(signal, rate), settings)
+    signal = filters.resample(signal, rate)
+    if band_hz is not None and band_hz > rate / 2:
+        reasons.append(f"narrow_band:{rate / 2:g}_Hz")
+    elif band_hz is not None and band_hz < settings.low_pass_hz:
+        signal = filters.to_band(signal, RATE_HZ, band_hz)
+    filtered = clean(signal, settings)
     flat = repair.flat(filtered) & ~lost
     flat[: repair.V1] = False
     filtered, rebuilt = repair.rebuild(filtered, lost | flat)
@@ -163,8 +179,8 @@ def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
 
 
 def select(signal: np.ndarray, envelope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the R peaks of a filtered recording ``(leads, samples)`` with its `envelope`, and which of
-    their beats are to be used.
+    """Find the R peaks of a filtered recording ``(leads, samples)`` with its `envelope`, and
+    which of their beats are to be used.
 
     Beats are aligned to each other, and the peak of their median is the R peak. Those are used that
     lie whole in the recording and are neither ectopic nor outliers.

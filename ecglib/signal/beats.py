@@ -21,10 +21,9 @@ def r_peaks(signal: np.ndarray, envelope: np.ndarray) -> np.ndarray:
 
     Peaks are sought in the `envelope`, the `activity` of these leads. Most windows of 1.5 s hold a
     QRS complex, down to a rate of 30 a minute, so the median of their maxima is its usual height,
-    whatever the pauses hold. Between 0.25 and 0.6 of that, the limit is laid through the widest gap in the peaks'
-    heights, which parts small complexes from large T waves. A peak below it is still a beat if it
-    is as high as a broad ectopic one (see `_broad`). Each peak is then moved to the largest
-    RMS of the leads within ±60 ms.
+    whatever the pauses hold. Between 0.25 and 0.6 of that, the limit is laid through the widest gap
+    in the peaks' heights, which parts small complexes from large T waves; a lower peak may be a
+    broad ectopic beat. Each is then moved to the largest RMS of the leads within ±60 ms.
     """
     peaks, _ = find_peaks(envelope, distance=REFRACTORY)
     starts = np.arange(0, max(len(envelope) - WINDOW // 2, 1), WINDOW)

@@ -28,13 +28,16 @@ class Source:
         ``read(row) -> (signal, rate)`` with a row of `records` as a namedtuple; signal is float32
         ``(12, samples)`` in µV in the order of `ecglib.LEADS`, a missing lead all NaN, and rate in
         Hz. It can be pickled, and raises `ReadError` with one sentence when that recording can't be
-        used. With `beats`, signal is ``(12, 600)`` and is taken as a median beat.
+        used. An attribute `rate` of it, if any, is that of the files where `read` brings them to
+        another. With `beats`, signal is ``(12, 600)`` and is taken as a median beat.
     counts : dict
         What selection did: named counts of ECGs and patients, in order.
     rejected : pandas.DataFrame
         ``record_id, reason`` of what was listed but can't be used.
     beats : bool
         True if `read` returns median beats.
+    duplicates : {'set_apart', 'keep'}
+        What becomes of ECGs whose beat is also another patient's.
     attribution : str
         Citation and licence of the data.
     """
@@ -50,6 +53,7 @@ class Source:
         default_factory=lambda: pd.DataFrame({"record_id": [], "reason": []}, dtype=str)
     )
     beats: bool = False
+    duplicates: str = "set_apart"
     attribution: str = ""
 
 
@@ -95,4 +99,6 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         from ecglib.sources import ptbxl as module
     else:
         from ecglib.sources import files as module
-    return module.open_source(settings, seed, data_dir)
+    source = module.open_source(settings, seed, data_dir)
+    source.duplicates = getattr(settings, "duplicates", source.duplicates)
+    return source
