@@ -13,8 +13,6 @@ from ecglib.params import Signal
 from ecglib.signal import beats, fiducials, filters, quality, repair
 
 MIN_BEATS = 3  # fewer make no median
-FEW_BEATS = 5  # fewer are flagged
-FEW_USED = 0.6  # a smaller share of the beats found is flagged
 REMARKS = ("rebuilt", "bridged", "narrow_band")  # reasons that cast no doubt
 COLUMNS = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
 
@@ -94,6 +92,48 @@ def process(
     SignalError
         If shape or rate are impossible, or fewer than three usable beats are found.
     """
+    filtered, reasons, start = prepare(signal, rate, settings, band_hz)
+    artefact = quality.artefacts(filtered)
+    trusted = ~artefact.any(axis=1)
+    seen = filtered[trusted] if trusted.sum() >= 6 else filtered
+    envelope = beats.activity(seen)
+    r, used = select(seen, envelope)
+    if used.sum() < MIN_BEATS:
+        raise SignalError(
+            f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least "
+            f"{MIN_BEATS}."
+        )
+    beat, spread, error = average(filtered, artefact, r[used])
+    if not np.isfinite(spread).any():
+        raise SignalError(
+            "No lead can be used: all are full of artefacts; give a cleaner recording."
+        )
+    reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
+    intervals, rough = np.diff(r), quality.roughness(filtered, r[used])
+    reasons += quality.doubts(beat, intervals, beats.period(envelope), rough, used)
+    return Beat(
+        beat=beat,
+        n_beats=len(r),
+        n_used=int(used.sum()),
+        rr_ms=float(np.median(intervals)) * 1000 / RATE_HZ,
+        noise_uv=float(np.median(spread[np.isfinite(spread)])),
+        poor_quality=any(reason.split(":")[0] not in REMARKS for reason in reasons),
+        quality_reasons=";".join(reasons),
+        filtered=filtered,
+        r_peaks=r,
+        used=used,
+        start=start,
+    )
+
+
+def prepare(
+    signal: np.ndarray, rate: float, settings: Signal, band_hz: float | None
+) -> tuple[np.ndarray, list[str], int]:
+    """Cut quiet ends, bridge gaps, filter, and rebuild leads: see `process` for what is given.
+
+    Returned are the filtered recording ``(12, samples)`` in µV at 500 Hz, what was done and missed
+    as quality reasons, and the sample of the recording with which it begins.
+    """
     signal = np.asarray(signal, dtype=np.float32)
     if not 50 <= rate <= 20_000:
         raise SignalError(f"The sampling rate is {rate} Hz; give one from 50 to 20,000 Hz.")
@@ -122,43 +162,7 @@ def process(
     flat[: repair.V1] = False
     filtered, rebuilt = repair.rebuild(filtered, lost | flat)
     reasons += quality.named("rebuilt", rebuilt) + quality.named("missing", lost & ~rebuilt)
-    artefact = quality.artefacts(filtered)
-    trusted = ~artefact.any(axis=1)
-    seen = filtered[trusted] if trusted.sum() >= 6 else filtered
-    envelope = beats.activity(seen)
-    r, used = select(seen, envelope)
-    if used.sum() < MIN_BEATS:
-        raise SignalError(
-            f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least "
-            f"{MIN_BEATS}."
-        )
-
-    beat, spread, error = average(filtered, artefact, r[used])
-    if not np.isfinite(spread).any():
-        raise SignalError(
-            "No lead can be used: all are full of artefacts; give a cleaner recording."
-        )
-    rr = float(np.median(np.diff(r)))
-    reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
-    reasons += quality.doubts(beat, error, rr, beats.period(envelope))
-    if used.sum() < FEW_BEATS:
-        reasons.append("few_beats")
-    if used.sum() < FEW_USED * len(r):
-        reasons.append("few_used")
-    start = round(alive.start * RATE_HZ / rate)
-    return Beat(
-        beat=beat,
-        n_beats=len(r),
-        n_used=int(used.sum()),
-        rr_ms=rr * 1000 / RATE_HZ,
-        noise_uv=float(np.median(spread[np.isfinite(spread)])),
-        poor_quality=any(reason.split(":")[0] not in REMARKS for reason in reasons),
-        quality_reasons=";".join(reasons),
-        filtered=filtered,
-        r_peaks=r,
-        used=used,
-        start=start,
-    )
+    return filtered, reasons, round(alive.start * RATE_HZ / rate)
 
 
 def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:

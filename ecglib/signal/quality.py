@@ -8,6 +8,8 @@ from scipy.ndimage import gaussian_filter1d
 from ecglib import LEADS, R_SAMPLE, RATE_HZ
 from ecglib.signal import fiducials, repair
 
+FEW_BEATS, FEW_USED = 5, 0.5  # less is flagged, of beats and as a share of those found
+ROUGH = 12.0  # µV from sample to sample
 WINDOW = round(1.25 * RATE_HZ)  # samples of an artefact window
 ONE, TWO, THREE, AVR, V1, V6 = (LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "V1", "V6"))
 
@@ -79,23 +81,46 @@ def judge(beat: np.ndarray, error: np.ndarray, limb: np.ndarray, known: list[str
     return named("flat", flat) + named("noisy", noisy) + wrong
 
 
-def doubts(beat: np.ndarray, error: np.ndarray, rr: float, period: float) -> list[str]:
-    """Say why a median `beat` ``(12, 600)`` may be none.
+def doubts(
+    beat: np.ndarray, intervals: np.ndarray, period: float, rough: float, used: np.ndarray
+) -> list[str]:
+    """Say why a median `beat` ``(12, 600)`` may be none, or not be typical of the recording.
 
-    ``not_qrs``: its steepest slope, within half an RR interval `rr` (samples), lies more than 80 ms
-    from R. ``unsure_rate``: what was found every `rr` samples repeats every `period`, by more than
-    15 % another. ``noise``: the median standard `error` of the leads is over 12 µV.
+    ``not_qrs``: its steepest slope, within half an RR interval, lies more than 120 ms from R, while
+    that of a broad complex lies within 115. ``unsure_rate``: the recording repeats with a `period`
+    (samples, NaN if none) that isn't the median of the RR `intervals` (samples) by 15 %, and is
+    either shorter, so that beats were missed, or longer while a quarter of the intervals is under
+    400 ms, so that P, T or pacing spikes were taken for beats; ectopic beats come later. ``noise``:
+    the leads are `rough` (see `roughness`). ``few_beats``, ``few_used``: less than five of the beats
+    found, or less than half of them, were `used`.
     """
-    told = []
+    told, rr = [], float(np.median(intervals))
     reach = int(min(R_SAMPLE, max(rr / 2, 100)))
     part = gaussian_filter1d(beat[:, R_SAMPLE - reach : R_SAMPLE + reach], 2, axis=-1)
-    if abs(np.mean(np.gradient(part, axis=-1) ** 2, axis=0).argmax() - reach) > 40:
+    if abs(np.mean(np.gradient(part, axis=-1) ** 2, axis=0).argmax() - reach) > 60:
         told.append("not_qrs")
-    if abs(period / rr - 1) > 0.15:
+    close = np.percentile(intervals, 25) < 0.4 * RATE_HZ
+    if period < 0.85 * rr or (period > 1.15 * rr and close):
         told.append("unsure_rate")
-    if np.median(error[np.isfinite(error)]) > 12:
+    if rough > ROUGH:
         told.append("noise")
+    if used.sum() < FEW_BEATS:
+        told.append("few_beats")
+    if used.mean() < FEW_USED:
+        told.append("few_used")
     return told
+
+
+def roughness(signal: np.ndarray, r: np.ndarray) -> float:
+    """How much a lead of ``(12, samples)`` changes from sample to sample by noise, in µV.
+
+    It is the root mean square of the differences, from 200 to 50 ms before the R peaks `r`, about
+    their median over beats; the median over beats and leads. Broadband noise of 50 µV on each
+    electrode gives 20 or more, 98 % of the recordings of PTB-XL less than 7.
+    """
+    steps = np.diff(signal[:, r[:, None] + np.arange(-100, -25)], axis=-1)
+    steps -= np.median(steps, axis=1, keepdims=True)
+    return float(np.median(np.sqrt(np.mean(steps**2, axis=-1))))
 
 
 def contradictions(limb: np.ndarray) -> list[str]:
