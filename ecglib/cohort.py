@@ -114,7 +114,8 @@ def audit_table(cohort: Cohort) -> pd.DataFrame:
     leads rebuilt, and doubts flagged; a recording counts in each that applies.
     """
     rejected = pd.read_csv(cohort.folder / "rejected.csv").convert_dtypes()
-    parts = {"listed": pd.concat([cohort.records.label, rejected.label])}
+    rejected["label"] = rejected.label.astype("Int64")
+    parts = {"listed": pd.concat([cohort.records.label.astype("Int64"), rejected.label])}
     for step in ("listed", "reading", "median beat", "poor quality", "duplicate"):
         parts[f"rejected: {step}"] = rejected.label[rejected.step == step]
     parts["kept"] = cohort.records.label

@@ -91,8 +91,8 @@ def doubts(
     (samples, NaN if none) that isn't the median of the RR `intervals` (samples) by 15 %, and is
     either shorter, so that beats were missed, or longer while a quarter of the intervals is under
     400 ms, so that P, T or pacing spikes were taken for beats; ectopic beats come later. ``noise``:
-    the leads are `rough` (see `roughness`). ``few_beats``, ``few_used``: less than five of the beats
-    found, or less than half of them, were `used`.
+    the leads are `rough` (see `roughness`). ``few_beats``, ``few_used``: less than five of the
+    beats found, or less than half of them, were `used`.
     """
     told, rr = [], float(np.median(intervals))
     reach = int(min(R_SAMPLE, max(rr / 2, 100)))
