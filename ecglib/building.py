@@ -127,8 +127,7 @@ def _set_apart(records: pd.DataFrame, file: Path, duplicates: str) -> tuple[pd.D
     Nobody can tell whose they are, and in two folds they leak. Returned are the records left and
     why the others are not.
     """
-    beats = np.load(file, mmap_mode="r")
-    same = twins(records, beats)
+    same = twins(records, _stored(file, len(records)))
     if duplicates == "keep" or (same < 0).all():
         return records, []
     rejects = []
@@ -140,10 +139,20 @@ def _set_apart(records: pd.DataFrame, file: Path, duplicates: str) -> tuple[pd.D
     left = np.flatnonzero(same < 0)
     with open(file.with_suffix(".left"), "wb") as out:
         _write_header(out, len(left))
-        for i in left:
-            out.write(beats[i].tobytes())
+        for apart, beat in zip(same >= 0, _stored(file, len(records)), strict=True):
+            if not apart:
+                out.write(beat)
     file.with_suffix(".left").replace(file)
     return records.iloc[left].reset_index(drop=True), rejects
+
+
+def _stored(file: Path, count: int):
+    """Yield the beats of a ``.npy`` as bytes; a memory map of all would count as memory."""
+    size = len(LEADS) * BEAT_SAMPLES * np.dtype(np.int16).itemsize
+    with open(file, "rb") as stored:
+        stored.seek(-count * size, os.SEEK_END)
+        for _ in range(count):
+            yield stored.read(size)
 
 
 def build_shard(source: Source, signal, folder: Path, number: int, shards: int) -> None:

@@ -1,6 +1,7 @@
 """Patient-stratified folds and the rotations over them (paper, section II.B)."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -79,8 +80,9 @@ def rotate(folds: pd.DataFrame, rotation: int) -> dict[str, np.ndarray]:
     )
 
 
-def twins(records: pd.DataFrame, beats: np.ndarray) -> pd.Series:
-    """Find ECGs that are stored under several patients, by a hash of their beats ``(n, 12, 600)``.
+def twins(records: pd.DataFrame, beats: Iterable) -> pd.Series:
+    """Find ECGs that are stored under several patients, by a hash of their beats ``(n, 12, 600)``,
+    or of these as bytes.
 
     Returns
     -------
@@ -88,7 +90,7 @@ def twins(records: pd.DataFrame, beats: np.ndarray) -> pd.Series:
         In the order of `records`: the same number (from 0) for ECGs of one beat, where these belong
         to more than one patient; −1 for all others.
     """
-    digests = [hashlib.sha256(np.ascontiguousarray(beat)).digest() for beat in beats]
+    digests = [hashlib.sha256(beat).digest() for beat in beats]
     group = pd.Series(pd.factorize(np.array(digests, dtype=object))[0], index=records.index)
     patients = records.patient_id.groupby(group).transform("nunique")
     return group.where(patients > 1, -1).astype(int)
