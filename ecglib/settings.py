@@ -21,6 +21,12 @@ class Label(NamedTuple):
         return f"{self.meaning} [{self.kind} label]"
 
 
+Duplicates = Annotated[
+    Literal["set_apart", "keep"],
+    Field(description="ECGs whose beat is also another patient's: all set apart, or all kept"),
+]
+
+
 class Closed(BaseModel):
     """A section in which every key is known: anything else is refused."""
 
@@ -63,6 +69,7 @@ class PtbxlCohort(Closed):
     )
     same_patient_negatives: Literal["keep", "drop"] = "keep"
     allow_missing_records: bool = False
+    duplicates: Duplicates = "set_apart"
 
     @property
     def means(self) -> Label:
@@ -91,6 +98,7 @@ class FilesCohort(Closed):
     beats_unit: Literal["uV", "mV"] | None = Field(
         None, description="set for ready median beats (.npy, .npz)"
     )
+    duplicates: Duplicates = "set_apart"
 
     @property
     def means(self) -> Label:

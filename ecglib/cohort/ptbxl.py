@@ -76,7 +76,9 @@ def open_source(
     rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
     rejected = pd.concat([unlisted, rejected[absent != ""]], ignore_index=True)
     if (absent != "").any() and not settings.allow_missing_records:
-        lacking = f"{(absent != '').sum():,} of {len(records):,} records at {settings.sampling_rate} Hz"
+        lacking = (
+            f"{(absent != '').sum():,} of {len(records):,} records at {settings.sampling_rate} Hz"
+        )
         lacking += f", as {absent.max()}"
         mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         raise SourceError(f"{folder} lacks {lacking}; {mend}")
@@ -101,7 +103,9 @@ def _listed(records, file: Path, version: str) -> tuple[pd.DataFrame, pd.DataFra
         ) from None
     lacking = pd.DataFrame({"record_id": ids[~ids.isin(records.record_id)]})
     reason = f"is not in the table (version {version})"
-    return records[records.record_id.isin(ids)].reset_index(drop=True), lacking.assign(reason=reason)
+    return records[records.record_id.isin(ids)].reset_index(drop=True), lacking.assign(
+        reason=reason
+    )
 
 
 def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
