@@ -90,6 +90,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         "epochs": len(state.history),
         "best_epoch": state.best["epoch"],
         "train_seconds": sum(row["train_seconds"] + row["val_seconds"] for row in state.history),
+        "band_hz": cohort.info.get("band_hz"),
         "splits": counts,
     }
 
