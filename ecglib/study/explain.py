@@ -211,8 +211,8 @@ def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
     """Read a recording and make its median beat, of the band `band_hz`.
 
     Returns the `ecglib.signal.Beat`, and the names of the file's channels that are none of the 12
-    leads. `ExplainError` if it can't be done, what was made is no beat, or a lead is neither there nor told by others: a
-    network would take it for a flat one.
+    leads. `ExplainError` if it can't be done, what was made is no beat, or a lead is neither there
+    nor told by others: a network would take it for a flat one.
     """
     from ecglib.signal import SignalError, process
 
