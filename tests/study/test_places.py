@@ -14,11 +14,11 @@ def run(folder, *words):
 
 
 def test_results_and_data_can_lie_elsewhere(tmp_path):
-    places = "NOTEBOOKS", "PARAMS", "LOCK", "REFERENCE", "OUTPUTS", "DATA", "WORK"
-    show = f"from ecglib.study import places\nfor name in {places}: print(getattr(places, name))"
+    names = "NOTEBOOKS", "PARAMS", "LOCK", "REFERENCE", "OUTPUTS", "DATA", "WORK"
+    show = f"from ecglib.study import places\nfor name in {names}: print(getattr(places, name))"
     given = run(tmp_path / "my results", "-c", show).stdout.splitlines()
     none = run("", "-c", show).stdout.splitlines()
-    assert none == [str(getattr(places, name)) for name in places]
+    assert none == [str(getattr(places, name)) for name in names]
     assert given[:4] == none[:4]  # what is only read
     results = str(tmp_path / "my results")
     assert given[4:] == [results, f"{results}/data", results]

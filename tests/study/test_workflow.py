@@ -88,6 +88,13 @@ from pathlib import Path
 PapermillExecutionError = RuntimeError
 
 
+def inspect_notebook(notebook):
+    cells = json.loads(Path(notebook).read_text())["cells"]
+    (cell,) = (c for c in cells if "parameters" in c["metadata"].get("tags", ()))
+    lines = (line.split("  #")[0].split(" = ") for line in cell["source"])
+    return {name: {"default": value.strip()} for name, value in lines}
+
+
 def execute_notebook(notebook, executed, parameters, **more):
     begin, trains = time.time(), "05_train" in str(notebook)
     time.sleep(4 if trains else 0)
