@@ -580,7 +580,7 @@ def summary(results: list[dict], device: str) -> str:
         ours = [
             r
             for r in rows
-            if r["network"] == network and (r["loop"], r["precision"]) == ("ours", "fp32")
+            if (r["network"], r["loop"]) == (network, "ours") and r["precision"] != "bf16"
         ]
         if ours:
             most = max(ours, key=lambda row: row["train"])
