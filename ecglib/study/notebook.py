@@ -45,7 +45,7 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     inferred = papermill.inspect_notebook(str(notebook))
     defaults = {name: ast.literal_eval(told["default"]) for name, told in inferred.items()}
     parameters = typed(parameters, defaults, name)
-    check_values(defaults | parameters, defaults)
+    check_values(defaults | parameters)
     folder = partial(final)
     with hold(final):
         with hold(folder):  # the kernel of a killed attempt may outlive it by a second

@@ -25,7 +25,6 @@ from ecglib.study.data import cohort_of, folds_of, source_of
 from ecglib.study.machine import environment, peak_memory_mb
 from ecglib.study.params import Study, StudyError, load_study
 from ecglib.study.training import run_identity
-from ecglib.trees import TREES
 
 KINDS = {int: "a whole number", float: "a number", str: "text"}
 
@@ -230,7 +229,7 @@ def check_parameters(namespace: dict) -> None:
     )
     defaults = _assigned(cells[injected - 1]) if injected else {}
     typed(_assigned(cells[injected]) if injected else {}, defaults, "This notebook")
-    check_values(namespace, defaults)
+    check_values(namespace)
 
 
 def _assigned(source: str) -> dict:
@@ -267,25 +266,30 @@ def typed(given: dict, defaults: dict, notebook: str) -> dict:
     return typed
 
 
-def check_values(values: dict, defaults: dict) -> None:
-    """Check the parameters that notebooks share: study, model, rotation, data_dir."""
+def check_values(values: dict) -> None:
+    """Check the parameters that notebooks share: study and data_dir; of a run (it has ``fresh``)
+    model and rotation, too.
+
+    The model is a network where there is a learning rate, else a tree.
+    """
     if values.get("data_dir"):
         check_path("data_dir", values["data_dir"])
     if "study" not in values:
         return
     study = load_study(values["study"])
-    known = study.trees if defaults.get("model") in TREES else study.networks
-    if "model" in values and values["model"] not in known:
+    if "fresh" not in values:  # elsewhere a `model` is no parameter, but what a cell found
+        return
+    known = study.networks if "learning_rate" in values else study.trees
+    if values["model"] not in known:
         raise StudyError(
             f"Study {study.name} has no model '{values['model']}'{nearest(values['model'], known)}"
         )
-    if "rotation" in values:
-        rotations = study.rotations if study.folds.by == "site" else range(study.folds.count)
-        if values["rotation"] not in rotations:
-            told = f"{rotations[0]} to {rotations[-1]}"
-            raise StudyError(
-                f"rotation is {values['rotation']}, but {study.name} has the rotations {told}"
-            )
+    rotations = study.rotations if study.folds.by == "site" else range(study.folds.count)
+    if values["rotation"] not in rotations:
+        told = f"{rotations[0]} to {rotations[-1]}"
+        raise StudyError(
+            f"rotation is {values['rotation']}, but {study.name} has the rotations {told}"
+        )
 
 
 def check_path(name: str, path: str | Path) -> Path:

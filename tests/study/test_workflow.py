@@ -152,7 +152,8 @@ def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
 def injected(parameters, **more):
     """What a notebook's globals hold after papermill's cell."""
     defaults = (
-        'study = "smoke"\nmodel = "ecg_smart_net"\nrotation = 0\nlearning_rate = 0.0\ndata_dir = ""'
+        'study = "smoke"\nmodel = "ecg_smart_net"\nrotation = 0\nlearning_rate = 0.0\n'
+        'fresh = 0\ndata_dir = ""'
     )
     namespace = {"In": ["", "import x", defaults, f"# Parameters\n{parameters}\n", "check"]}
     exec(f"{defaults}\n{parameters}", namespace)
@@ -178,6 +179,11 @@ def test_a_mistake_is_named_inside_the_notebook(parameters, says):
 def test_right_parameters_pass_inside_the_notebook(tmp_path):
     step.check_parameters(injected('model = "mayo_alvd"\nrotation = 2\nlearning_rate = 1'))
     step.check_parameters({"study": "smoke", "In": ["", 'study = "smoke"']})
+    step.check_parameters({"study": "smoke", "model": object(), "rotation": 9})  # 09, once more
+    by_hand = {"study": "smoke", "model": "random_forest", "rotation": 0, "fresh": 0, "In": [""]}
+    step.check_parameters(by_hand)  # in JupyterLab nothing is injected
+    with pytest.raises(StudyError, match="no model 'random_forest'"):
+        step.check_parameters(by_hand | {"learning_rate": 0.0})
     (tmp_path / "ptb-xl").mkdir()
     with pytest.raises(StudyError, match=r"data_dir: .* has no 'ptb-xll'; did you mean 'ptb-xl'"):
         step.check_parameters(injected("", data_dir=str(tmp_path / "ptb-xll" / "records")))
