@@ -56,19 +56,16 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     """
     settings = Training.model_validate(identity["training"])
     labels, splits = cohort.records.label.to_numpy(), rotate(folds, identity["rotation"])
-    counts = _counts(splits, labels, identity["rotation"])
-    device = pick_device(settings.device)
+    counts, device = _counts(splits, labels, identity["rotation"]), pick_device(settings.device)
     with settings_of_torch(device, settings.precision, identity["threads"]):
         try:
             bank = BeatBank(cohort.beats, labels, device, settings.normalisation, settings.stream)
             state = State.start(identity, settings, device)
             _epochs(state, identity, bank, splits, folder)
         except UnusableLoss as error:
-            records = cohort.records.record_id.iloc[error.positions].tolist()
-            more = " …" if len(records) > 8 else ""
-            raise TrainingError(
-                f"{error} (records {', '.join(records[:8])}{more}); lower the learning rate"
-            ) from None
+            told = ", ".join(cohort.records.record_id.iloc[error.positions[:8]])
+            told += " …" if len(error.positions) > 8 else ""
+            raise TrainingError(f"{error} (records {told}); lower the learning rate") from None
         except torch.OutOfMemoryError:
             raise TrainingError(
                 f"Out of memory on {device}: lower training.batch_size (now {settings.batch_size}),"

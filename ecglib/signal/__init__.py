@@ -86,7 +86,8 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         raise SignalError(f"The sampling rate is {rate} Hz; give one from 50 to 20,000 Hz.")
     if signal.ndim != 2 or len(signal) != len(LEADS) or signal.shape[1] < 2 * rate:
         raise SignalError(
-            f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of samples."
+            f"The recording has the shape {signal.shape}; "
+            "give 12 leads and at least 2 s of samples."
         )
     signal, reasons = quality.complete(np.where(np.isfinite(signal), signal, np.nan))
     reasons += quality.named("clipped", quality.clipped(signal))
@@ -96,7 +97,8 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     r, used = select(filtered[trusted] if trusted.sum() >= 6 else filtered)
     if used.sum() < MIN_BEATS:
         raise SignalError(
-            f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least {MIN_BEATS}."
+            f"Usable beats: {used.sum()} of {len(r)} found; "
+            f"give a recording with at least {MIN_BEATS}."
         )
 
     beat, spread, error = average(filtered, artefact, r[used])
