@@ -1,5 +1,8 @@
 """Patient-stratified folds and the rotations over them (paper, section II.B)."""
 
+import hashlib
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
@@ -79,21 +82,44 @@ def rotate(folds: pd.DataFrame, rotation: int) -> dict[str, np.ndarray]:
     )
 
 
-def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFrame:
+def twins(records: pd.DataFrame, beats: Iterable) -> pd.Series:
+    """Find ECGs that are stored under several patients, by a hash of their beats ``(n, 12, 600)``,
+    or of these as bytes.
+
+    Returns
+    -------
+    pandas.Series
+        In the order of `records`: the same number (from 0) for ECGs of one beat, where these belong
+        to more than one patient; −1 for all others.
+    """
+    digests = [hashlib.sha256(beat).digest() for beat in beats]
+    group = pd.Series(pd.factorize(np.array(digests, dtype=object))[0], index=records.index)
+    patients = records.patient_id.groupby(group).transform("nunique")
+    return group.where(patients > 1, -1).astype(int)
+
+
+def receipt(
+    records: pd.DataFrame, folds: pd.DataFrame, rotations, beats: np.ndarray | None = None
+) -> pd.DataFrame:
     """Count each split, and the patients that two splits of a rotation share: all must be 0.
+
+    With `beats`, ``(n, 12, 600)``, the beats that two splits share under different patients are
+    counted, too (see `twins`), and must be 0.
 
     Returns
     -------
     pandas.DataFrame
         One row per rotation and split: ECGs, patients, positives, and patients shared with each
-        other split.
+        other split; with `beats` also the shared beats.
 
     Raises
     ------
     AssertionError
-        If a patient is in two splits of a rotation, or if a record is tested in two rotations.
+        If a patient, or a beat, is in two splits of a rotation, or if a record is tested in two
+        rotations.
     """
     rows, tested = [], np.zeros(len(records), int)
+    same = None if beats is None else twins(records, beats).to_numpy()
     for rotation in rotations:
         splits = rotate(folds, rotation)
         patients = {name: set(records.patient_id.iloc[at]) for name, at in splits.items()}
@@ -115,6 +141,11 @@ def receipt(records: pd.DataFrame, folds: pd.DataFrame, rotations) -> pd.DataFra
                 assert row[f"shared with {other}"] == 0, (
                     f"rotation {rotation}: {name} and {other} share patients"
                 )
+                if same is None:
+                    continue
+                shared = set(same[at]) & set(same[splits[other]]) - {-1} if other != name else ()
+                row[f"beats shared with {other}"] = len(shared)
+                assert not shared, f"rotation {rotation}: {name} and {other} share beats"
             rows.append(row)
     assert tested.max() <= 1, "a record is in the test fold of two rotations"
     return pd.DataFrame(rows)

@@ -21,6 +21,12 @@ class Label(NamedTuple):
         return f"{self.meaning} [{self.kind} label]"
 
 
+Duplicates = Annotated[
+    Literal["set_apart", "keep"],
+    Field(description="ECGs whose beat is also another patient's: all set apart, or all kept"),
+]
+
+
 class Closed(BaseModel):
     """A section in which every key is known: anything else is refused."""
 
@@ -55,11 +61,15 @@ class PtbxlCohort(Closed):
     source: Literal["ptbxl"]
     label: Literal["acute_mi", "acute_mi_strict", "mi"] = "acute_mi"
     sampling_rate: Literal[100, 500] = 100
+    records: str | None = Field(
+        None, description="CSV with a column ecg_id: the cohort's records; None: all of the table"
+    )
     prevalence: Fraction | None = Field(
         None, description="share of positive ECGs, by drawing negatives by patient"
     )
     same_patient_negatives: Literal["keep", "drop"] = "keep"
     allow_missing_records: bool = False
+    duplicates: Duplicates = "set_apart"
 
     @property
     def means(self) -> Label:
@@ -88,6 +98,7 @@ class FilesCohort(Closed):
     beats_unit: Literal["uV", "mV"] | None = Field(
         None, description="set for ready median beats (.npy, .npz)"
     )
+    duplicates: Duplicates = "set_apart"
 
     @property
     def means(self) -> Label:
@@ -160,6 +171,8 @@ class Model(Closed):
     normalisation: Literal["lead_zscore", "millivolt"] | None = Field(
         None, description="None: that of `training`"
     )
+    epochs: int | None = Field(None, ge=1, description="None: those of `training`")
+    seed: int = Field(0, ge=0, description="of a repetition: another one trains from another start")
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="options of the model"
     )

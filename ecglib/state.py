@@ -39,10 +39,11 @@ def pick_device(asked: str) -> torch.device:
 
 
 def seed_of(identity: dict) -> int:
-    """Seed of one run: follows from network, rotation and the study's seed, not from a study's name
-    for the model, nor from which others are run.
+    """Seed of one run: follows from network, rotation, the study's seed and the model's, not from a
+    study's name for the model, nor from which others are run.
     """
     told = f"{identity['seed']}/{identity['network']}/{identity['rotation']}"
+    told += f"/{identity['model_seed']}" if "model_seed" in identity else ""
     return int.from_bytes(hashlib.sha256(told.encode()).digest()[:6], "big")
 
 

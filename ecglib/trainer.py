@@ -56,7 +56,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     """
     settings = Training.model_validate(identity["training"])
     labels, splits = cohort.records.label.to_numpy(), rotate(folds, identity["rotation"])
-    counts, device = _counts(splits, labels, identity["rotation"]), pick_device(settings.device)
+    counts = _counts(splits, labels, identity["rotation"])
+    device = pick_device(settings.device)
     with settings_of_torch(device, settings.precision, identity["threads"]):
         try:
             bank = BeatBank(cohort.beats, labels, device, settings.normalisation, settings.stream)
@@ -73,9 +74,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
             ) from None
         state.network.load_state_dict(state.best["weights"])
         tested = predict(state.network, bank, splits["test"], settings.precision)
-    weights = {k: v.contiguous() for k, v in state.best["weights"].items()}
-    save_file(weights, folder / "weights.safetensors")
-    pd.DataFrame(state.history).to_csv(folder / "history.csv", index=False)
+    _write(state, folder)
     probabilities = {"validation": state.best["probability"].numpy(), "test": tested}
     table = predictions_table(cohort.records, splits, identity, probabilities)
     table.to_parquet(folder / "predictions.parquet", index=False)
@@ -87,6 +86,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
         "epochs": len(state.history),
         "best_epoch": state.best["epoch"],
         "train_seconds": sum(row["train_seconds"] + row["val_seconds"] for row in state.history),
+        "band_hz": cohort.info.get("band_hz"),
         "splits": counts,
     }
 
@@ -147,6 +147,13 @@ def _epochs(state: State, identity: dict, bank: BeatBank, splits: dict, folder: 
             begun = time.perf_counter()
             state.save(checkpoint, identity)
             due = time.perf_counter() + 10 * (time.perf_counter() - begun)
+
+
+def _write(state: State, folder: Path) -> None:
+    """Write the weights of the best epoch, and the history."""
+    weights = {k: v.contiguous() for k, v in state.best["weights"].items()}
+    save_file(weights, folder / "weights.safetensors")
+    pd.DataFrame(state.history).to_csv(folder / "history.csv", index=False)
 
 
 class UnusableLoss(ArithmeticError):

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecglib.folds import build_folds, receipt, rotate
+from ecglib.folds import build_folds, receipt, rotate, twins
 from ecglib.study.params import StudyError, load_study
 from ecglib.study.places import PARAMS
 
@@ -107,3 +107,18 @@ def test_a_study_must_name_the_sites_that_it_leaves_out(tmp_path, folds, told):
     (tmp_path / "mistaken.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(StudyError, match=told):
         load_study(tmp_path / "mistaken.yaml")
+
+
+def test_a_beat_under_two_patients_is_caught():
+    records = records_of([2] * 100)
+    beats = np.random.default_rng(0).integers(-2000, 2000, (200, 12, 600)).astype(np.int16)
+    folds = build_folds(records, 5, 0)
+    table = receipt(records, folds, range(5), beats)
+    assert table.filter(like="beats shared").to_numpy(float).max() == 0
+    beats[1] = beats[0]  # the same patient's: no leak
+    assert (twins(records, beats) == -1).all()
+    other = np.flatnonzero(folds.fold != folds.fold[0])[0]
+    beats[other] = beats[0]
+    assert np.flatnonzero(twins(records, beats) >= 0).tolist() == [0, 1, other]
+    with pytest.raises(AssertionError, match="share beats"):
+        receipt(records, folds, range(5), beats)

@@ -20,6 +20,7 @@ from ecglib.beat import BEAT_SAMPLES, LEADS
 from ecglib.cohort.contract import Cohort, CohortError, check, describe_build, load_cohort
 from ecglib.cohort.source import ReadError, Source
 from ecglib.folders import hold, partial, replace, write_json
+from ecglib.folds import twins
 
 PROTOCOL = 1
 """Part of a cohort's identity: raise it when a change of code changes beats or records."""
@@ -46,12 +47,13 @@ def open_source(
     if settings.source == "synthetic":
         from ecglib.cohort import synthetic as module
     elif settings.source == "ptbxl":
-        from ecglib.cohort import ptbxl
-
-        return ptbxl.open_source(settings, seed, data_dir, download_dir)
+        from ecglib.cohort import ptbxl as module
     else:
         from ecglib.cohort import files as module
-    return module.open_source(settings, seed, data_dir)
+    more = (download_dir,) if settings.source == "ptbxl" else ()
+    source = module.open_source(settings, seed, data_dir, *more)
+    source.duplicates = getattr(settings, "duplicates", source.duplicates)
+    return source
 
 
 def workers() -> int:
@@ -110,9 +112,13 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
         raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")
     records = source.records.loc[kept].reset_index(drop=True)
     records = pd.concat([records, pd.DataFrame(columns)], axis=1)
+    records, again = _set_apart(records, aside / "beats.npy", source.duplicates)
     records.to_parquet(aside / "records.parquet", index=False)
-    rejected = pd.DataFrame(rejected, columns=["record_id", "reason"])
-    rejected = pd.concat([source.rejected, rejected], ignore_index=True)
+    rejected = pd.DataFrame(rejected + again, columns=["record_id", "reason", "step"])
+    listed = source.rejected.assign(step="listed")
+    rejected = pd.concat([listed, rejected], ignore_index=True)
+    labels = source.records.set_index("record_id").label
+    rejected["label"] = rejected.record_id.map(labels).astype("Int64")
     rejected.to_csv(aside / "rejected.csv", index=False)
     write_json(aside / "cohort.json", describe_build(source, aside, records, rejected, made))
     check(records, np.load(aside / "beats.npy", mmap_mode="r"), aside)
@@ -120,11 +126,46 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
     return load_cohort(folder)
 
 
+def _set_apart(records: pd.DataFrame, file: Path, duplicates: str) -> tuple[pd.DataFrame, list]:
+    """Take ECGs whose beat is also another patient's out of the table and the `file` of beats.
+
+    Nobody can tell whose they are, and in two folds they leak. Returned are the records left and
+    why the others are not.
+    """
+    same = twins(records, _stored(file, len(records)))
+    if duplicates == "keep" or (same < 0).all():
+        return records, []
+    rejects = []
+    for _, part in records[same >= 0].groupby(same):
+        for record in part.record_id:
+            others = ", ".join(part.record_id[part.record_id != record])
+            reason = f"{others}: the same beat under another patient"
+            rejects.append({"record_id": record, "reason": reason, "step": "duplicate"})
+    left = np.flatnonzero(same < 0)
+    with open(file.with_suffix(".left"), "wb") as out:
+        _write_header(out, len(left))
+        for apart, beat in zip(same >= 0, _stored(file, len(records)), strict=True):
+            if not apart:
+                out.write(beat)
+    file.with_suffix(".left").replace(file)
+    return records.iloc[left].reset_index(drop=True), rejects
+
+
+def _stored(file: Path, count: int):
+    """Yield the beats of a ``.npy`` as bytes; a memory map of all would count as memory."""
+    size = len(LEADS) * BEAT_SAMPLES * np.dtype(np.int16).itemsize
+    with open(file, "rb") as stored:
+        stored.seek(-count * size, os.SEEK_END)
+        for _ in range(count):
+            yield stored.read(size)
+
+
 def made_from(source: Source, signal) -> dict:
     """What a cohort is made from: the listed records, the settings, and the code's protocol."""
     return {
         "records": hashlib.sha256(source.records.to_csv(index=False).encode()).hexdigest(),
         "signal": signal.model_dump(exclude_defaults=True),
+        "duplicates": source.duplicates,
         "protocol": PROTOCOL,
     }
 
@@ -156,21 +197,25 @@ def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list,
                     recording,
                     {"n_beats": 0, "n_used": 0, "rr_ms": np.nan, "noise_uv": np.nan},
                 )
-                quality |= {"poor_quality": False, "quality_reasons": ""}
+                quality |= {"poor_quality": False, "quality_reasons": "", "band_hz": np.nan}
             else:
                 result = process(recording, rate, signal)
                 beat, quality = result.beat, result.columns()
+                own = getattr(read, "rate", rate)  # of the file, which `read` may have resampled
+                quality["band_hz"] = min(float(signal.low_pass_hz), own / 2)
                 # the reasons stay, but nothing sets the ECG apart
                 if signal.on_poor_quality == "keep":
                     quality["poor_quality"] = False
         except (ReadError, SignalError) as error:
-            rejects.append({"record_id": row.record_id, "reason": str(error)})
+            step = "reading" if isinstance(error, ReadError) else "median beat"
+            rejects.append({"record_id": row.record_id, "reason": str(error), "step": step})
             continue
         if quality["poor_quality"] and signal.on_poor_quality == "drop":
             rejects.append(
                 {
                     "record_id": row.record_id,
                     "reason": f"poor quality: {quality['quality_reasons']}",
+                    "step": "poor quality",
                 }
             )
             continue

@@ -93,6 +93,36 @@ def flow_table(cohort: Cohort) -> pd.DataFrame:
     return table.rename_axis("step").astype("Int64")
 
 
+def audit_table(cohort: Cohort) -> pd.DataFrame:
+    """Count what each step of the signal chain did to the recordings of positive and negative ECGs.
+
+    Rejected are those that can't be read, give no median beat, are of poor quality (if the study
+    drops these), or hold a beat that is also another patient's. Of those kept, gaps were bridged,
+    leads rebuilt, and doubts flagged; a recording counts in each that applies.
+    """
+    rejected = pd.read_csv(cohort.folder / "rejected.csv").convert_dtypes()
+    rejected["label"] = rejected.label.astype("Int64")
+    parts = {"listed": pd.concat([cohort.records.label.astype("Int64"), rejected.label])}
+    for step in ("listed", "reading", "median beat", "poor quality", "duplicate"):
+        parts[f"rejected: {step}"] = rejected.label[rejected.step == step]
+    parts["kept"] = cohort.records.label
+    words = cohort.records.quality_reasons.str.split(";").explode().str.split(":").str[0]
+    for kind in ("bridged", "rebuilt"):
+        parts[kind] = cohort.records.label[words.index[words == kind].unique()]
+    parts["flagged"] = cohort.records.label[cohort.records.poor_quality]
+    for kind in sorted(set(words) - {"", "bridged", "rebuilt"}):
+        parts[f"… {kind}"] = cohort.records.label[words.index[words == kind].unique()]
+    rows = {
+        name: {
+            "positive": (label == 1).sum(),
+            "negative": (label == 0).sum(),
+            "label unknown": label.isna().sum(),
+        }
+        for name, label in parts.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("step").astype(int)
+
+
 def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
     """Describe a cohort as the paper's Table 3 does, patients and ECGs apart, with what is missing.
 
@@ -127,6 +157,8 @@ def describe_build(
     source: Source, folder: Path, records: pd.DataFrame, rejected: pd.DataFrame, made_from
 ) -> dict:
     """Contents of ``cohort.json`` for the beats and records in `folder`."""
+    # in a cohort of mixed rates all that every beat holds; NaN of ready beats: unknown
+    band = records["band_hz"].min() if "band_hz" in records else np.nan
     return {
         "source": source.name,
         "version": source.version,
@@ -141,6 +173,7 @@ def describe_build(
         | {"poor_quality": int(records.poor_quality.sum()), "rejected": len(rejected)},
         "selection": source.counts,
         "made_from": made_from,
+        "band_hz": None if np.isnan(band) else float(band),
         "hashes": {name: sha256(folder / name) for name in ("beats.npy", "records.parquet")},
     }
 

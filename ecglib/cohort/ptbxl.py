@@ -56,7 +56,10 @@ def open_source(
         download(folder, [TABLE, STATEMENTS])
     records, version = read_tables(folder, settings.sampling_rate)
     records.insert(5, "label", records[settings.label])
-    counts = {"in the table": count(records)}
+    counts, unlisted = {"in the table": count(records)}, pd.DataFrame()
+    if settings.records:
+        records, unlisted = _listed(records, Path(settings.records), version)
+        counts["of the study's list"] = count(records)
     if settings.same_patient_negatives == "drop":
         records = records[
             (records.label == 1) | ~records.patient_id.isin(records.patient_id[records.label == 1])
@@ -73,9 +76,11 @@ def open_source(
     )
     absent = absent.mask(absent.map(lambda f: (folder / f).is_file()), "")
     rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
-    rejected = rejected[absent != ""].reset_index(drop=True)
-    if len(rejected) and not settings.allow_missing_records:
-        lacking = f"{len(rejected):,} of {len(records):,} records at {settings.sampling_rate} Hz"
+    rejected = pd.concat([unlisted, rejected[absent != ""]], ignore_index=True)
+    if (absent != "").any() and not settings.allow_missing_records:
+        lacking = (
+            f"{(absent != '').sum():,} of {len(records):,} records at {settings.sampling_rate} Hz"
+        )
         lacking += f", as {absent.max()}"
         mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         raise SourceError(f"{folder} lacks {lacking}; {mend}")
@@ -88,6 +93,21 @@ def open_source(
     read = Reader(folder, settings.sampling_rate)
     told = ("ptbxl", version, *settings.means, records, read, counts, rejected)
     return Source(*told, attribution=ATTRIBUTION)
+
+
+def _listed(records, file: Path, version: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Records whose ecg_id a study's file lists, and which of the file the table lacks."""
+    try:
+        ids = pd.read_csv(file).ecg_id.map("ptbxl-{:05d}".format)
+    except (OSError, ValueError, AttributeError):
+        raise SourceError(
+            f"{file} is no CSV with a column ecg_id; name another in cohort.records"
+        ) from None
+    lacking = pd.DataFrame({"record_id": ids[~ids.isin(records.record_id)]})
+    reason = f"is not in the table (version {version})"
+    return records[records.record_id.isin(ids)].reset_index(drop=True), lacking.assign(
+        reason=reason
+    )
 
 
 def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:

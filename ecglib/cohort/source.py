@@ -36,6 +36,8 @@ class Source:
         True if `read` returns median beats.
     attribution : str
         Citation and licence of the data.
+    duplicates : {'keep', 'set_apart'}
+        What becomes of ECGs whose beat is also another patient's.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Source:
     )
     beats: bool = False
     attribution: str = ""
+    duplicates: str = "set_apart"
 
 
 def count(records: pd.DataFrame) -> dict[str, int]:

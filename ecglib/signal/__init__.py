@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from ecglib.beat import LEADS, R_SAMPLE, RATE_HZ
 from ecglib.settings import Signal
-from ecglib.signal import beats, fiducials, filters, quality
+from ecglib.signal import beats, fiducials, filters, quality, repair
 
 MIN_BEATS = 3  # fewer make no median
-FEW_BEATS = 5  # fewer are flagged
+REMARKS = ("rebuilt", "bridged", "narrow_band")  # reasons that cast no doubt
 COLUMNS = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
 
 
@@ -52,13 +52,21 @@ class Beat:
     filtered: np.ndarray
     r_peaks: np.ndarray
     used: np.ndarray
+    start: int = 0
+
+    @property
+    def is_beat(self) -> bool:
+        """Whether it is centred on a QRS complex, as far as can be told."""
+        return "not_qrs" not in self.quality_reasons.split(";")
 
     def columns(self) -> dict:
         """Return the scalars that go into the cohort's table."""
         return {name: getattr(self, name) for name in COLUMNS}
 
 
-def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
+def process(
+    signal: np.ndarray, rate: float, settings: Signal, band_hz: float | None = None
+) -> Beat:
     """Turn one recording into its median beat.
 
     Parameters
@@ -69,6 +77,9 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
         Sampling rate in Hz.
     settings : ecglib.settings.Signal
         The study's settings of the chain.
+    band_hz : float, optional
+        Band to filter to as well: what the beats of a cohort hold, for a beat to be compared with
+        them. A recording that holds less gets the remark ``narrow_band``.
 
     Returns
     -------
@@ -81,42 +92,77 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     SignalError
         If shape or rate are impossible, or fewer than three usable beats are found.
     """
-    signal = np.asarray(signal, dtype=np.float32)
-    if not 50 <= rate <= 20_000:
-        raise SignalError(f"The sampling rate is {rate} Hz; give one from 50 to 20,000 Hz.")
-    if signal.ndim != 2 or len(signal) != len(LEADS) or signal.shape[1] < 2 * rate:
-        raise SignalError(
-            f"The recording has the shape {signal.shape}; "
-            "give 12 leads and at least 2 s of samples."
-        )
-    signal, reasons = quality.complete(np.where(np.isfinite(signal), signal, np.nan))
-    reasons += quality.named("clipped", quality.clipped(signal))
-    filtered = clean(filters.resample(signal, rate), settings)
+    filtered, reasons, start = prepare(signal, rate, settings, band_hz)
     artefact = quality.artefacts(filtered)
     trusted = ~artefact.any(axis=1)
-    r, used = select(filtered[trusted] if trusted.sum() >= 6 else filtered)
+    seen = filtered[trusted] if trusted.sum() >= 6 else filtered
+    envelope = beats.activity(seen)
+    r, used = select(seen, envelope)
     if used.sum() < MIN_BEATS:
         raise SignalError(
-            f"Usable beats: {used.sum()} of {len(r)} found; "
-            f"give a recording with at least {MIN_BEATS}."
+            f"Usable beats: {used.sum()} of {len(r)} found; give a recording with at least "
+            f"{MIN_BEATS}."
         )
-
     beat, spread, error = average(filtered, artefact, r[used])
     if not np.isfinite(spread).any():
         raise SignalError(
             "No lead can be used: all are full of artefacts; give a cleaner recording."
         )
     reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
-    if used.sum() < FEW_BEATS:
-        reasons.append("few_beats")
-    rr_ms, noise_uv = (
-        float(np.median(np.diff(r))) * 1000 / RATE_HZ,
-        float(np.median(spread[np.isfinite(spread)])),
-    )
-    poor = any(not reason.startswith("rebuilt") for reason in reasons)
+    intervals, rough = np.diff(r), quality.roughness(filtered, r[used])
+    reasons += quality.doubts(beat, intervals, beats.period(envelope), rough, used)
     return Beat(
-        beat, len(r), int(used.sum()), rr_ms, noise_uv, poor, ";".join(reasons), filtered, r, used
+        beat=beat,
+        n_beats=len(r),
+        n_used=int(used.sum()),
+        rr_ms=float(np.median(intervals)) * 1000 / RATE_HZ,
+        noise_uv=float(np.median(spread[np.isfinite(spread)])),
+        poor_quality=any(reason.split(":")[0] not in REMARKS for reason in reasons),
+        quality_reasons=";".join(reasons),
+        filtered=filtered,
+        r_peaks=r,
+        used=used,
+        start=start,
     )
+
+
+def prepare(
+    signal: np.ndarray, rate: float, settings: Signal, band_hz: float | None
+) -> tuple[np.ndarray, list[str], int]:
+    """Cut quiet ends, bridge gaps, filter, and rebuild leads: see `process` for what is given.
+
+    Returned are the filtered recording ``(12, samples)`` in µV at 500 Hz, what was done and missed
+    as quality reasons, and the sample of the recording with which it begins.
+    """
+    signal = np.asarray(signal, dtype=np.float32)
+    if not 50 <= rate <= 20_000:
+        raise SignalError(f"The sampling rate is {rate} Hz; give one from 50 to 20,000 Hz.")
+    if signal.ndim != 2 or len(signal) != len(LEADS) or signal.shape[1] < 2 * rate:
+        raise SignalError(
+            f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of "
+            "samples."
+        )
+    signal = np.where(np.isfinite(signal), signal, np.nan)
+    alive = repair.live(signal, rate)
+    signal, bridged, lost = repair.bridge_gaps(signal[:, alive], rate)
+    if signal.shape[1] < 2 * rate or lost.all():
+        raise SignalError(
+            f"Of the recording {signal.shape[1] / rate:.1f} s and {12 - lost.sum()} leads are "
+            "usable; give one with at least 2 s of signal."
+        )
+    reasons = [f"bridged:{bridged:.0f}_ms"] if bridged else []
+    reasons += quality.named("clipped", quality.clipped(signal))
+    signal = filters.resample(signal, rate)
+    if band_hz is not None and band_hz > rate / 2:
+        reasons.append(f"narrow_band:{rate / 2:g}_Hz")
+    elif band_hz is not None and band_hz < settings.low_pass_hz:
+        signal = filters.to_band(signal, RATE_HZ, band_hz)
+    filtered = clean(signal, settings)
+    flat = repair.flat(filtered) & ~lost
+    flat[: repair.V1] = False
+    filtered, rebuilt = repair.rebuild(filtered, lost | flat)
+    reasons += quality.named("rebuilt", rebuilt) + quality.named("missing", lost & ~rebuilt)
+    return filtered, reasons, round(alive.start * RATE_HZ / rate)
 
 
 def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
@@ -136,14 +182,14 @@ def clean(signal: np.ndarray, settings: Signal) -> np.ndarray:
     return filtered - np.partition(filtered, middle, axis=-1)[:, [middle]]
 
 
-def select(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the R peaks of a filtered recording ``(leads, samples)``, and which of their beats are
-    to be used.
+def select(signal: np.ndarray, envelope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the R peaks of a filtered recording ``(leads, samples)`` with its `envelope`, and
+    which of their beats are to be used.
 
     Beats are aligned to each other, and the peak of their median is the R peak. Those are used that
     lie whole in the recording and are neither ectopic nor outliers.
     """
-    r = beats.r_peaks(signal)
+    r = beats.r_peaks(signal, envelope)
     if len(r) < MIN_BEATS:
         return r, np.zeros(len(r), dtype=bool)
     centre = beats.central(beats.cut(signal, r), r)

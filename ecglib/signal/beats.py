@@ -2,52 +2,83 @@
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
+from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 
 from ecglib.beat import BEAT_SAMPLES, R_SAMPLE, RATE_HZ
 from ecglib.signal import filters
 
 REFRACTORY = 100  # samples in which no second beat can follow
+WINDOW = 750  # samples in which a beat is expected
+LIMITS = 0.25, 0.6  # of the usual height: between them lies the least height of a QRS complex
 MARGIN = 30  # samples around a detection in which its R peak lies
 PQ = slice(200, 275)  # samples of a beat whose median is its zero before averaging
 SHAPE = slice(200, 400)  # samples on which beats are compared
 
 
-def r_peaks(signal: np.ndarray) -> np.ndarray:
-    """Find the R peaks of ``(12, samples)`` in µV at 500 Hz; returns their samples in order.
+def r_peaks(signal: np.ndarray, envelope: np.ndarray) -> np.ndarray:
+    """Find the R peaks of ``(leads, samples)`` in µV at 500 Hz; returns their samples in order.
 
-    The detector (sleepecg, after Pan and Tompkins) sees the mean magnitude of the leads between 8
-    and 40 Hz: one noisy lead weighs less there than on the root mean square (RMS). Peaks under a
-    quarter of the usual height are dropped, gaps of 1.5 usual intervals searched again, and each
-    peak moved to the largest RMS of the leads within ±60 ms.
+    Peaks are sought in the `envelope`, the `activity` of these leads. Most windows of 1.5 s hold a
+    QRS complex, down to a rate of 30 a minute, so the median of their maxima is its usual height,
+    whatever the pauses hold. Between 0.25 and 0.6 of that, the limit is laid through the widest gap
+    in the peaks' heights, which parts small complexes from large T waves; a lower peak may be a
+    broad ectopic beat. Each is then moved to the largest RMS of the leads within ±60 ms.
     """
-    # a compiler comes with it, which whoever has median beats can do without
-    from sleepecg import detect_heartbeats
-
-    f = filters.frequencies(signal.shape[-1])
-    envelope = np.mean(
-        np.abs(filters.apply(signal, filters.high_pass(8, f) * filters.low_pass(40, f))), axis=0
-    )
-    if np.ptp(envelope) < 1e-3:
+    peaks, _ = find_peaks(envelope, distance=REFRACTORY)
+    starts = np.arange(0, max(len(envelope) - WINDOW // 2, 1), WINDOW)
+    height = np.median(np.maximum.reduceat(envelope, starts))
+    if not len(peaks) or height < 1e-3:
         return np.zeros(0, dtype=int)
-    peaks = np.asarray(detect_heartbeats(envelope.astype(float), RATE_HZ), dtype=int)
-    peaks = np.unique([to_peak(envelope, p) for p in peaks]).astype(int)
-    if len(peaks) >= 3:
-        height, interval = np.median(envelope[peaks]), np.median(np.diff(peaks))
-    else:  # the detector lost its way: each 1.5 s should hold a beat
-        starts = np.arange(0, len(envelope), round(1.5 * RATE_HZ))
-        height, interval = np.median(np.maximum.reduceat(envelope, starts)), RATE_HZ
-    peaks = peaks[envelope[peaks] > 0.25 * height]
-    bounds = np.concatenate([[-REFRACTORY], peaks, [len(envelope) + REFRACTORY]])
-    for start, stop in zip(bounds[:-1] + REFRACTORY, bounds[1:] - REFRACTORY, strict=True):
-        if stop - start > 1.5 * interval - 2 * REFRACTORY:
-            more, _ = find_peaks(
-                envelope[start:stop], height=0.4 * height, distance=max(0.6 * interval, REFRACTORY)
-            )
-            peaks = np.append(peaks, start + more)
+    low, high = LIMITS
+    ratios = np.sort(envelope[peaks] / height)
+    steps = np.concatenate([[low], ratios[(ratios > low) & (ratios < high)], [high]])
+    widest = np.argmax(steps[1:] / steps[:-1])
+    sharp = envelope[peaks] > height * np.sqrt(steps[widest] * steps[widest + 1])
     power = np.mean(signal**2, axis=0)
-    peaks = np.unique([to_peak(power, p) for p in peaks]).astype(int)
-    return peaks[np.diff(peaks, prepend=-REFRACTORY) >= REFRACTORY]
+    peaks = np.array([to_peak(power, p) for p in peaks])
+    peaks = np.concatenate([peaks[sharp], _broad(peaks[~sharp], peaks[sharp], power)])
+    peaks = np.unique(peaks)
+    near = np.flatnonzero(np.diff(peaks) < REFRACTORY)  # of two, the larger stays
+    return np.delete(peaks, near + (power[peaks[near]] >= power[peaks[near + 1]]))
+
+
+def _broad(peaks: np.ndarray, known: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """Which of the dull `peaks` are broad ectopic beats: of half the usual power of the `known`
+    ones, and half an interval or more from each.
+    """
+    if len(known) < 3:
+        return peaks[:0]
+    apart = np.abs(peaks[:, None] - known).min(axis=1) >= 0.5 * np.median(np.diff(known))
+    return peaks[apart & (power[peaks] >= 0.5 * np.median(power[known]))]
+
+
+def activity(signal: np.ndarray) -> np.ndarray:
+    """Mean magnitude of the leads ``(leads, samples)`` between 8 and 25 Hz, smoothed over 80 ms.
+
+    The band holds most of a QRS complex, little of P and T, and little of a pacing spike. One noisy
+    lead weighs less in a mean magnitude than in a root mean square (RMS).
+    """
+    f = filters.frequencies(signal.shape[-1])
+    band = filters.high_pass(8, f) * filters.low_pass(25, f)
+    return uniform_filter1d(np.mean(np.abs(filters.apply(signal, band)), axis=0), 40)
+
+
+def period(envelope: np.ndarray) -> float:
+    """How often the `activity` repeats, in samples: a heart rate that knows no peak; NaN if it
+    doesn't.
+
+    It is the shortest lag from 0.25 to 2.5 s at which its autocorrelation has a peak of at least
+    half of that at 0, and of 0.8 of the highest such peak.
+    """
+    x = envelope - envelope.mean()
+    length = next_fast_len(2 * len(x), real=True)
+    lags = min(round(2.5 * RATE_HZ), len(x) // 2)
+    alike = irfft(np.abs(rfft(x, length)) ** 2, length)[:lags] / (len(x) - np.arange(lags))
+    peaks, _ = find_peaks(alike)
+    peaks = peaks[(peaks >= RATE_HZ / 4) & (alike[peaks] >= 0.5 * alike[0])]
+    strong = alike[peaks] >= 0.8 * alike[peaks].max(initial=0)
+    return float(peaks[strong][0]) if strong.any() else np.nan
 
 
 def to_peak(envelope: np.ndarray, r: int, reach: int = MARGIN) -> int:

@@ -3,10 +3,13 @@ that are mixed up.
 """
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
-from ecglib.beat import LEADS, RATE_HZ
-from ecglib.signal import fiducials, filters
+from ecglib.beat import LEADS, R_SAMPLE, RATE_HZ
+from ecglib.signal import fiducials, repair
 
+FEW_BEATS, FEW_USED = 5, 0.5  # less is flagged, of beats and as a share of those found
+ROUGH = 12.0  # µV from sample to sample
 WINDOW = round(1.25 * RATE_HZ)  # samples of an artefact window
 ONE, TWO, THREE, AVR, V1, V6 = (LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "V1", "V6"))
 
@@ -14,38 +17,6 @@ ONE, TWO, THREE, AVR, V1, V6 = (LEADS.index(lead) for lead in ("I", "II", "III",
 def named(reason: str, leads: np.ndarray) -> list[str]:
     """Turn flags ``(12,)`` into words, for example ``flat:V3``."""
     return [f"{reason}:{LEADS[i]}" for i in np.flatnonzero(leads)]
-
-
-def limb_leads(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """III, aVR, aVL and aVF from I and II (Einthoven 1912, Goldberger 1942), stacked on the first
-    axis.
-    """
-    return np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2])
-
-
-def complete(signal: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Rebuild leads of ``(12, samples)`` that are missing (all NaN) where others tell them, and say
-    which.
-
-    Limb leads come from I and II; a single missing lead of V2 to V5 is the mean of its neighbours.
-    Other missing leads become zero. A gap within a lead is bridged by a straight line.
-    """
-    gaps = np.isnan(signal)
-    if not gaps.any():
-        return signal, []
-    missing, rebuilt = gaps.all(axis=1), np.zeros(len(LEADS), dtype=bool)
-    signal = signal.copy()
-    for i in np.flatnonzero(gaps.any(axis=1) & ~missing):
-        signal[[i]] = filters.bridge(signal[[i]], gaps[i])
-    if not missing[[ONE, TWO]].any():
-        rebuilt[THREE:V1] = missing[THREE:V1]
-        signal[rebuilt] = limb_leads(signal[ONE], signal[TWO])[rebuilt[THREE:V1]]
-    chest = np.flatnonzero(missing[V1:]) + V1
-    if len(chest) == 1 and V1 < chest[0] < V6:
-        signal[chest] = (signal[chest - 1] + signal[chest + 1]) / 2
-        rebuilt[chest] = True
-    signal[missing & ~rebuilt] = 0
-    return signal, named("rebuilt", rebuilt) + named("missing", missing & ~rebuilt)
 
 
 def clipped(signal: np.ndarray) -> np.ndarray:
@@ -110,6 +81,48 @@ def judge(beat: np.ndarray, error: np.ndarray, limb: np.ndarray, known: list[str
     return named("flat", flat) + named("noisy", noisy) + wrong
 
 
+def doubts(
+    beat: np.ndarray, intervals: np.ndarray, period: float, rough: float, used: np.ndarray
+) -> list[str]:
+    """Say why a median `beat` ``(12, 600)`` may be none, or not be typical of the recording.
+
+    ``not_qrs``: its steepest slope, within half an RR interval, lies more than 120 ms from R, while
+    that of a broad complex lies within 115. ``unsure_rate``: the recording repeats with a `period`
+    (samples, NaN if none) that isn't the median of the RR `intervals` (samples) by 15 %, and is
+    either shorter, so that beats were missed, or longer while a quarter of the intervals is under
+    400 ms, so that P, T or pacing spikes were taken for beats; ectopic beats come later. ``noise``:
+    the leads are `rough` (see `roughness`). ``few_beats``, ``few_used``: less than five of the
+    beats found, or less than half of them, were `used`.
+    """
+    told, rr = [], float(np.median(intervals))
+    reach = int(min(R_SAMPLE, max(rr / 2, 100)))
+    part = gaussian_filter1d(beat[:, R_SAMPLE - reach : R_SAMPLE + reach], 2, axis=-1)
+    if abs(np.mean(np.gradient(part, axis=-1) ** 2, axis=0).argmax() - reach) > 60:
+        told.append("not_qrs")
+    close = np.percentile(intervals, 25) < 0.4 * RATE_HZ
+    if period < 0.85 * rr or (period > 1.15 * rr and close):
+        told.append("unsure_rate")
+    if rough > ROUGH:
+        told.append("noise")
+    if used.sum() < FEW_BEATS:
+        told.append("few_beats")
+    if used.mean() < FEW_USED:
+        told.append("few_used")
+    return told
+
+
+def roughness(signal: np.ndarray, r: np.ndarray) -> float:
+    """How much a lead of ``(12, samples)`` changes from sample to sample by noise, in µV.
+
+    It is the root mean square of the differences, from 200 to 50 ms before the R peaks `r`, about
+    their median over beats; the median over beats and leads. Broadband noise of 50 µV on each
+    electrode gives 20 or more, 98 % of the recordings of PTB-XL less than 7.
+    """
+    steps = np.diff(signal[:, r[:, None] + np.arange(-100, -25)], axis=-1)
+    steps -= np.median(steps, axis=1, keepdims=True)
+    return float(np.median(np.sqrt(np.mean(steps**2, axis=-1))))
+
+
 def contradictions(limb: np.ndarray) -> list[str]:
     """Check the mean beat of the limb leads ``(6, 600)``; a channel mislabelled or mis-scaled shows
     here.
@@ -118,7 +131,7 @@ def contradictions(limb: np.ndarray) -> list[str]:
     (II − I), and each augmented lead minus what I and II make it, must vary by less than 15 µV, or
     a tenth of what the limb leads do.
     """
-    off = np.std(limb[THREE:] - limb_leads(limb[ONE], limb[TWO]), axis=1)
+    off = np.std(limb[THREE:] - repair.limb_leads(limb[:2])[THREE:], axis=1)
     bad = off > max(15, 0.1 * np.sqrt(np.mean(np.var(limb, axis=1))))
     if bad[0]:
         return ["einthoven"]  # the augmented leads can't be judged by leads that disagree

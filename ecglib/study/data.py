@@ -16,6 +16,8 @@ def source_of(study, data_dir: str = "") -> Source:
     if settings.source == "files":
         lying = {name: str(places.find(getattr(settings, name))) for name in ("folder", "table")}
         settings = settings.model_copy(update=lying)
+    elif settings.source == "ptbxl" and settings.records:
+        settings = settings.model_copy(update={"records": str(places.find(settings.records))})
     return open_source(settings, study.seed, given, places.DATA / "ptb-xl")
 
 

@@ -157,7 +157,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.trainer import TrainingError, load_model
 
     networks = open_networks(run)
-    beat, unused = read_beat(ecg_path, networks.signal)
+    beat, unused = read_beat(ecg_path, networks.signal, networks.band_hz)
     try:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
@@ -206,18 +206,18 @@ def read_ecg(ecg_path: str):
         raise ExplainError(str(error)) from None
 
 
-def read_beat(ecg_path: str, settings: Signal):
-    """Read a recording and make its median beat.
+def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
+    """Read a recording and make its median beat, of the band `band_hz`.
 
     Returns the `ecglib.signal.Beat`, and the names of the file's channels that are none of the 12
-    leads. `ExplainError` if it can't be done, or a lead is neither there nor told by others: a
-    network would take it for a flat one.
+    leads. `ExplainError` if it can't be done, what was made is no beat, or a lead is neither there
+    nor told by others: a network would take it for a flat one.
     """
     from ecglib.signal import SignalError, process
 
     name, recording = places.find(ecg_path or EXAMPLE).name, read_ecg(ecg_path)
     try:
-        beat = process(recording.signal, recording.rate, settings)
+        beat = process(recording.signal, recording.rate, settings, band_hz)
     except SignalError as error:
         raise ExplainError(f"{name}: {error}") from None
     reasons = beat.quality_reasons.split(";")
@@ -226,6 +226,10 @@ def read_beat(ecg_path: str, settings: Signal):
         raise ExplainError(
             f"{name}: there is no score, since {' '.join(missing)} can be neither read nor told"
             f" from other leads{f'; channels not used: {others}' if others else ''}"
+        )
+    if not beat.is_beat:
+        raise ExplainError(
+            f"{name}: the beats found aren't centred on QRS complexes; give a cleaner recording"
         )
     return beat, recording.unused
 
@@ -265,7 +269,8 @@ def run(ecg: str, network: str) -> int:
     try:
         # what is wrong is told at once: a notebook takes ten seconds to start
         read_ecg(file)
-        read_beat(file, open_networks(network).signal)
+        answering = open_networks(network)
+        read_beat(file, answering.signal, answering.band_hz)
         if problem := places.unwritable():
             raise ExplainError(problem)
         folder = folder_of(file)

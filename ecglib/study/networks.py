@@ -35,12 +35,15 @@ class Networks:
     kind, meaning : str
         Of the label they learned; kind is 'unknown' unless all of them, and their study, name the
         same known one.
+    band_hz : float or None
+        Highest frequency that the beats they learned from hold; None if it isn't told.
     """
 
     runs: list
     signal: Signal
     kind: str
     meaning: str
+    band_hz: float | None = None
 
     name = property(lambda self: self.runs[0].get("study") or "unknown")
     seed = property(lambda self: self.runs[0].get("seed"))
@@ -96,7 +99,9 @@ def open_networks(run: str = "") -> Networks:
         dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs)
     )
     signal = study.signal if isinstance(study, Study) else Signal()
-    return Networks(runs, signal, kinds.pop() if known else "unknown", meaning)
+    bands = [run["band_hz"] for run in runs if run.get("band_hz")]
+    kind = kinds.pop() if known else "unknown"
+    return Networks(runs, signal, kind, meaning, min(bands, default=None))
 
 
 def _study(name) -> Study | None:

@@ -180,3 +180,89 @@ def test_table_3_counts_patients_and_ecgs_apart():
     assert table["positive ECGs"]["here"] == "4 (33.3%)"
     assert table["positive patients"]["here"] == "4 (66.7%)"
     assert table.female["total"] == "3 (50%)"
+
+
+class Copied:
+    """Wraps a source's `read`; the second recording is the first, under another patient."""
+
+    def __init__(self, read, records):
+        self.read, self.first = read, next(records.itertuples())
+
+    def __call__(self, row):
+        return self.read(self.first if row.Index == 1 else row)
+
+
+def test_a_beat_under_two_patients_is_set_apart_or_kept(tmp_path):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    assert source.records.patient_id[0] != source.records.patient_id[1]
+    source = dataclasses.replace(source, read=Copied(source.read, source.records))
+    apart = build.build_cohort(source, Signal(), tmp_path / "apart")
+    assert len(apart.records) == len(apart.beats) == 78
+    told = pd.read_csv(apart.folder / "rejected.csv")
+    assert told.record_id.tolist() == source.records.record_id[:2].tolist()
+    assert told.reason.str.endswith("the same beat under another patient").all()
+    assert contract.flow_table(apart).ECGs["rejected: the same beat under another patient"] == 2
+    assert apart.info["counts"]["rejected"] == 2
+    kept = build.build_cohort(
+        dataclasses.replace(source, duplicates="keep"), Signal(), tmp_path / "kept"
+    )
+    assert len(kept.records) == 80 and (kept.beats[0] == kept.beats[1]).all()
+    assert (kept.beats[2:] == apart.beats).all()
+
+
+class Damaged:
+    """Wraps a source's `read`: a gap, an absent lead, a flat lead, no signal, no file."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __call__(self, row):
+        signal, rate = self.read(row)
+        signal = np.array(signal)
+        if row.Index == 0:
+            signal[7, 1000:1010] = np.nan
+        elif row.Index in (1, 2):
+            signal[8] = np.nan if row.Index == 1 else 0
+        elif row.Index == 3:
+            signal[6] = np.nan
+        elif row.Index == 4:
+            signal[:] = 0
+        elif row.Index == 5:
+            raise ReadError(f"{row.record_id}: file is empty")
+        return signal, rate
+
+
+def test_the_audit_counts_each_step_for_positives_and_negatives(tmp_path):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    plain = contract.audit_table(build.build_cohort(source, Signal(), tmp_path / "plain"))
+    source = dataclasses.replace(source, read=Damaged(source.read))
+    built = build.build_cohort(source, Signal(), tmp_path / "built")
+    table, positive = contract.audit_table(built), source.records.label == 1
+    assert (table.loc["listed"] == [positive.sum(), (~positive).sum(), 0]).all()
+    for step, places in (
+        ("bridged", [0]),
+        ("rebuilt", [1, 2]),
+        ("… missing", [3]),
+        ("rejected: median beat", [4]),
+        ("rejected: reading", [5]),
+    ):
+        before = plain.loc[step] if step in plain.index else 0
+        expected = [positive[places].sum(), (~positive[places]).sum(), 0]
+        assert (table.loc[step] - before == expected).all(), step
+    assert table.loc["kept"].sum() == 78
+
+
+def test_the_band_of_the_beats_is_the_narrowest(tmp_path):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    built = build.build_cohort(source, Signal(), tmp_path / "wide")
+    assert built.info["band_hz"] == 150 and (built.records.band_hz == 150).all()
+
+    class Mixed:
+        def __call__(self, row):
+            signal, rate = read(row)
+            return (signal[:, ::4], rate / 4) if row.Index == 7 else (signal, rate)
+
+    read = source.read
+    mixed = dataclasses.replace(source, read=Mixed())
+    told = build.build_cohort(mixed, Signal(low_pass_hz=100), tmp_path / "mixed")
+    assert told.info["band_hz"] == 62.5 and told.records.band_hz.max() == 100

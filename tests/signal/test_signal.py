@@ -179,6 +179,20 @@ def test_pacing_spikes_are_blanked_and_narrow_complexes_are_not():
     assert blanked.n_beats == process(signal, RATE, SETTINGS).n_beats
 
 
+def test_a_pacing_spike_that_comes_later_in_one_lead_is_blanked_there_too():
+    signal, times, _ = recording(5, mains=0)
+    paced = signal.copy()
+    for r in times[1:-1]:
+        spike = int((r - 0.1) * RATE) + np.arange(2)
+        paced[:, spike] += 2500 * directions()[:, [1]].astype(np.float32)
+        paced[8, spike] -= 2500 * directions()[8, 1]
+        paced[8, spike + 6] += 4000  # 12 ms later, as some recorders write V3
+    found = process(paced, RATE, SETTINGS)
+    plain = process(signal, RATE, SETTINGS).beat
+    assert np.corrcoef(found.beat[8], plain[8])[0, 1] > 0.995
+    assert np.abs(found.beat - plain).max() < 60
+
+
 def test_an_artefact_in_one_lead_is_left_out_of_that_lead():
     signal, _, _ = recording(6)
     signal[8, 1500:2000] += 4000 * np.random.default_rng(0).normal(size=500).astype(np.float32)
@@ -208,6 +222,16 @@ def test_alignment_finds_the_shift_that_brute_force_finds():
     np.testing.assert_array_equal(beats.align(signal, moved, template), brute)
 
 
+def test_a_beat_can_be_made_of_the_band_that_a_cohort_holds():
+    signal, _, _ = recording(5, noise=10)
+    low = process(resample_poly(signal, 100, RATE, axis=1, padtype="line"), 100, SETTINGS)
+    wide, same = (process(signal, RATE, SETTINGS, band) for band in (None, 50))
+    assert rms(same.beat - low.beat) < 0.5 * rms(wide.beat - low.beat)
+    assert same.quality_reasons == wide.quality_reasons == ""
+    narrow = process(signal[:, ::5], 100, SETTINGS, 150)
+    assert narrow.quality_reasons == "narrow_band:50_Hz" and not narrow.poor_quality
+
+
 def test_a_lead_with_nothing_left_is_zero():
     signal, times, _ = recording(8)
     artefact = np.zeros(signal.shape, dtype=bool)
@@ -225,8 +249,8 @@ def test_a_lead_with_nothing_left_is_zero():
         (np.zeros((12, 5000)), np.nan, "rate"),
         (np.zeros((8, 5000)), 500, "shape"),
         (np.zeros((12, 500)), 500, "shape"),
-        (np.zeros((12, 5000)), 500, "beats"),
-        (np.full((12, 5000), np.nan), 500, "beats"),
+        (np.zeros((12, 5000)), 500, "usable"),
+        (np.full((12, 5000), np.nan), 500, "0 leads are usable"),
     ],
 )
 def test_a_hopeless_recording_is_refused_in_one_sentence(signal, rate, says):
