@@ -232,6 +232,15 @@ class Damaged:
         return signal, rate
 
 
+def test_a_source_of_one_beat_under_many_patients_is_refused(tmp_path):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    beat = source.read(next(source.records.itertuples()))
+    source = dataclasses.replace(source, read=lambda row: beat, records=source.records[:6])
+    with pytest.raises(contract.CohortError, match="the same beat under another patient"):
+        build.build_cohort(source, Signal(), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_the_audit_counts_each_step_for_positives_and_negatives(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     plain = contract.audit_table(build.build_cohort(source, Signal(), tmp_path / "plain"))
