@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 from ecglib.errors import nearest
@@ -212,7 +213,8 @@ def jobs_of(study) -> dict[str, Path]:
     folder = places.study_folder(study.name)
     marks = {kind: runs(study, kind) for kind in FOLDERS}
     names = [
-        os.path.relpath(m, outputs(study)).removesuffix(".done") for m in sum(marks.values(), [])
+        os.path.relpath(mark, outputs(study)).removesuffix(".done")
+        for mark in chain.from_iterable(marks.values())
     ]
     names = sorted([*study.steps, *names], key=_place_in_order)
     return {name: folder / name for name in names}
