@@ -181,7 +181,10 @@ def study(part: Part) -> None:
 
 
 def agree(part: Part) -> None:
-    """CPU and GPU: the same logits from the same weights, nearly the same AUC after one epoch."""
+    """CPU and GPU: the same logits from the same weights, nearly the same AUC after one epoch.
+
+    An AUC of a network with dropout is stated, not compared.
+    """
     world = made_up(160 if part.small else 480)
     positions = np.arange(64)
     for network in speed.NETWORKS[-1:] if part.small else speed.NETWORKS:
@@ -199,10 +202,12 @@ def agree(part: Part) -> None:
                 f"{network}: logits on both devices", far <= 1e-4, f"differ by {far:.1e} at most"
             )
             aucs = [pd.read_csv(f / "history.csv").val_auc[0] for f in (folder, cpu_folder)]
+            drawn = network == "mayo_alvd"  # dropout: each device draws its own random numbers
             part.tell(
                 f"{network}: AUC after one epoch on both devices",
-                abs(aucs[0] - aucs[1]) <= 0.02,
-                f"{aucs[0]:.4f} and {aucs[1]:.4f} (CPU)",
+                "stated" if drawn else abs(aucs[0] - aucs[1]) <= 0.02,
+                f"{aucs[0]:.4f} and {aucs[1]:.4f} (CPU)"
+                + (", with other random numbers for dropout" if drawn else ""),
             )
 
 
