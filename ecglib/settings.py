@@ -186,6 +186,7 @@ class Statistics(Closed):
 
 
 Sensitivity = Literal["strict_label", "human_validated", "without_negatives_of_positive_patients"]
+"""Same models, other test records: see `ecglib.analysis.subgroups.ANALYSES`."""
 
 
 class Saliency(Closed):

@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import sys
-from itertools import chain
 from pathlib import Path
 
 from ecglib.errors import nearest
@@ -210,12 +209,9 @@ def run(study, given) -> int:
 
 def jobs_of(study) -> dict[str, Path]:
     """Every step and run of a study: its name and its folder, in order."""
-    folder = places.study_folder(study.name)
-    marks = {kind: runs(study, kind) for kind in FOLDERS}
-    names = [
-        os.path.relpath(mark, outputs(study)).removesuffix(".done")
-        for mark in chain.from_iterable(marks.values())
-    ]
+    folder, out = places.study_folder(study.name), outputs(study)
+    marks = [mark for kind in FOLDERS for mark in runs(study, kind)]
+    names = [os.path.relpath(mark, out).removesuffix(".done") for mark in marks]
     names = sorted([*study.steps, *names], key=_place_in_order)
     return {name: folder / name for name in names}
 

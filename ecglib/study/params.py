@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, get_args
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ecglib.errors import nearest
 from ecglib.models import NETWORKS
@@ -73,7 +68,7 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
 
 
 Models = Annotated[dict[str, Model], Field(min_length=1), AfterValidator(_check_models)]
-"""Same models, other test records: see `ecglib.analysis.subgroups.ANALYSES`."""
+"""Models of a study by their keys."""
 
 
 class AnyStudy(Closed):

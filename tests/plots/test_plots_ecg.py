@@ -3,6 +3,7 @@
 from itertools import pairwise
 from types import SimpleNamespace
 
+import ipywidgets
 import matplotlib
 
 matplotlib.use("agg")
@@ -96,7 +97,7 @@ def test_saliency_lies_on_the_samples_that_the_network_saw(samples, start, windo
     signal, saliency = beat(samples=samples), np.zeros((12, windows))
     # 20 samples from 200 on
     saliency[LEADS.index("aVL"), windows // 2 : windows // 2 + windows // 20] = 1
-    figure = ecg.draw_saliency(signal, saliency)
+    figure = ecg.draw_beat(signal, saliency=saliency)
     (lines,) = (c for c in figure.axes[0].collections if c.get_array() is not None)
     assert len(figure.axes) == 2 and lines.get_clim() == (0, 1)  # the other one: a colour bar
     runs, levels = lines.get_segments(), lines.get_array()
@@ -149,7 +150,7 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(
         ValueError, match=r"saliency must be \(12, 400 or a part of it\) but is \(12, 30\)"
     ):
-        ecg.draw_saliency(beat(), np.zeros((12, 30)))
+        ecg.draw_beat(beat(), saliency=np.zeros((12, 30)))
 
 
 def test_mean_beats_show_mean_and_spread():
@@ -217,7 +218,7 @@ def test_records_are_browsed_with_a_slider_or_the_first_one_stands_for_them(monk
     cohort = SimpleNamespace(beats=np.stack([beat(0), beat(1)]), records=records)
     shown = []
     ecg.browse(cohort, shown.append, slider=False)
-    monkeypatch.setattr(ecg.ipywidgets, "interact", lambda turn, record: turn(record.max))
+    monkeypatch.setattr(ipywidgets, "interact", lambda turn, record: turn(record.max))
     ecg.browse(cohort, shown.append, slider=True)
     titles = [figure.axes[0].get_title(loc="left") for figure in shown]
     told = ["r0 · male, 50 y · label 0 · good quality", "r1 · male, 61 y · label 1 · noisy"]
@@ -248,8 +249,9 @@ def test_lead_directions_keep_einthovens_triangle():
 
 def test_svgs_stay_under_a_megabyte(tmp_path):
     noise = np.random.default_rng(0)
+    walk = np.cumsum(noise.standard_normal((12, 400)), axis=1)
     figures = {
-        "saliency": ecg.draw_saliency(beat(), np.cumsum(noise.standard_normal((12, 400)), axis=1)),
+        "saliency": ecg.draw_beat(beat(), saliency=walk),
         "recording": ecg.draw_recording(noise.normal(0, 30, (12, 5000)), 500),
     }
     for name, figure in figures.items():

@@ -19,12 +19,18 @@ from ecglib.study.data import cohort_of, folds_of
 from ecglib.study.params import load_study
 
 
-def snakemake(*words):
+def call(*words):
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", *words]
     return subprocess.run(
-        command, cwd=places.ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True
+        [sys.executable, "-m", *words],
+        cwd=places.ROOT,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
     )
+
+
+RUN = ("ecglib.study", "run", "--study", "smoke", "--cores", "2", "--")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def smoke():
         # made by nbval, or by hand in JupyterLab
         if not (told.parent / "notebook.ipynb").is_file():
             shutil.rmtree(told.parent)
-    done = snakemake("study=params/smoke.yaml")
+    done = call(*RUN)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return load_study("smoke")
 
@@ -87,10 +93,10 @@ def test_figures_tables_and_label_kind(smoke):
 
 
 def test_nothing_is_left_to_do_the_second_time(smoke):
-    again = snakemake("study=params/smoke.yaml", "--dry-run")
+    again = call(*RUN, "--dry-run")
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
 def test_a_mistake_stops_before_anything_runs():
-    wrong = snakemake("study=params/smok.yaml")
+    wrong = call("snakemake", "--cores", "1", "--config", "study=params/smok.yaml")
     assert wrong.returncode != 0 and "did you mean 'smoke.yaml'" in wrong.stdout + wrong.stderr

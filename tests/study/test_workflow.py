@@ -65,7 +65,7 @@ def test_gpus_are_given_out_one_a_process(tmp_path, monkeypatch):
 def test_jobs_share_a_gpu_each_in_a_place_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    take = "import os; l = execute.gpu(2, 2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    take = "lock = machine.gpu(2, 2); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
     jobs, got = [], []
     for _ in range(4):
         jobs.append(child(take))
@@ -86,6 +86,13 @@ import json, os, time
 from pathlib import Path
 
 PapermillExecutionError = RuntimeError
+
+
+def inspect_notebook(notebook):
+    cells = json.loads(Path(notebook).read_text())["cells"]
+    (cell,) = (c for c in cells if "parameters" in c["metadata"].get("tags", ()))
+    lines = (line.split("  #")[0].split(" = ") for line in cell["source"])
+    return {name: {"default": value.strip()} for name, value in lines}
 
 
 def execute_notebook(notebook, executed, parameters, **more):
