@@ -22,7 +22,7 @@ from ecglib.cohort.source import ReadError, Source
 from ecglib.folders import hold, partial, replace, write_json
 from ecglib.folds import twins
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Part of a cohort's identity: raise it when a change of code changes beats or records."""
 
 CHUNK = 32  # records a worker takes at once
