@@ -126,8 +126,8 @@ def inject_st(beats, change: dict, start, end, ramp: int = 20) -> tuple[np.ndarr
 
     Returns
     -------
-    float32 beats in µV and boolean truth, both ``(n, 12, 600)``; ``truth[...,
-    ecglib.dataset.CROP]`` fits a map.
+    float32 beats in µV and boolean truth, both ``(n, 12, 600)``; the truth within
+    `ecglib.dataset.CROP` fits a map.
     """
     t = np.arange(BEAT_SAMPLES)
     size = np.array([[change.get(lead, 0)] for lead in LEADS], float)

@@ -42,8 +42,7 @@ class ECGSmartNet(TemporalTrunk):
     References
     ----------
     .. [1] N. T. Riek et al., "ECG-SMART-NET: A Deep Learning Architecture for Precise ECG Diagnosis
-    of Occlusion
-       Myocardial Infarction", arXiv:2405.09567v1, 2024.
+       of Occlusion Myocardial Infarction", arXiv:2405.09567v1, 2024.
     """
 
     def __init__(self, leads: int = 12):

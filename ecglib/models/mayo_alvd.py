@@ -53,8 +53,7 @@ class MayoALVD(nn.Module):
     References
     ----------
     .. [1] Z. I. Attia et al., "Screening for cardiac contractile dysfunction using an artificial
-    intelligence-enabled
-       electrocardiogram", Nature Medicine 25, 2019.
+       intelligence-enabled electrocardiogram", Nature Medicine 25, 2019.
     """
 
     def __init__(self, leads: int = 12, samples: int = 400, head: str = "pool"):

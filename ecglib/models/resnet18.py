@@ -43,7 +43,7 @@ class ResNet18(nn.Module):
     References
     ----------
     .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR
-    2016.
+       2016.
     """
 
     def __init__(
