@@ -104,9 +104,11 @@ test-slow $(HEAVY:%=test-%): test-%: $(READY)
 test-gpu: $(READY)
 	$(PYTHON) -m tests.system.gpu || test $$? = 77
 
-lint: $(READY)  ## ruff on code and notebooks, and notebooks without outputs
+lint: $(READY)  ## ruff, imports that go down only, size of the code, notebooks without outputs
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 	$(PYTHON) -m nbstripout --verify --keep-id --extra-keys "metadata.language_info" notebooks/*.ipynb
+	PYTHONPATH=. .venv/bin/lint-imports --no-cache --no-logo
+	$(PYTHON) -m benchmarks.size
 
 format: $(READY)  ## let ruff and nbstripout tidy up
 	$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .

@@ -31,6 +31,7 @@ from ecglib.cohort.source import Source
 from ecglib.folds import build_folds
 from ecglib.settings import Signal, SyntheticCohort
 from ecglib.study.params import load_study
+from ecglib.study.training import run_identity
 
 KIND = {
     "version": "1",
@@ -99,7 +100,7 @@ def ready(folder: Path, n: int) -> cohorts.Cohort:
 
 def train(folder: Path, n: int, model: str, stream: bool) -> None:
     cohort = cohorts.load_cohort(folder)
-    identity = trainer.run_identity(load_study("paper"), model, 0, cohort)
+    identity = run_identity(load_study("paper"), model, 0, cohort)
     identity["training"] |= {"epochs": 1, "stream": stream, "device": "cpu"}
     identity["threads"] = os.cpu_count()
     (folder / "run").mkdir()

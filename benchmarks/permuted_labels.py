@@ -21,6 +21,7 @@ from ecglib import metrics, trainer
 from ecglib.folds import build_folds
 from ecglib.study.data import cohort_of, folds_of
 from ecglib.study.params import load_study
+from ecglib.study.training import run_identity
 
 
 def permuted(cohort, seed):
@@ -41,9 +42,7 @@ def auc_of(study, model, seed):
     cohort = permuted(cohort_of(study), seed)
     folds = build_folds(cohort.records, study.folds.count, study.seed)
     assert folds.fold.value_counts().sum() == len(folds_of(study))
-    identity = trainer.run_identity(
-        study, model, study.rotations[seed % len(study.rotations)], cohort
-    )
+    identity = run_identity(study, model, study.rotations[seed % len(study.rotations)], cohort)
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(identity, cohort, folds, Path(folder))
         predictions = pd.read_parquet(Path(folder) / "predictions.parquet")

@@ -31,7 +31,8 @@ from ecglib.folds import build_folds, rotate
 from ecglib.models import build_model
 from ecglib.settings import Signal
 from ecglib.study.params import Study
-from ecglib.trainer import run_identity, train
+from ecglib.study.training import run_identity
+from ecglib.trainer import train
 
 
 def one_at_a_time(model, inputs):

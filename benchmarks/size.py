@@ -29,7 +29,7 @@ CORE = (
 STRUCTURE = {getattr(tokenize, name) for name in ("COMMENT", "NEWLINE", "NL", "INDENT", "DEDENT")}
 STRUCTURE |= {tokenize.ENCODING, tokenize.ENDMARKER}
 LIMITS = {
-    "code tokens of ecglib": 68_000,
+    "code tokens of ecglib": 79_000,
     "code tokens of the core with its ground": 11_000,
     "lines of the Snakefile": 160,
     "code lines of all notebooks": 680,

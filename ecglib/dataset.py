@@ -38,7 +38,7 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
 
 
 def normalisation_of(identity: dict) -> str:
-    """How the network of a run gets its beats, see `normalise`; a run that doesn't say: z-scored."""
+    """How the network of a run gets its beats, see `normalise`: z-scored if the run doesn't say."""
     return (identity.get("training") or {}).get("normalisation", "lead_zscore")
 
 

@@ -117,9 +117,9 @@ def operating_points(label, probability) -> dict[str, float | None]:
     -------
     dict
         ``highest_f1`` (paper, section III.B): the threshold with the highest F1; of several the
-        highest, which calls fewest records. ``rule_out``, sensitivity at least 0.90: the highest threshold
-        that reaches it, None if only calling every record does. ``rule_in``, PPV at least 0.85: the lowest
-        threshold that reaches it, so the most sensitive one, or None.
+        highest, which calls fewest records. ``rule_out``, sensitivity at least 0.90: the highest
+        threshold that reaches it, None if only calling every record does. ``rule_in``, PPV at least
+        0.85: the lowest threshold that reaches it, so the most sensitive one, or None.
     """
     threshold, values = _every_threshold(label, probability)
     rule_out = threshold[(values["sens"] >= 0.90) & (values["spec"] > 0)]

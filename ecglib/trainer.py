@@ -64,11 +64,9 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
             state = State.start(identity, settings, device)
             _epochs(state, identity, bank, splits, folder)
         except UnusableLoss as error:
-            records = cohort.records.record_id.iloc[error.positions].tolist()
-            more = " …" if len(records) > 8 else ""
-            raise TrainingError(
-                f"{error} (records {', '.join(records[:8])}{more}); lower the learning rate"
-            ) from None
+            told = ", ".join(cohort.records.record_id.iloc[error.positions[:8]])
+            told += " …" if len(error.positions) > 8 else ""
+            raise TrainingError(f"{error} (records {told}); lower the learning rate") from None
         except torch.OutOfMemoryError:
             raise TrainingError(
                 f"Out of memory on {device}: lower training.batch_size (now {settings.batch_size}),"
@@ -76,9 +74,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
             ) from None
         state.network.load_state_dict(state.best["weights"])
         tested = predict(state.network, bank, splits["test"], settings.precision)
-    weights = {k: v.contiguous() for k, v in state.best["weights"].items()}
-    save_file(weights, folder / "weights.safetensors")
-    pd.DataFrame(state.history).to_csv(folder / "history.csv", index=False)
+    _write(state, folder)
     probabilities = {"validation": state.best["probability"].numpy(), "test": tested}
     table = predictions_table(cohort.records, splits, identity, probabilities)
     table.to_parquet(folder / "predictions.parquet", index=False)
@@ -151,6 +147,13 @@ def _epochs(state: State, identity: dict, bank: BeatBank, splits: dict, folder: 
             begun = time.perf_counter()
             state.save(checkpoint, identity)
             due = time.perf_counter() + 10 * (time.perf_counter() - begun)
+
+
+def _write(state: State, folder: Path) -> None:
+    """Write the weights of the best epoch, and the history."""
+    weights = {k: v.contiguous() for k, v in state.best["weights"].items()}
+    save_file(weights, folder / "weights.safetensors")
+    pd.DataFrame(state.history).to_csv(folder / "history.csv", index=False)
 
 
 class UnusableLoss(ArithmeticError):

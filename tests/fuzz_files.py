@@ -108,7 +108,8 @@ def entity_bomb(data, rng):
     outside = '<!ENTITY x SYSTEM "file:///etc/passwd">'
     root = rng.choice(["restingecgdata", "RestingECG", "AnnotatedECG"])
     entity = rng.choice(["&a11;", "&x;"])
-    text = f'<?xml version="1.0"?><!DOCTYPE {root} [{"".join(lines)}{outside}]><{root}>{entity}</{root}>'
+    document = f'<?xml version="1.0"?><!DOCTYPE {root} [{"".join(lines)}{outside}]>'
+    text = f"{document}<{root}>{entity}</{root}>"
     return text.encode(rng.choice(["utf-8", "utf-16"]))
 
 
@@ -155,7 +156,8 @@ def no_ecg(data, rng):
             b"rec 1000000000 500 5000\n",
             b"rec 12 500 99999999999\n" + b"~ 0 200/mV 16 0 0 0 0 I\n" * 12,
             b"rec/3 12 500 9000000000\nlay 0\n~ 4500000000\n~ 4500000000\n",
-            b"rec 2 500 5000\n../../../../etc/passwd 16 200/mV 16 0 0 0 0 I\n/dev/zero 16 200/mV 16 0 0 0 0 II\n",
+            b"rec 2 500 5000\n../../../../etc/passwd 16 200/mV 16 0 0 0 0 I\n"
+            b"/dev/zero 16 200/mV 16 0 0 0 0 II\n",
         ]
     )
 
@@ -282,7 +284,8 @@ def main():
         table = fuzz(Path(folder), options.count, options.seed)
     print(pd.crosstab(table.damage, table.outcome, margins=True).to_string())
     print(
-        f"slowest {table.seconds.max():.1f} s, peak memory {table.megabytes.max():.0f} MB of one process"
+        f"slowest {table.seconds.max():.1f} s, "
+        f"peak memory {table.megabytes.max():.0f} MB of one process"
     )
     print(
         table[table.outcome == "refused"]

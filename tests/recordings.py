@@ -75,10 +75,12 @@ def write_philips(path, units, rate=500, fillers=4, encoding="Plain"):
 <dataacquisition><machine>HeartStartMRx</machine><signalcharacteristics><samplingrate>{rate}</samplingrate>
 <signalresolution>5</signalresolution><acquisitiontype>STD-12</acquisitiontype><bitspersample>16</bitspersample>
 <signaloffset>0</signaloffset><signalsigned>True</signalsigned>
-<numberchannelsallocated>{len(units)}</numberchannelsallocated><numberchannelsvalid>12</numberchannelsvalid>
+<numberchannelsallocated>{len(units)}</numberchannelsallocated>
+<numberchannelsvalid>12</numberchannelsvalid>
 <leadset>STD-12</leadset></signalcharacteristics></dataacquisition>
-<waveforms><parsedwaveforms compressflag="False" dataencoding="{encoding}" durationperchannel="{duration}"
-nbitspersample="16">{data}</parsedwaveforms></waveforms></restingecgdata>
+<waveforms><parsedwaveforms compressflag="False" dataencoding="{encoding}"
+durationperchannel="{duration}" nbitspersample="16">{data}</parsedwaveforms></waveforms>
+</restingecgdata>
 """
     )
     return path
@@ -87,15 +89,16 @@ nbitspersample="16">{data}</parsedwaveforms></waveforms></restingecgdata>
 def write_muse(path, units, rate=500, leads=EIGHT, unit="MICROVOLTS"):
     """GE MUSE XML: eight leads, Base64, 5 µV a bit."""
     parts = "".join(
-        f"<LeadData><LeadByteCountTotal>{2 * units.shape[1]}</LeadByteCountTotal><LeadAmplitudeUnitsPerBit>5"
-        f"</LeadAmplitudeUnitsPerBit><LeadAmplitudeUnits>{unit}</LeadAmplitudeUnits><LeadSampleSize>2</LeadSampleSize>"
+        f"<LeadData><LeadByteCountTotal>{2 * units.shape[1]}</LeadByteCountTotal>"
+        "<LeadAmplitudeUnitsPerBit>5</LeadAmplitudeUnitsPerBit>"
+        f"<LeadAmplitudeUnits>{unit}</LeadAmplitudeUnits><LeadSampleSize>2</LeadSampleSize>"
         f"<LeadID>{lead}</LeadID><WaveFormData>"
         f"{base64.b64encode(units[LEADS.index(lead)].astype('<i2').tobytes()).decode()}</WaveFormData></LeadData>"
         for lead in leads
     )
     path.write_text(
-        f"""<?xml version="1.0" encoding="ISO-8859-1"?><RestingECG><MuseInfo><MuseVersion>8</MuseVersion></MuseInfo>
-<Waveform><WaveformType>Rhythm</WaveformType><SampleBase>{rate}</SampleBase><SampleExponent>0</SampleExponent>
+        f"""<?xml version="1.0" encoding="ISO-8859-1"?>
+<RestingECG><MuseInfo><MuseVersion>8</MuseVersion></MuseInfo><Waveform><WaveformType>Rhythm</WaveformType><SampleBase>{rate}</SampleBase><SampleExponent>0</SampleExponent>
 {parts}</Waveform></RestingECG>"""
     )
     return path
@@ -104,8 +107,9 @@ def write_muse(path, units, rate=500, leads=EIGHT, unit="MICROVOLTS"):
 def write_hl7(path, units, rate=500, unit="uV"):
     """HL7 aECG: one rhythm series, digits of 5 µV."""
     parts = "".join(
-        f'<component><sequence><code code="MDC_ECG_LEAD_{lead.upper()}" codeSystem="2.16.840.1.113883.6.24"/>'
-        f'<value xsi:type="SLIST_PQ"><origin value="0" unit="{unit}"/><scale value="5" unit="{unit}"/>'
+        f'<component><sequence><code code="MDC_ECG_LEAD_{lead.upper()}" '
+        'codeSystem="2.16.840.1.113883.6.24"/><value xsi:type="SLIST_PQ">'
+        f'<origin value="0" unit="{unit}"/><scale value="5" unit="{unit}"/>'
         f"<digits>{' '.join(map(str, x))}</digits></value></sequence></component>"
         for lead, x in zip(LEADS, units, strict=True)
     )
@@ -113,8 +117,9 @@ def write_hl7(path, units, rate=500, unit="uV"):
         f"""<?xml version="1.0" encoding="UTF-8"?>
 <AnnotatedECG xmlns="urn:hl7-org:v3" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
 <component><series><code code="RHYTHM" codeSystem="2.16.840.1.113883.5.4"/>
-<component><sequenceSet><component><sequence><code code="TIME_ABSOLUTE" codeSystem="2.16.840.1.113883.5.4"/>
-<value xsi:type="GLIST_TS"><head value="20200101000000"/><increment value="{1 / rate}" unit="s"/></value>
+<component><sequenceSet><component>
+<sequence><code code="TIME_ABSOLUTE" codeSystem="2.16.840.1.113883.5.4"/><value xsi:type="GLIST_TS">
+<head value="20200101000000"/><increment value="{1 / rate}" unit="s"/></value>
 </sequence></component>{parts}</sequenceSet></component></series></component></AnnotatedECG>"""
     )
     return path

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -104,6 +105,13 @@ def test_streaming_gives_the_same_bits(world, tmp_path):
     same_bits(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.fixture
+def saved_every_epoch(monkeypatch):
+    """The clock stands still, so that a checkpoint is always due, however slow the disk."""
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+
+
+@pytest.mark.usefixtures("saved_every_epoch")
 def test_stopped_after_any_epoch_and_resumed_gives_the_same_bits(world, tmp_path, monkeypatch):
     run(world, tmp_path / "whole", epochs=4)
     real = State.save
@@ -183,6 +191,7 @@ def test_a_checkpoint_of_another_run_is_refused(world, tmp_path, monkeypatch):
         run(world, tmp_path / "a", cohort="another")
 
 
+@pytest.mark.usefixtures("saved_every_epoch")
 def test_full_disk_leaves_the_previous_checkpoint(world, tmp_path, monkeypatch):
     calls = []
     real = torch.save

@@ -22,7 +22,7 @@ from ecglib.cohort.source import ReadError, Source
 from ecglib.folders import hold, partial, replace, write_json
 from ecglib.folds import twins
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Part of a cohort's identity: raise it when a change of code changes beats or records."""
 
 CHUNK = 32  # records a worker takes at once
@@ -107,14 +107,14 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
         _write_header(file, len(kept))
     # its processes would outlive the kernel's end as warnings in the log
     get_reusable_executor().shutdown()
-    if not kept:
-        first = rejected[0]["reason"] if rejected else "the source lists none"
-        raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")
+    _check_any(kept, rejected, source)
     records = source.records.loc[kept].reset_index(drop=True)
     records = pd.concat([records, pd.DataFrame(columns)], axis=1)
     records, again = _set_apart(records, aside / "beats.npy", source.duplicates)
+    rejected += again
+    _check_any(records, rejected, source)
     records.to_parquet(aside / "records.parquet", index=False)
-    rejected = pd.DataFrame(rejected + again, columns=["record_id", "reason", "step"])
+    rejected = pd.DataFrame(rejected, columns=["record_id", "reason", "step"])
     listed = source.rejected.assign(step="listed")
     rejected = pd.concat([listed, rejected], ignore_index=True)
     labels = source.records.set_index("record_id").label
@@ -124,6 +124,13 @@ def build_cohort(source: Source, signal, folder: Path, workers: int = 1) -> Coho
     check(records, np.load(aside / "beats.npy", mmap_mode="r"), aside)
     replace(aside, Path(folder))
     return load_cohort(folder)
+
+
+def _check_any(kept, rejected: list, source: Source) -> None:
+    """Refuse a source of which nothing is left."""
+    if not len(kept):
+        first = rejected[0]["reason"] if rejected else "the source lists none"
+        raise CohortError(f"No recording of {source.name} could be used; the first reason: {first}")
 
 
 def _set_apart(records: pd.DataFrame, file: Path, duplicates: str) -> tuple[pd.DataFrame, list]:

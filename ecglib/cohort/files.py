@@ -48,15 +48,49 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     found = [p for p in (Path(settings.table), folder / settings.table) if p.is_file()]
     if not found or not folder.exists():
         raise SourceError(
-            f"{folder if found else settings.table} is absent; name it in cohort.folder or cohort.table"
+            f"{folder if found else settings.table} is absent; "
+            "name it in cohort.folder or cohort.table"
         )
     table = read_table(found[0])
     in_one = folder.is_file() and settings.beats_unit is not None
     absent, spare = _match_beats(folder, table) if in_one else _match_files(folder, table, found[0])
-    age, sex = (
-        pd.to_numeric(table.age, errors="coerce").astype(float),
-        table.sex.str.lower().map(SEX),
+    records = table.assign(
+        site=table.site.replace("", "unknown"),
+        age=pd.to_numeric(table.age, errors="coerce").astype(float),
+        sex=table.sex.str.lower().map(SEX),
+        label=table.label.map(LABEL),
     )
+    reason = _reasons(table, records, absent)
+    names = table.record_id.mask(table.record_id == "", "row " + (table.index + 2).astype(str))
+    rejected = pd.DataFrame({"record_id": names, "reason": reason})[reason != ""].drop_duplicates(
+        ignore_index=True
+    )
+    usable = records[reason == ""].astype({"label": int}).reset_index(drop=True)
+    counts = {
+        "in the table": count(records),
+        "usable rows": count(usable),
+        "files without a row": {"ecgs": spare},
+    }
+    if not usable.label.any():
+        first = f" (first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
+        raise SourceError(
+            f"{found[0].name} has no usable row with the label 1; "
+            f"{len(rejected)} are rejected{first}"
+        )
+    read = Reader(folder.parent if in_one else folder, settings.beats_unit)
+    if settings.beats_unit:
+        _check_beats(usable, read)
+    version, told = f"table {sha256(found[0])[:12]}", settings.means
+    return Source(
+        settings.name, version, *told, usable, read, counts, rejected, bool(settings.beats_unit)
+    )
+
+
+def _reasons(table: pd.DataFrame, records: pd.DataFrame, absent: pd.Series) -> pd.Series:
+    """Why each row of `table`, as text, can't be used; '' where it can.
+
+    `records` is the same with values for words, `absent` says why a row has no file.
+    """
     reason = pd.Series("", table.index)
     for bad, why in (
         (table.record_id == "", "has neither record_id nor path"),
@@ -70,40 +104,16 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
             "has the sex '" + table.sex + "', which is neither female nor male",
         ),
         (
-            (table.age != "") & ~age.between(0, 120),
+            (table.age != "") & ~records.age.between(0, 120),
             "has the age '" + table.age + "', which is not 0 to 120 years",
         ),
         (
-            sex.groupby(table.patient_id).transform("nunique") > 1,
+            records.sex.groupby(table.patient_id).transform("nunique") > 1,
             "belongs to a patient who is given both sexes",
         ),
     ):
         reason = reason.mask((reason == "") & bad, why)
-    names = table.record_id.mask(table.record_id == "", "row " + (table.index + 2).astype(str))
-    rejected = pd.DataFrame({"record_id": names, "reason": reason})[reason != ""].drop_duplicates(
-        ignore_index=True
-    )
-    records = table.assign(
-        site=table.site.replace("", "unknown"), age=age, sex=sex, label=table.label.map(LABEL)
-    )
-    usable = records[reason == ""].astype({"label": int}).reset_index(drop=True)
-    counts = {
-        "in the table": count(records),
-        "usable rows": count(usable),
-        "files without a row": {"ecgs": spare},
-    }
-    if not usable.label.any():
-        first = f" (first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
-        raise SourceError(
-            f"{found[0].name} has no usable row with the label 1; {len(rejected)} are rejected{first}"
-        )
-    read = Reader(folder.parent if in_one else folder, settings.beats_unit)
-    if settings.beats_unit:
-        _check_beats(usable, read)
-    version, told = f"table {sha256(found[0])[:12]}", settings.means
-    return Source(
-        settings.name, version, *told, usable, read, counts, rejected, bool(settings.beats_unit)
-    )
+    return reason
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -172,7 +182,8 @@ def _match_beats(file: Path, table: pd.DataFrame) -> tuple[pd.Series, int]:
     names = table.record_id if names is None else names
     if len(names) != len(beats) or len(set(names)) < len(names):
         raise SourceError(
-            f"{file.name} holds {len(beats)} beats, to be named once each, but {len(names)} are named"
+            f"{file.name} holds {len(beats)} beats, to be named once each, "
+            f"but {len(names)} are named"
         )
     place = {name: f"{file.name}#{i}" for i, name in enumerate(names)}
     table["path"] = table.record_id.map(place)
@@ -255,7 +266,8 @@ def _check_beats(records: pd.DataFrame, read: Reader) -> None:
             )
     if peaks and np.median(misfits) > 0.5:
         raise SourceError(
-            f"The limb leads of the beats contradict each other; their order must be {' '.join(LEADS)}"
+            "The limb leads of the beats contradict each other; "
+            f"their order must be {' '.join(LEADS)}"
         )
     if peaks and abs(np.median(peaks) - R_SAMPLE) > 30:
         raise SourceError(

@@ -27,6 +27,8 @@ TRIES = 6  # of each file that is downloaded
 INJURY = {"INJAS", "INJAL", "INJIN", "INJLA", "INJIL"}  # statements of subendocardial injury
 ACUTE_STAGES = ("Stadium I", "Stadium I-II")
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
+COLUMNS = ["ecg_id", "patient_id", "site", "age", "sex", "scp_codes", "validated_by_human"]
+COLUMNS += ["strat_fold", "infarction_stadium1", "infarction_stadium2"]
 ATTRIBUTION = (
     "PTB-XL, Wagner et al., Scientific Data 7:154, 2020; physionet.org/content/ptb-xl, CC BY 4.0"
 )
@@ -114,59 +116,10 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
 
     Raises `SourceError` if a table or column is absent, or holds what PTB-XL never does.
     """
-    number, filename, tables = (
-        pd.api.types.is_numeric_dtype,
-        f"filename_{'lr' if sampling_rate == 100 else 'hr'}",
-        [],
-    )
-    columns = [
-        "ecg_id",
-        "patient_id",
-        "site",
-        "age",
-        "sex",
-        "scp_codes",
-        "infarction_stadium1",
-        "infarction_stadium2",
-    ]
-    columns += ["validated_by_human", "strat_fold", filename]
-    for name, needed in ((TABLE, columns), (STATEMENTS, ["diagnostic_class"])):
-        try:
-            tables.append(pd.read_csv(folder / name))
-        except FileNotFoundError:
-            raise SourceError(
-                f"{folder} has no {name}; give PTB-XL's folder, or none to download it"
-            ) from None
-        except (ValueError, OSError) as error:
-            raise SourceError(
-                f"{folder / name} is not a readable CSV file ({str(error).splitlines()[0]})"
-            ) from None
-        if missing := [column for column in needed if column not in tables[-1]]:
-            raise SourceError(
-                f"{folder / name} lacks the column '{missing[0]}'; "
-                "take the file from PhysioNet again"
-            )
-    table, statements = tables
-    good = {
-        "ecg_id": len(table)
-        and pd.api.types.is_integer_dtype(table.ecg_id)
-        and table.ecg_id.is_unique,
-        "patient_id": number(table.patient_id) and table.patient_id.notna().all(),
-        "site": number(table.site),
-        "age": number(table.age) and table.age.dropna().between(0, 300).all(),
-        "sex": table.sex.isin([0, 1]).all(),
-        "scp_codes": table.scp_codes.astype(str).str.fullmatch(r"\{.*\}").all(),
-        "strat_fold": table.strat_fold.isin(range(1, 11)).all(),
-        filename: table[filename]
-        .astype(str)
-        .str.fullmatch(r"records(100|500)/\d{5}/\d{5}_[lh]r")
-        .all(),
-    }
-    if wrong := [column for column, fine in good.items() if not fine]:
-        raise SourceError(
-            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; "
-            "take it from PhysioNet again"
-        )
+    filename = f"filename_{'lr' if sampling_rate == 100 else 'hr'}"
+    table = _read_table(folder / TABLE, [*COLUMNS, filename])
+    statements = _read_table(folder / STATEMENTS, ["diagnostic_class"])
+    _check_values(table, filename, folder)
     codes = table.scp_codes.str.findall(r"'(\w+)':")
     stage = table.infarction_stadium1.isin(ACUTE_STAGES) | table.infarction_stadium2.isin(
         ACUTE_STAGES
@@ -196,6 +149,46 @@ def read_tables(folder: Path, sampling_rate: int) -> tuple[pd.DataFrame, str]:
         }
     )
     return records, version
+
+
+def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read one of PTB-XL's tables, which must have `columns`."""
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise SourceError(
+            f"{path.parent} has no {path.name}; give PTB-XL's folder, or none to download it"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise SourceError(
+            f"{path} is not a readable CSV file ({str(error).splitlines()[0]})"
+        ) from None
+    if missing := [column for column in columns if column not in table]:
+        raise SourceError(
+            f"{path} lacks the column '{missing[0]}'; take the file from PhysioNet again"
+        )
+    return table
+
+
+def _check_values(table: pd.DataFrame, filename: str, folder: Path) -> None:
+    """Refuse a column that holds what PTB-XL never does."""
+    number, path = pd.api.types.is_numeric_dtype, r"records(100|500)/\d{5}/\d{5}_[lh]r"
+    whole = pd.api.types.is_integer_dtype(table.ecg_id)
+    good = {
+        "ecg_id": len(table) and whole and table.ecg_id.is_unique,
+        "patient_id": number(table.patient_id) and table.patient_id.notna().all(),
+        "site": number(table.site),
+        "age": number(table.age) and table.age.dropna().between(0, 300).all(),
+        "sex": table.sex.isin([0, 1]).all(),
+        "scp_codes": table.scp_codes.astype(str).str.fullmatch(r"\{.*\}").all(),
+        "strat_fold": table.strat_fold.isin(range(1, 11)).all(),
+        filename: table[filename].astype(str).str.fullmatch(path).all(),
+    }
+    if wrong := [column for column, fine in good.items() if not fine]:
+        raise SourceError(
+            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; "
+            "take it from PhysioNet again"
+        )
 
 
 def draw_negatives(records: pd.DataFrame, prevalence: float, seed: int) -> pd.DataFrame:

@@ -84,10 +84,10 @@ class Explanation:
             f" of {len(self.scores)} networks" if len(self.scores) > 1 else "",
         )
         if not self.networks.clinical:
-            first = f"Score {_spread(table.score, '.2f', many)}"
+            kind = f"label of kind '{self.networks.kind}'"
             return [
-                first,
-                f"Uncalibrated, learned from a label of kind '{self.networks.kind}': not a clinical risk",
+                f"Score {_spread(table.score, '.2f', many)}",
+                f"Uncalibrated, learned from a {kind}: not a clinical risk",
             ]
         first = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
         called = int(table.positive.sum())
@@ -164,8 +164,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         raise ExplainError(str(error)) from None
     scores, maps, falls = [], [], []
     for told, model in zip(networks.runs, models, strict=True):
-        # whole µV, as a cohort keeps them
-        x = inputs(np.rint(beat.beat[None]), told["identity"])
+        x = inputs(np.rint(beat.beat[None]), told["identity"])  # whole µV, as in a cohort
         with torch.inference_mode():
             score = float(model(x).double().softmax(1)[0, 1])
         scores.append({"score": score} | (_clinical(told, score) if networks.clinical else {}))

@@ -78,6 +78,7 @@ def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
             if row.learning_rate == rate:
                 where = "" if row.rotation < 0 else f", rotation {row.rotation}"
                 told.append(
-                    f"{row.model}{where}: {rate:g} is the {end} of {len(rates)} rates that were tried"
+                    f"{row.model}{where}: {rate:g} is the {end} "
+                    f"of {len(rates)} rates that were tried"
                 )
     return told

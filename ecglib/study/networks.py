@@ -72,7 +72,8 @@ def open_networks(run: str = "") -> Networks:
     run = run or next((name for name in DEFAULTS if _rotations(_study(name))), "")
     if not run:
         raise ExplainError(
-            "No trained network is here yet; run `make reproduce STUDY=params/smoke.yaml`, or name one"
+            "No trained network is here yet; "
+            "run `make reproduce STUDY=params/smoke.yaml`, or name one"
         )
     if places.find(run).is_dir():
         runs = [_read(places.find(run))]
@@ -87,7 +88,8 @@ def open_networks(run: str = "") -> Networks:
         runs = [_read(folder) for folder in _rotations(study)]
         if not runs:
             raise ExplainError(
-                f"Study {study.name} has no trained network with weights; train its selected model first"
+                f"Study {study.name} has no trained network with weights; "
+                "train its selected model first"
             )
     kinds = {str(told.get("label_kind")) for told in runs}
     if isinstance(study, Study):  # a run's own word isn't enough where its study is known
@@ -141,7 +143,7 @@ def _read(folder: Path) -> dict:
         ) from None
     if shape != (12, 400):
         raise ExplainError(
-            f"{folder} was trained on {shape[0]} leads of {shape[1]} samples, but a median beat gives 12 of 400; "
-            "name another run"
+            f"{folder} was trained on {shape[0]} leads of {shape[1]} samples, "
+            "but a median beat gives 12 of 400; name another run"
         )
     return told

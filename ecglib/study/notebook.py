@@ -87,12 +87,14 @@ def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
             )
         except papermill.PapermillExecutionError as error:
             raise StudyError(
-                f"{notebook.stem} failed in cell {error.exec_count} with {error.ename}: {error.evalue}\n"
+                f"{notebook.stem} failed in cell {error.exec_count} "
+                f"with {error.ename}: {error.evalue}\n"
                 f"The cell:\n{error.source}\nThe notebook with the full traceback: {executed}"
             ) from None
         finally:
             os.environ.pop("JUPYTER_RUNTIME_DIR", None)
     if not (folder / "run.json").is_file():
         raise StudyError(
-            f"{notebook.stem} ended without finishing its step: its last cell must call step.finish()"
+            f"{notebook.stem} ended without finishing its step: "
+            "its last cell must call step.finish()"
         )

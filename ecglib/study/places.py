@@ -3,11 +3,13 @@
 Layout below the project's root::
 
     params/<study>.yaml
-    data/cohorts/<source>-<key>/            beats.npy, records.parquet, cohort.json
-    outputs/<study>/<notebook>/             what a notebook made: notebook.ipynb, tables, figures, run.json
-    outputs/<study>/runs/<model>/rotation_<k>/   one trained model
-    outputs/<study>/grid/<model>/<learning rate>/rotation_<k>/   one trained for the choice of the learning rate
-    outputs/reference/<study>/              the same, committed to be read
+    data/cohorts/<source>-<key>/    beats.npy, records.parquet, cohort.json
+    outputs/<study>/<notebook>/     what it made: notebook.ipynb, tables, figures, run.json
+    outputs/<study>/runs/<model>/rotation_<k>/
+                                    one trained model
+    outputs/<study>/grid/<model>/<learning rate>/rotation_<k>/
+                                    one trained for the choice of the learning rate
+    outputs/reference/<study>/      the same, committed to be read
 
 With ``ECGLIB_OUTPUTS`` (in the Makefile ``OUTPUTS``) what is made goes to that folder instead of
 ``outputs/``, and data to ``data/`` in it, so that the project's own folder is only read.

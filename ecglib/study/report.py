@@ -76,20 +76,20 @@ def model_card(
 
 
 def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
-    """Say what besides the model made its rotation the best: a test fold on which the other models
-    do well, too.
+    """Say how the rotation kept does on its test fold, and whether the other models find that fold
+    easy, too.
 
     `performance` is from `ecglib.analysis.inference.per_rotation`; `rotation` is the one with the
-    highest test score of `model` (paper, section II.C). The lead of a rotation is its test score
-    (Equation 1) minus the mean over rotations of the same model.
+    highest validation score of `model`. The lead of a rotation is its test score (Equation 1) minus
+    the mean over rotations of the same model.
     """
     scores = performance.pivot_table("score", "rotation", ["split", "model"])
     lead = scores["test"].loc[rotation] - scores["test"].mean()
-    validation = scores["validation"][model]
-    place = int((validation > validation[rotation]).sum()) + 1
+    tested = scores["test"][model]
+    place = int((tested > tested[rotation]).sum()) + 1
     sentence = (
-        f"Rotation {rotation} has the highest test score, {lead[model]:+.3f} from the mean over "
-        f"rotations, and by validation score it is number {place} of {len(validation)}."
+        f"Rotation {rotation} has the highest validation score; its test score lies "
+        f"{lead[model]:+.3f} from the mean over rotations and is number {place} of {len(tested)}."
     )
     others = lead.drop(model).dropna()
     if len(others):
@@ -112,8 +112,9 @@ def limits(
     test, few = chosen[chosen["split"] == "test"], by_group[by_group["estimate"].isna()]
     found = [] if cohort["label_kind"] == "angiographic" else [KINDS[cohort["label_kind"]]]
     found += [
-        f"Selected by its test score, as in the paper: of {optimism['apparent']:.3f}, about "
-        f"{optimism['optimism']:.3f} is estimated to be luck.",
+        "Selected by its validation score. The highest test score, by which the paper selects, "
+        f"is {optimism['apparent']:.3f}; about {optimism['optimism']:.3f} of it is estimated to be "
+        "luck.",
         ease,
         f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.",
     ]

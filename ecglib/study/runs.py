@@ -180,7 +180,8 @@ def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
     part = predictions[(predictions.model == model) & (predictions.split == split)]
     if part.empty:
         raise RunError(
-            f"There are no {split} predictions of '{model}'; train it, or change the study's selected_model"
+            f"There are no {split} predictions of '{model}'; "
+            "train it, or change the study's selected_model"
         )
     scores = {
         rotation: metrics.score(run.label, run.probability)

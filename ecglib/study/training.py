@@ -182,6 +182,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
         pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again)
     )
     print(
-        f"Trained on another platform: its scores differ by up to {(kept - fresh).abs().max():.2g} from those kept"
+        "Trained on another platform: its scores differ by up to "
+        f"{(kept - fresh).abs().max():.2g} from those kept"
     )
     return trainer.load_model(again)

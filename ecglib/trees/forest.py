@@ -120,8 +120,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     begun, splits = time.perf_counter(), rotate(folds, identity["rotation"])
     table, at = cohort_features(cohort), splits["train"]
     known = cohort.records.iloc[at]
-    told = (identity["options"], identity["seed"], known.patient_id, identity["threads"])
-    fitted = fit(identity["network"], table.iloc[at], known.label, *told)
+    fitted = fit(identity, table.iloc[at], known.label, known.patient_id)
     save(fitted, folder / "model.skops")
     fitted = load(folder / "model.skops")
     shares = {split: predict(fitted, table.iloc[splits[split]]) for split in ("validation", "test")}
@@ -153,23 +152,19 @@ def test_fold(cohort, folds: pd.DataFrame, rotation: int, table: pd.DataFrame):
     return table.iloc[at].reset_index(drop=True), cohort.records.label.to_numpy()[at]
 
 
-def fit(
-    name, features, label, options=None, seed: int = 42, patients=None, threads: int = 1
-) -> Pipeline:
+def fit(identity: dict, features, label, patients=None) -> Pipeline:
     """Build a registered tree model and fit it on training rows.
 
     Parameters
     ----------
-    name, options : str, dict
-        A model of `ecglib.trees.TREES`, and its options.
+    identity : dict
+        ``network``, a model of `ecglib.trees.TREES`, its ``options`` and ``seed``; ``threads``, one
+        if absent, don't change a forest, and boosting is reproducible for equal ones.
     features, label : pandas.DataFrame, array_like of 0 and 1
         Training rows only.
-    seed : int
     patients : array_like, optional
         Whose ECG a row is: calibration then never splits a patient. Not needed with one ECG per
         patient.
-    threads : int
-        Doesn't change a forest; boosting is reproducible for equal `threads`.
 
     Raises
     ------
@@ -187,7 +182,8 @@ def fit(
             f"Training needs one label, 0 or 1, for each of {len(features)} rows, "
             "and both among them"
         )
-    model = TREES[name].build(**(options or {}), seed=seed)
+    model = TREES[identity["network"]].build(**identity["options"], seed=identity["seed"])
+    threads = identity.get("threads", 1)
     calibrated = isinstance(model[-1], CalibratedClassifierCV)
     if calibrated and patients is not None:
         model[-1].cv = list(

@@ -252,21 +252,22 @@ def evaluate(models: dict, train: pd.DataFrame, tests: dict, seed: int) -> pd.Da
     parts = []
     for key, model in models.items():
         x, y = train.drop(columns=LABEL), train[LABEL].to_numpy()
-        fitted = forest.fit(model.network or key, x, y, model.options, seed)
+        told = {"network": model.network or key, "options": model.options, "seed": seed}
+        fitted = forest.fit(told, x, y)
         for cohort, test in tests.items():
-            told = {
+            row = {
                 "patient_id": test.index,
                 "record_id": test.index,
                 "label": test[LABEL],
                 "split": "test",
             }
-            told |= {
+            row |= {
                 "model": key,
                 "rotation": 0,
                 "probability": forest.predict(fitted, test),
                 "cohort": cohort,
             }
-            parts.append(pd.DataFrame(told))
+            parts.append(pd.DataFrame(row))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -196,14 +196,14 @@ def test_a_beat_under_two_patients_is_set_apart_or_kept(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
     assert source.records.patient_id[0] != source.records.patient_id[1]
     source = dataclasses.replace(source, read=Copied(source.read, source.records))
-    apart = building.build_cohort(source, Signal(), tmp_path / "apart")
+    apart = build.build_cohort(source, Signal(), tmp_path / "apart")
     assert len(apart.records) == len(apart.beats) == 78
     told = pd.read_csv(apart.folder / "rejected.csv")
     assert told.record_id.tolist() == source.records.record_id[:2].tolist()
     assert told.reason.str.endswith("the same beat under another patient").all()
-    assert cohort.flow_table(apart).ECGs["rejected: the same beat under another patient"] == 2
+    assert contract.flow_table(apart).ECGs["rejected: the same beat under another patient"] == 2
     assert apart.info["counts"]["rejected"] == 2
-    kept = building.build_cohort(
+    kept = build.build_cohort(
         dataclasses.replace(source, duplicates="keep"), Signal(), tmp_path / "kept"
     )
     assert len(kept.records) == 80 and (kept.beats[0] == kept.beats[1]).all()
@@ -232,12 +232,21 @@ class Damaged:
         return signal, rate
 
 
+def test_a_source_of_one_beat_under_many_patients_is_refused(tmp_path):
+    source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
+    beat = source.read(next(source.records.itertuples()))
+    source = dataclasses.replace(source, read=lambda row: beat, records=source.records[:6])
+    with pytest.raises(contract.CohortError, match="the same beat under another patient"):
+        build.build_cohort(source, Signal(), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_the_audit_counts_each_step_for_positives_and_negatives(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
-    plain = cohort.audit_table(building.build_cohort(source, Signal(), tmp_path / "plain"))
+    plain = contract.audit_table(build.build_cohort(source, Signal(), tmp_path / "plain"))
     source = dataclasses.replace(source, read=Damaged(source.read))
-    built = building.build_cohort(source, Signal(), tmp_path / "built")
-    table, positive = cohort.audit_table(built), source.records.label == 1
+    built = build.build_cohort(source, Signal(), tmp_path / "built")
+    table, positive = contract.audit_table(built), source.records.label == 1
     assert (table.loc["listed"] == [positive.sum(), (~positive).sum(), 0]).all()
     for step, places in (
         ("bridged", [0]),
@@ -254,7 +263,7 @@ def test_the_audit_counts_each_step_for_positives_and_negatives(tmp_path):
 
 def test_the_band_of_the_beats_is_the_narrowest(tmp_path):
     source = open_source(SyntheticCohort(source="synthetic", records=80), seed=3)
-    built = building.build_cohort(source, Signal(), tmp_path / "wide")
+    built = build.build_cohort(source, Signal(), tmp_path / "wide")
     assert built.info["band_hz"] == 150 and (built.records.band_hz == 150).all()
 
     class Mixed:
@@ -264,5 +273,5 @@ def test_the_band_of_the_beats_is_the_narrowest(tmp_path):
 
     read = source.read
     mixed = dataclasses.replace(source, read=Mixed())
-    told = building.build_cohort(mixed, Signal(low_pass_hz=100), tmp_path / "mixed")
+    told = build.build_cohort(mixed, Signal(low_pass_hz=100), tmp_path / "mixed")
     assert told.info["band_hz"] == 62.5 and told.records.band_hz.max() == 100

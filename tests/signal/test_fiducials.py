@@ -65,7 +65,8 @@ def test_r_peaks_are_the_cardiologists(ludb):
         missed += (away.min(axis=0) > 37).sum()
         extra += (away.min(axis=1)[inside] > 37).sum()
     print(
-        f"R peaks within 75 ms: sensitivity {hits / (hits + missed):.2%}, PPV {hits / (hits + extra):.2%}, {hits} beats"
+        f"R peaks within 75 ms: sensitivity {hits / (hits + missed):.2%}, "
+        f"PPV {hits / (hits + extra):.2%}, {hits} beats"
     )
     assert hits > 900
     assert hits / (hits + missed) >= 0.995
@@ -87,7 +88,8 @@ def test_points_agree_with_the_cardiologists(ludb):
         errors = MS * (points[name] - R_SAMPLE - marked)
         errors = errors[np.isfinite(errors)]
         print(
-            f"{name:8s} {len(errors):3d} of {np.isfinite(marked).sum()}: {errors.mean():+5.1f} ± {errors.std():4.1f} ms"
+            f"{name:8s} {len(errors):3d} of {np.isfinite(marked).sum()}: "
+            f"{errors.mean():+5.1f} ± {errors.std():4.1f} ms"
         )
         if name in limits:
             mean, deviation = limits[name]

@@ -101,7 +101,8 @@ def execute_notebook(notebook, executed, parameters, **more):
     (Path(executed).parent / "run.json").write_text("{}")
     if trains:
         with open(os.environ["RAN"], "a") as file:
-            file.write(json.dumps([begin, time.time(), os.environ["CUDA_VISIBLE_DEVICES"]]) + chr(10))
+            told = [begin, time.time(), os.environ["CUDA_VISIBLE_DEVICES"]]
+            file.write(json.dumps(told) + chr(10))
 """
 
 

@@ -339,7 +339,8 @@ from ecglib.study.machine import gpu
 lock = gpu(1, 2)
 import torch
 seen = torch.cuda.device_count(), str(state.pick_device("auto"))
-print(os.environ["CUDA_VISIBLE_DEVICES"], lock.lock_file.removesuffix(".lock")[-1], *seen, flush=True)
+slot = lock.lock_file.removesuffix(".lock")[-1]
+print(os.environ["CUDA_VISIBLE_DEVICES"], slot, *seen, flush=True)
 time.sleep(60)
 """
 

@@ -78,8 +78,8 @@ def simulated():
         heart = synthetic.heart_of(row, seed=11)
         wave = {kind: heart.times[np.isin(heart.kinds, kinds)] for kind, kinds in
                 {"P": ["P"], "QRS": ["QRS"], "T": ["T", "injury"]}.items()}  # fmt: skip
-        limits.append({"p_on": wave["P"][:, 0].min(), "q": wave["QRS"][:, 0].min(), "j": wave["QRS"][:, 3].max(),
-                       "t_end": wave["T"][:, 3].max()})  # fmt: skip
+        limits.append({"p_on": wave["P"][:, 0].min(), "q": wave["QRS"][:, 0].min(),
+                       "j": wave["QRS"][:, 3].max(), "t_end": wave["T"][:, 3].max()})  # fmt: skip
     found = [process(*source.read(row), Signal()) for row in rows]
     table = features(np.stack([f.beat for f in found]), [f.columns()["rr_ms"] for f in found])
     true = np.stack([synthetic.true_beat(row, seed=11) for row in rows])

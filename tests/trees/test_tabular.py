@@ -25,6 +25,11 @@ MODELS = [
 ]
 
 
+def fit(name, features, label, options=None, patients=None, **told):
+    identity = {"network": name, "options": options or {}, "seed": 3} | told
+    return forest.fit(identity, features, label, patients)
+
+
 @pytest.fixture(scope="module")
 def table():
     rng = np.random.default_rng(7)
@@ -38,7 +43,7 @@ def table():
 def fitted(request, table):
     name, options = request.param
     features, label = table
-    return name, options, forest.fit(name, features[:500], label[:500], options, seed=3)
+    return name, options, fit(name, features[:500], label[:500], options)
 
 
 def test_every_tree_model_is_tested():
@@ -92,16 +97,16 @@ def test_same_seed_same_bits_whatever_the_threads(fitted, table):
     features, label = table
     expected = forest.predict(model, features[500:])
     threads = 2 if name == "random_forest" else 1
-    again = forest.fit(name, features[:500], label[:500], options, seed=3, threads=threads)
+    again = fit(name, features[:500], label[:500], options, threads=threads)
     np.testing.assert_array_equal(forest.predict(again, features[500:]), expected)
-    other = forest.fit(name, features[:500], label[:500], options, seed=4)
+    other = fit(name, features[:500], label[:500], options, seed=4)
     assert not np.array_equal(forest.predict(other, features[500:]), expected)
 
 
 def test_imputation_and_scaling_know_only_training_rows(table):
     features, label = table
     train = features[:500].assign(c=np.r_[np.full(251, 5.0), np.zeros(200), np.full(49, np.nan)])
-    model = forest.fit("random_forest", train, label[:500], seed=3)
+    model = fit("random_forest", train, label[:500])
     filled = model[:1].transform(features[500:].assign(c=np.nan))
     assert (filled[:, 2] == 5.0).all()  # the training mode, whatever the rows to predict hold
     np.testing.assert_allclose(model["scale"].mean_[0], train.a.mean())
@@ -120,8 +125,8 @@ def test_columns_are_taken_by_name(fitted, table):
 def test_calibration_keeps_patients_together(table):
     features, label = table
     patients = np.repeat(np.arange(250), 2)
-    model = forest.fit("random_forest", features[:500], label[:500], seed=3, patients=patients)
-    alone = forest.fit("random_forest", features[:500], label[:500], seed=3)
+    model = fit("random_forest", features[:500], label[:500], patients=patients)
+    alone = fit("random_forest", features[:500], label[:500])
     assert not np.array_equal(forest.predict(model, features), forest.predict(alone, features))
     assert model[-1].cv == forest.CALIBRATION_FOLDS
 
@@ -137,7 +142,7 @@ def test_calibration_keeps_patients_together(table):
 )
 def test_bad_training_rows_are_refused(table, change, said):
     with pytest.raises(ValueError, match=said):
-        forest.fit("gradient_boosting", *change(*table))
+        fit("gradient_boosting", *change(*table))
 
 
 def test_saved_model_predicts_the_same(fitted, table, tmp_path):
@@ -174,7 +179,7 @@ def test_importance_finds_what_the_label_depends_on(fitted, table):
 
 def test_a_shuffled_column_costs_as_much_average_precision_as_its_importance(table):
     features, label = table
-    model = forest.fit("gradient_boosting", features[:500], label[:500], seed=3)
+    model = fit("gradient_boosting", features[:500], label[:500])
     seen, truth, rng = features[500:], label[500:], np.random.default_rng(0)
     before = average_precision_score(truth, forest.predict(model, seen))
     tables = [seen.assign(a=rng.permutation(seen.a)) for _ in range(8)]
@@ -186,10 +191,8 @@ def test_a_shuffled_column_costs_as_much_average_precision_as_its_importance(tab
 
 def test_shap_values_add_up_to_the_prediction(table):
     features, label = table
-    trees = forest.fit(
-        "random_forest", features[:500], label[:500], {"setting": "ecg_smart_2024"}, seed=3
-    )
-    boosting = forest.fit("gradient_boosting", features[:500], label[:500], seed=3)
+    trees = fit("random_forest", features[:500], label[:500], {"setting": "ecg_smart_2024"})
+    boosting = fit("gradient_boosting", features[:500], label[:500])
     for model, output in (
         (trees, forest.predict(trees, features)),
         (boosting, boosting[-1].decision_function(features)),
