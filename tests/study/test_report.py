@@ -88,9 +88,9 @@ def test_an_easy_fold_is_told():
     ]
     table = pd.DataFrame(rows, columns=["split", "model", "rotation", "score"])
     assert report.ease(table, "net", 0) == (
-        "Rotation 0 has the highest validation score; its test score lies +0.100 from the mean over "
-        "rotations and is number 1 of 3. On the same test fold 2 other models lie +0.075 from "
-        "their means."
+        "Rotation 0 has the highest validation score; its test score lies +0.100 from the mean "
+        "over rotations and is number 1 of 3. On the same test fold 2 other models lie +0.075 "
+        "from their means."
     )
     assert "other models" not in report.ease(table[table.model == "net"], "net", 0)
 

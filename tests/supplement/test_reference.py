@@ -131,7 +131,7 @@ def test_every_run_among_the_reference_results_counts_as_done():
 def test_nothing_large_or_of_this_machine_is_kept():
     files = [f for f in places.REFERENCE.rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files if f.suffix != ".safetensors")
-    assert size < 25e6, f"{size / 1e6:.1f} MB"
+    assert size < 40e6, f"{size / 1e6:.1f} MB"
     told = [
         f
         for f in files
