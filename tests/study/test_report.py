@@ -68,7 +68,7 @@ def test_the_card_names_label_use_and_limits(kind):
         "- Weights: `weights.safetensors`, SHA-256 `ab12`",
     ):
         assert line in told
-    assert "about 0.031 is estimated to be luck" in told and "6,991,682 parameters" in told
+    assert "about 0.031 of it is estimated to be luck" in told and "6,991,682 parameters" in told
 
 
 def test_an_easy_fold_is_told():
