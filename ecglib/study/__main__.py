@@ -13,17 +13,21 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from ecglib.study import graph, places
+from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
 
 
 def _run(given) -> int:
+    from ecglib.study import graph  # seconds to import, which explaining an ECG needn't wait for
+
     study = load_study(given.study)
     graph.check_config({"study": given.study, "data_dir": given.data_dir})
     return graph.run(study, given)
 
 
 def _status(given) -> int:
+    from ecglib.study import graph
+
     print(graph.status(load_study(given.study)))
     return 0
 

@@ -8,14 +8,10 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import papermill
-from traitlets.config import Config
-
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace
 from ecglib.study import places
 from ecglib.study.params import StudyError
-from ecglib.study.step import check_values, typed
 
 
 def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> Path:
@@ -38,6 +34,10 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
         If the notebook or a parameter is unknown, or a cell failed; the failed notebook stays in
         ``<final>.partial``.
     """
+    import papermill  # seconds, which a refusal needn't wait for
+
+    from ecglib.study.step import check_values, typed
+
     notebook = places.NOTEBOOKS / f"{name}.ipynb"
     if not notebook.is_file():
         known = sorted(n.stem for n in places.NOTEBOOKS.glob("*.ipynb"))
@@ -68,6 +68,9 @@ def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
     """Run the notebook with papermill; `StudyError` if a cell failed or the notebook didn't finish
     its step.
     """
+    import papermill
+    from traitlets.config import Config
+
     executed = folder / "notebook.ipynb"
     # short: a socket's path has at most 107 characters
     with tempfile.TemporaryDirectory(prefix="nb") as runtime:
