@@ -11,26 +11,18 @@ import io
 import json
 import sys
 import tokenize
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CORE = (
-    "beat",
-    "errors",
-    "settings",
-    "folders",
-    "models",
-    "dataset",
-    "folds",
-    "metrics",
-    "state",
-    "trainer",
-)
+LAYERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+LAYERS = [layer.split(" | ") for layer in LAYERS[0]["layers"]]
+CORE = {name for layer in LAYERS[LAYERS.index(["trainer"]) :] for name in layer}
 STRUCTURE = {getattr(tokenize, name) for name in ("COMMENT", "NEWLINE", "NL", "INDENT", "DEDENT")}
 STRUCTURE |= {tokenize.ENCODING, tokenize.ENDMARKER}
 LIMITS = {
     "code tokens of ecglib": 79_000,
-    "code tokens of the core with its ground": 11_000,
+    "code tokens of the core with its ground": 12_000,
     "lines of the Snakefile": 160,
     "code lines of all notebooks": 680,
     "lines of the longest module": 350,

@@ -41,7 +41,7 @@ FLOORS = {  # what each step's code stands on, besides its notebook: modules and
     "network": CORE,
     "tree": ("folds", "signal", "cohort", "trees"),
 }
-SECTIONS = {  # of the study, which decide what the step finds; None: all of it
+SECTIONS = {  # of the study, which decide what the step finds; of others it is all of it
     "00_cohort": ("cohort", "signal", "seed"),
     "01_data_exploration": ("cohort", "signal", "seed"),
     "02_folds": ("folds", "seed"),
@@ -65,7 +65,7 @@ NOTEBOOK_OF = {
 
 
 def outputs(study) -> str:
-    """Folder of a study's results, as Snakemake names it: from the project's root."""
+    """Folder of a study's results, as Snakemake names it: from where it runs."""
     return os.path.relpath(places.study_folder(study.name), places.WORK)
 
 
