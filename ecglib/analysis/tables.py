@@ -4,6 +4,7 @@ Functions take what `ecglib.analysis.inference` and `ecglib.analysis.comparison`
 stand in their rows by key; ``.rename(index=names)`` gives them their display names.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,10 @@ PAPER_TABLE_5 = pd.read_csv(Path(__file__).with_name("paper_table_5.csv"), index
 """The selected ECG-SMART-NET at its operating point of 0.57 (paper, Table 5)."""
 
 
-def table_4(performance: pd.DataFrame, names: dict, asked: tuple = ((), ())) -> pd.DataFrame:
-    """Table 4: mean ± SD over rotations of validation and test AUC and AP, beside the published
-    figures.
+def table_4(
+    performance: pd.DataFrame, names: dict, asked: tuple = ((), ()), paper: bool = True
+) -> pd.DataFrame:
+    """Table 4: mean ± SD over rotations of validation and test AUC and AP, in the paper's order.
 
     Parameters
     ----------
@@ -44,6 +46,8 @@ def table_4(performance: pd.DataFrame, names: dict, asked: tuple = ((), ())) -> 
         name; the forest's two settings count as one, since the paper doesn't say which it used.
     asked : (models, rotations)
         What the study asked for: what is missing of it is named.
+    paper : bool
+        Put the published figures beside them; of a simulation they would mean nothing.
 
     Returns
     -------
@@ -61,14 +65,26 @@ def table_4(performance: pd.DataFrame, names: dict, asked: tuple = ((), ())) -> 
             for metric in ("auc", "average_precision")
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
+    table = table.sort_index(key=in_papers_order, kind="stable")
     published = PAPER_TABLE_4.reindex(table.index.str.removesuffix(" (2024 setting)")).fillna("–")
     both = {"This study": table, "Paper (other data)": published.set_axis(table.index)}
-    return pd.concat(both, axis=1)
+    return pd.concat(both if paper else {"This study": table}, axis=1)
 
 
-def table_5(predictions: pd.DataFrame, threshold: float, bounds: pd.DataFrame) -> pd.DataFrame:
+def in_papers_order(names: pd.Index) -> pd.Index:
+    """Place of each display name in the paper's Table 4; a variant stands with its model, and what
+    isn't in the paper last.
+    """
+    known = [name.partition(" (")[0] for name in PAPER_TABLE_4.index]
+    models = names.str.partition(" (").get_level_values(0)
+    return pd.Index([known.index(name) if name in known else len(known) for name in models])
+
+
+def table_5(
+    predictions: pd.DataFrame, threshold: float, bounds: pd.DataFrame, paper: bool = True
+) -> pd.DataFrame:
     """Table 5: metrics of one trained model at its operating point, on validation and test, with
-    the test's interval, above the published figures.
+    the test's interval, if `paper` is true above the published figures.
 
     Parameters
     ----------
@@ -89,7 +105,8 @@ def table_5(predictions: pd.DataFrame, threshold: float, bounds: pd.DataFrame) -
     limits = bounds.set_index("metric")[["low", "high"]].rename(NAMES).reindex(rows["Test"])
     limits.columns = ["Test, lower limit", "Test, upper limit"]
     table = pd.DataFrame(rows).join(limits).T.astype(dict.fromkeys(counts, "Int64"))
-    return pd.concat({"This study": table, "Paper (other data)": PAPER_TABLE_5})
+    both = {"This study": table, "Paper (other data)": PAPER_TABLE_5}
+    return pd.concat(both if paper else {"This study": table})
 
 
 def estimates(bounds: pd.DataFrame, columns=tuple(NAMES), index: str = "model") -> pd.DataFrame:
@@ -250,23 +267,81 @@ def epochs_to_best(history: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("Model")
 
 
+WORDS = {
+    "val_score": "Best validation score", "rr_ms": "RR (ms)", "noise_uv": "Noise (µV)",
+    "n_beats": "Beats found", "n_used": "Beats used", "gflop": "GFLOP", "omi": "OMI",
+    "record_id": "Record", "auc": "AUC", "average_precision": "AP", "nan": "–",
+    "sd": "SD", "shap": "Mean absolute SHAP value", "std": "SD", "50%": "median",
+}  # fmt: skip
+"""Names of fields on a page, where more than their underscores has to change."""
+
+
+def name(field) -> str:
+    """Name of a field, model or row on a page: no underscore, no ``1e-05``."""
+    if isinstance(field, float):
+        return re.sub(r"e-0?(\d+)", r"e−\1", f"{field:g}")
+    text = WORDS.get(str(field), str(field))
+    return text if text.startswith("http") else re.sub(r"(?<=\w)_(?=\w)", " ", text)
+
+
+def number(value: float, decimals: int = 3) -> str:
+    """Text of a number with its sign and separators; of one that these decimals hide, its size."""
+    if pd.isna(value):
+        return "–"
+    small = 0 < abs(value) < 0.5 / 10**decimals
+    return (name(float(f"{value:.1g}")) if small else f"{value:,.{decimals}f}").replace("-", "−")
+
+
 def texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Every cell as text, for a page: numbers to three decimals, a dash for what is missing."""
+    """Every cell as text, for a page: the decimals that a column's size leaves sensible, a dash for
+    what is missing, names without underscores.
+    """
 
-    def text(value) -> str:
-        if not isinstance(value, str) and pd.isna(value):
-            return "–"
-        return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
+    def cells(column: pd.Series) -> list[str]:
+        values = pd.to_numeric(column, errors="coerce").astype(float)
+        size, percent = values.abs().max(), "%" in str(column.name)
+        whole = size > 1 and (values.dropna() % 1 == 0).all()
+        decimals = 0 if whole or size >= 1000 else 1 if percent or size >= 20 else 3
+        return [text(value, decimals, column.name) for value in column]
 
-    return table.astype(object).map(text)
+    def text(value, decimals: int, of) -> str:
+        if isinstance(value, str):
+            return value if of in ("record_id", "path", "patient_id") else name(value)
+        if isinstance(value, bool | np.bool_):
+            return "yes" if value else "no"
+        if isinstance(value, dict):
+            return ", ".join(f"{name(key)} {text(one, 3, '')}" for key, one in value.items())
+        if isinstance(value, list | tuple):
+            return ", ".join(text(one, 3, "") for one in value)
+        return number(value, 0 if isinstance(value, int | np.integer) else decimals)
+
+    shown = pd.DataFrame({i: cells(table.iloc[:, i]) for i in range(table.shape[1])}, table.index)
+    shown.columns, names = table.columns, {"columns": table.columns.names}
+    names = [[n and name(n) for n in axis.names] for axis in (table.index, table.columns)]
+    shown = shown.rename(name).rename(name, axis=1)
+    return shown.rename_axis(names[0]).rename_axis(names[1], axis=1)
 
 
 def styled(table: pd.DataFrame, caption: str):
-    """`texts` as HTML, with a caption above it."""
+    """`texts` as HTML below its caption, limits and SDs in a line of their own; columns that are
+    the same in three or more rows are told in the caption.
+    """
+    shown = texts(table)
+    same = shown.columns[(shown == shown.iloc[:1].squeeze(axis=0)).all() & (len(shown) > 2)]
+    if len(same) < shown.shape[1]:
+        told = shown[same].iloc[0] if len(same) else pd.Series(dtype=str)
+        told = [f"{_joined(column)} {value}" for column, value in told.items() if value != "–"]
+        caption += f" In every row: {'; '.join(told)}." if told else ""
+        shown = shown.drop(columns=same)
+    shown = shown.replace(r" (?=±|\[.*\d)", "\n", regex=True)
     above = {"selector": "caption"}
     above["props"] = "caption-side: top; text-align: left; font-weight: bold"
-    shown = texts(table).style.set_caption(caption).set_table_styles([above])
-    return shown.format(escape="html")
+    lines = {"selector": "td", "props": "white-space: pre-line; text-align: right"}
+    return shown.style.set_caption(caption).set_table_styles([above, lines]).format(escape="html")
+
+
+def _joined(column) -> str:
+    return " ".join(column) if isinstance(column, tuple) else column
 
 
 def markdown(table: pd.DataFrame) -> str:
