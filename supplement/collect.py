@@ -127,7 +127,7 @@ def page(study: Study, step: str):
             waiting = []
             if "image/png" in part[0].get("data", {}):
                 words = part[0].metadata.get("caption") or f"{heading[0]}. {study.meaning}."
-                words = re.sub(r"[*`\[\]]", "", words)
+                words = re.sub(r"[*`]", "", words)
                 study.captions[part[0].metadata.get("name")] = words
                 shown = {"image": {"alt": words}, "figure": {"caption": words}}
                 new.metadata["mystnb"] = shown

@@ -270,8 +270,8 @@ def epochs_to_best(history: pd.DataFrame) -> pd.DataFrame:
 WORDS = {
     "val_score": "Best validation score", "rr_ms": "RR (ms)", "noise_uv": "Noise (µV)",
     "n_beats": "Beats found", "n_used": "Beats used", "gflop": "GFLOP", "omi": "OMI",
-    "record_id": "Record", "auc": "AUC", "average_precision": "AP", "nan": "–",
-    "sd": "SD", "shap": "Mean absolute SHAP value", "std": "SD", "50%": "median",
+    "record_id": "Record", "ecgs": "ECGs", "positive_ecgs": "positive ECGs", "auc": "AUC",
+    "average_precision": "AP", "nan": "–", "sd": "SD", "shap": "Mean absolute SHAP value", "std": "SD", "50%": "median",
 }  # fmt: skip
 """Names of fields on a page, where more than their underscores has to change."""
 
@@ -333,11 +333,16 @@ def styled(table: pd.DataFrame, caption: str):
         told = [f"{_joined(column)} {value}" for column, value in told.items() if value != "–"]
         caption += f" In every row: {'; '.join(told)}." if told else ""
         shown = shown.drop(columns=same)
+    if shown.index.nlevels == 1:  # its name needs no line of its own
+        names = [*shown.columns.names[:-1], shown.index.name or shown.columns.names[-1]]
+        shown = shown.rename_axis(names, axis=1).rename_axis(None)
     shown = shown.replace(r" (?=±|\[.*\d)", "\n", regex=True)
+    words = [column for column in shown if shown[column].str.contains("[A-Za-z]{3}").any()]
     above = {"selector": "caption"}
     above["props"] = "caption-side: top; text-align: left; font-weight: bold"
     lines = {"selector": "td", "props": "white-space: pre-line; text-align: right"}
-    return shown.style.set_caption(caption).set_table_styles([above, lines]).format(escape="html")
+    page = shown.style.set_caption(caption).set_table_styles([above, lines]).format(escape="html")
+    return page.set_properties(words, **{"text-align": "left"})
 
 
 def _joined(column) -> str:

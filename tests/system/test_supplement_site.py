@@ -88,10 +88,11 @@ def opened(browser, size):
 
 # tables whose right edge lies outside of the room that they have
 CUT = """() => [...document.querySelectorAll('.bd-article table')].filter(table => {
-  const room = table.closest('.wide, .output, .text_html, .pst-scrollable-table-container, section');
+  const room = table.closest(
+    '.wide, .output, .text_html, .pst-scrollable-table-container, section');
   return table.getBoundingClientRect().right > room.getBoundingClientRect().right + 1;
 }).map(table => table.innerText.slice(0, 90))"""
-# pictures of a notebook without a caption, with that of another, or with another text than their own
+# pictures without a caption, with that of another, or with another text for who can't see them
 CAPTIONS = """() => { const seen = new Set();
   return [...document.querySelectorAll('.cell_output img, figure img')].flatMap(image => {
     const told = (image.closest('figure')?.querySelector('figcaption')?.innerText || '').trim();
@@ -100,7 +101,7 @@ CAPTIONS = """() => { const seen = new Set();
     return bad ? ['figure without a caption of its own: ' + told + image.src] : [];
   }) }"""
 # names of fields, where no code and no link is
-NAMES = """() => [...document.querySelectorAll('.bd-article table, .bd-article .cell_output')].flatMap(
+NAMES = """() => [...document.querySelectorAll('.bd-article :is(table, .cell_output)')].flatMap(
   part => { const copy = part.cloneNode(true);
     copy.querySelectorAll('code, a, style').forEach(inner => inner.remove());
     return copy.textContent.match(/\\b\\w*[a-z]_\\w+/gi) || [] })"""
