@@ -238,7 +238,7 @@ def _clinical(told: dict, score: float) -> dict:
     """Calibrated risk and decision at the operating point, both fitted on the run's own validation
     predictions.
     """
-    from ecglib.analysis.inference import recalibrate
+    from ecglib.analysis.calibration import recalibrate
     from ecglib.metrics import operating_point
 
     table = pd.read_parquet(told["folder"] / "predictions.parquet").query("split == 'validation'")

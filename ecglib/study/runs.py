@@ -12,6 +12,7 @@ from ecglib import metrics
 from ecglib.folders import sha256
 from ecglib.models import build_model, flops, without_download
 from ecglib.study import places
+from ecglib.study.params import load_study
 
 WEIGHTS = "weights.safetensors"
 
@@ -89,8 +90,10 @@ def performance(step) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def load_runs(study) -> Runs:
+def load_runs(study, outputs: Path | None = None) -> Runs:
     """Load every run that a study asks for; what is missing or damaged is named in `Runs.problems`.
+
+    `outputs` is where results lie, if it isn't `ecglib.study.places.OUTPUTS`.
 
     Raises
     ------
@@ -101,7 +104,10 @@ def load_runs(study) -> Runs:
     for model in study.models:
         for rotation in study.rotations:
             try:
-                told = read_run(places.run_folder(study.name, model, rotation))
+                folder = places.run_folder(study.name, model, rotation)
+                if outputs:
+                    folder = outputs / folder.relative_to(places.OUTPUTS)
+                told = read_run(folder)
             except RunError as error:
                 problems.append(str(error))
                 continue
@@ -118,6 +124,17 @@ def load_runs(study) -> Runs:
     facts, first = facts.assign(label=facts.model.map(labels)), facts.iloc[0]
     kind = first.label_kind, first.label_meaning
     return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
+
+
+def with_repetitions(study, done: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions and facts of a study's runs, and of those kept of the study that repeats them
+    with other seeds, if it names one.
+    """
+    every = [done]
+    if study.statistics.training_noise:
+        repeats = load_study(study.statistics.training_noise)
+        every.append(load_runs(repeats, places.REFERENCE))
+    return tuple(pd.concat([getattr(r, what) for r in every]) for what in ("predictions", "facts"))
 
 
 def display_names(study) -> dict[str, str]:

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from scipy.special import expit
 
 from ecglib import metrics
-from ecglib.analysis import comparison, inference, subgroups, tables
+from ecglib.analysis import calibration, comparison, inference, subgroups, tables
 from ecglib.plots import curves, save
 
 NAMES = {
@@ -439,7 +439,7 @@ def test_cases_are_the_surest_of_their_kind():
 def test_recalibrated_probabilities_keep_their_ranks_and_their_fold(predictions):
     run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
     validation, test = (run[run["split"] == split] for split in ("validation", "test"))
-    both = inference.recalibrated(validation, test)
+    both = calibration.by_scale(calibration.with_risk(pd.concat([validation, test])))
     fit = tables.calibration_by_scale(both)
     assert (fit["Share positive"] == test["label"].mean()).all()
     assert fit.loc["as trained", "Brier"] == metrics.brier(test["label"], test["probability"])
