@@ -15,7 +15,8 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from ecglib.analysis.tables import PAPER_TABLE_4, PAPER_TABLE_5, styled
+from ecglib.analysis.tables import PAPER_TABLE_4, PAPER_TABLE_5
+from ecglib.analysis.texts import styled
 from ecglib.study import places
 from ecglib.study.params import StudyError, load_study
 

@@ -23,7 +23,8 @@ from sklearn.metrics import (
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
-from ecglib.analysis.tables import POINTS, interval_texts, mean_sd, p_text
+from ecglib.analysis.tables import POINTS
+from ecglib.analysis.texts import interval_texts, mean_sd, p_text
 from ecglib.plots import NEUTRAL
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
-from ecglib.analysis.tables import NAMES, POINTS, interval_texts, markdown
+from ecglib.analysis.tables import NAMES, POINTS
+from ecglib.analysis.texts import interval_texts, markdown
 from ecglib.dataset import normalisation_of
 from ecglib.models import NETWORKS
 from ecglib.settings import Label

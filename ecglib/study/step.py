@@ -113,7 +113,7 @@ class Step:
         told = " ".join(filter(None, [caption, stamp and f"{stamp}."]))
         if hasattr(what, "savefig"):
             return self._show_figure(what, name, told, stamp)
-        from ecglib.analysis.tables import styled
+        from ecglib.analysis.texts import styled
 
         frame = what.to_frame() if isinstance(what, pd.Series) else what
         if name:

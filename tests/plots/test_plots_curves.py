@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from ecglib import metrics
 from ecglib.analysis import calibration, comparison, inference, subgroups, tables
+from ecglib.analysis import texts as page
 from ecglib.plots import curves, save
 
 NAMES = {
@@ -212,7 +213,7 @@ def test_difference_matrix_mirrors_sign(tested):
     figure = curves.difference_matrix(table, "auc", "Test AUC", NAMES)
     found = [text.replace("−", "-") for text in texts(figure)]
     for row in table[table["metric"] == "auc"].itertuples():
-        p = f"p {tables.p_text(row.p_holm)}"
+        p = f"p {page.p_text(row.p_holm)}"
         assert {f"{row.estimate:+.3f}\n{p}", f"{-row.estimate:+.3f}\n{p}"} <= set(found)
     assert len(found) == 6
     assert next(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == "ECG-SMART-NET  1"
@@ -317,7 +318,7 @@ def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     assert row[("This study", "Rotations")] == "3"
     one = tables.table_4(performance[performance["rotation"] == 0], NAMES)
     assert "±" not in one.loc["ECG-SMART-NET", ("This study", "Val AP")]
-    html = tables.styled(table, "Table 4 [proxy label]").to_html()
+    html = page.styled(table, "Table 4 [proxy label]").to_html()
     assert "Table 4 [proxy label]" in html and "0.889\n± 0.027" in html
 
 
@@ -371,7 +372,7 @@ def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
     assert ((low < test) & (test < high))[
         ["Acc", "Sens", "Spec", "PPV", "NPV", "F1", "AUC", "AP"]
     ].all()
-    assert ".000</td>" not in tables.styled(table[["TP", "FP", "FN", "TN"]], "counts").to_html()
+    assert ".000</td>" not in page.styled(table[["TP", "FP", "FN", "TN"]], "counts").to_html()
 
 
 def test_an_operating_point_out_of_reach_is_said_to_be(predictions):
@@ -451,10 +452,10 @@ def test_recalibrated_probabilities_keep_their_ranks_and_their_fold(predictions)
 
 def test_one_way_from_table_to_text():
     table = pd.DataFrame({"x": [0.12345, np.nan], "n": [3, 4], "text": ["a|b", "<b>"]})
-    lines = tables.markdown(table).splitlines()
+    lines = page.markdown(table).splitlines()
     assert lines[2] == "| 0 | 0.123 | 3 | a\\|b |" and lines[3] == "| 1 | – | 4 | <b> |"
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
-    html = tables.styled(table, "A caption").to_html()
+    html = page.styled(table, "A caption").to_html()
     assert "A caption" in html and ">0.123<" in html and ">–<" in html and "&lt;b&gt;" in html
 
 
@@ -464,7 +465,7 @@ def test_cells_have_names_units_and_sensible_digits():
         "auc": [0.88888, -0.1], "learning_rate": [1e-5, 3e-4], "made_up": [True, {"a_b": 1}],
         "record_id": ["x_1", "x_2"], "link": ["[a_b](../a_b/n.ipynb)", "`a_b`"],
     }, index=["mayo_alvd", 1e-5])  # fmt: skip
-    shown = tables.texts(table)
+    shown = page.texts(table)
     assert list(shown.index) == ["mayo alvd", "1e−5"]
     assert list(shown.iloc[0]) == [
         "812.3", "4,233", "6.5", "0.889", "1e−5", "yes", "x_1", "[a_b](../a_b/n.ipynb)",
@@ -479,7 +480,7 @@ def test_what_is_the_same_in_every_row_is_told_once():
     table = pd.DataFrame(
         {"n": [10] * 3, "AUC": ["0.9 ± 0.1", "0.8 [0.7, 0.9]", "–"], "e": [np.nan] * 3}
     )
-    html = tables.styled(table, "A caption.").to_html()
+    html = page.styled(table, "A caption.").to_html()
     assert "A caption. In every row: n 10." in html and "col1" not in html
     assert "0.9\n± 0.1<" in html and "0.8\n[0.7, 0.9]<" in html  # two lines each
-    assert "In every row" not in tables.styled(table[:2], "A caption.").to_html()
+    assert "In every row" not in page.styled(table[:2], "A caption.").to_html()
