@@ -102,12 +102,13 @@ def styled(table: pd.DataFrame, caption: str):
         names = [*shown.columns.names[:-1], shown.index.name or shown.columns.names[-1]]
         shown = shown.rename_axis(names, axis=1).rename_axis(None)
     shown = shown.replace(r" (?=±|\[.*\d)", "\n", regex=True)
-    words = [column for column in shown if shown[column].str.contains("[A-Za-z]{3}").any()]
     above = {"selector": "caption"}
     above["props"] = "caption-side: top; text-align: left; font-weight: bold"
-    lines = {"selector": "td", "props": "white-space: pre-line; text-align: right"}
-    page = shown.style.set_caption(caption).set_table_styles([above, lines]).format(escape="html")
-    return page.set_properties(words, **{"text-align": "left"})
+    looks = [above, {"selector": "td", "props": "white-space: pre-line; text-align: right"}]
+    for place in range(shown.shape[1]):
+        if shown.iloc[:, place].str.contains("[A-Za-z]{3}").any():
+            looks.append({"selector": f"td.col{place}", "props": "text-align: left"})
+    return shown.style.set_caption(caption).set_table_styles(looks).format(escape="html")
 
 
 def _joined(column) -> str:

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 NEUTRAL = "#0072B2"
 PAIR = ["#0072B2", "#D55E00"]
 SIX = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-TRIO = ["#0072B2", "#009E73", "#D55E00"]
 DPI = 200  # of saved figures
 
 

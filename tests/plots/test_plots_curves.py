@@ -484,3 +484,8 @@ def test_what_is_the_same_in_every_row_is_told_once():
     assert "A caption. In every row: n 10." in html and "col1" not in html
     assert "0.9\n± 0.1<" in html and "0.8\n[0.7, 0.9]<" in html  # two lines each
     assert "In every row" not in page.styled(table[:2], "A caption.").to_html()
+
+
+def test_a_name_may_stand_in_several_rows():
+    table = pd.DataFrame({"b": ["one more", "two"], "p": [0.1, 0.2]}, index=["AUC", "AUC"])
+    assert page.styled(table, "A caption.").to_html().count("AUC") == 2
