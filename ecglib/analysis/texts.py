@@ -38,7 +38,7 @@ def mean_sd(values: pd.Series) -> str:
     """Text ``mean ± SD`` with three decimals; the mean alone for one value, a dash for none."""
     if values.empty:
         return "–"
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    return number(values.mean()) + (f" ± {number(values.std())}" if len(values) > 1 else "")
 
 
 def name(field) -> str:
@@ -83,7 +83,7 @@ def texts(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({i: cells(table.iloc[:, i]) for i in range(table.shape[1])}, table.index)
     shown.columns, names = table.columns, {"columns": table.columns.names}
     names = [[n and name(n) for n in axis.names] for axis in (table.index, table.columns)]
-    shown = shown.rename(name).rename(name, axis=1)
+    shown = (shown if "record_id" in table.index.names else shown.rename(name)).rename(name, axis=1)
     return shown.rename_axis(names[0]).rename_axis(names[1], axis=1)
 
 
@@ -95,24 +95,25 @@ def styled(table: pd.DataFrame, caption: str):
     same = shown.columns[(shown == shown.iloc[:1].squeeze(axis=0)).all() & (len(shown) > 2)]
     if len(same) < shown.shape[1]:
         told = shown[same].iloc[0] if len(same) else pd.Series(dtype=str)
-        told = [f"{_joined(column)} {value}" for column, value in told.items() if value != "–"]
+        lowest = told.index.get_level_values(-1)
+        told = [
+            f"{column} {value}" for column, value in zip(lowest, told, strict=True) if value != "–"
+        ]
         caption += f" In every row: {'; '.join(told)}." if told else ""
         shown = shown.drop(columns=same)
     if shown.index.nlevels == 1:  # its name needs no line of its own
         names = [*shown.columns.names[:-1], shown.index.name or shown.columns.names[-1]]
         shown = shown.rename_axis(names, axis=1).rename_axis(None)
     shown = shown.replace(r" (?=±|\[.*\d)", "\n", regex=True)
+    shown = shown.replace(r"(\d), (?=[−\d.]+\])", "\\1,\u00a0", regex=True)
     above = {"selector": "caption"}
     above["props"] = "caption-side: top; text-align: left; font-weight: bold"
     looks = [above, {"selector": "td", "props": "white-space: pre-line; text-align: right"}]
+    looks.append({"selector": "th.index_name", "props": "text-align: left"})
     for place in range(shown.shape[1]):
         if shown.iloc[:, place].str.contains("[A-Za-z]{3}").any():
             looks.append({"selector": f"td.col{place}", "props": "text-align: left"})
     return shown.style.set_caption(caption).set_table_styles(looks).format(escape="html")
-
-
-def _joined(column) -> str:
-    return " ".join(column) if isinstance(column, tuple) else column
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -103,7 +103,8 @@ def learning_curves(history: pd.DataFrame, names: dict | None = None) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_title(letter, loc="left", fontweight="bold")
         axis.grid(alpha=0.3)
-    place = {"loc": "outside upper center", "ncols": 2, "title": "Mean ± 1 SD over rotations"}
+    title = "Mean ± 1 SD over rotations" if len(set(history["rotation"])) > 1 else None
+    place = {"loc": "outside upper center", "ncols": 2, "title": title}
     figure.legend(*axis.get_legend_handles_labels(), fontsize=9, **place)
     return _closed(figure)
 
@@ -293,14 +294,8 @@ def confusion_matrices(run: pd.DataFrame, points: dict) -> Figure:
     `ecglib.metrics.operating_points` that is one: counts, and shares of the true class.
     """
     points = {name: point for name, point in points.items() if point is not None}
-    figure, axes = plt.subplots(
-        1,
-        len(points),
-        figsize=(0.4 + 2 * len(points), 2.6),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
+    size = {"figsize": (0.4 + 2 * len(points), 2.6), "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(points), layout="constrained", **size)
     look = {"cmap": "Blues", "colorbar": False, "im_kw": {"vmin": 0, "vmax": 1}}
     look |= {"labels": [1, 0], "display_labels": ["positive", "negative"]}
     for axis, (name, point) in zip(axes.flat, points.items(), strict=True):
