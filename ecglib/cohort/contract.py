@@ -15,6 +15,7 @@ import pandera.pandas as pa
 
 from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
 from ecglib.cohort.source import Source, count
+from ecglib.errors import Refusal
 from ecglib.folders import sha256
 
 RECORDS = pa.DataFrameSchema(
@@ -31,7 +32,7 @@ RECORDS = pa.DataFrameSchema(
 )
 
 
-class CohortError(ValueError):
+class CohortError(Refusal, ValueError):
     """A cohort that breaks the contract; one sentence that says where and what to do."""
 
 

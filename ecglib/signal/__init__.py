@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from ecglib.beat import LEADS, R_SAMPLE, RATE_HZ
+from ecglib.errors import Refusal
 from ecglib.settings import Signal
 from ecglib.signal import beats, fiducials, filters, quality, repair
 
@@ -17,7 +18,7 @@ REMARKS = ("rebuilt", "bridged", "narrow_band")  # reasons that cast no doubt
 COLUMNS = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
 
 
-class SignalError(ValueError):
+class SignalError(Refusal, ValueError):
     """A recording no median beat can be made of; the message is one sentence."""
 
 

@@ -9,8 +9,6 @@ that says so.
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
-import json
-import shutil
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -21,12 +19,10 @@ import numpy as np
 import pandas as pd
 
 from ecglib.beat import LEADS, RATE_HZ
-from ecglib.folders import partial, sha256
+from ecglib.folders import hold, partial, replace, sha256, write_json
 from ecglib.settings import Signal
 from ecglib.study import places
 from ecglib.study.networks import ExplainError, Networks, open_networks
-from ecglib.study.notebook import run_notebook
-from ecglib.study.params import StudyError
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
 """A simulated recording that ships with the package (`ecglib.cohort.synthetic`): 8 leads, 10 s,
@@ -34,6 +30,9 @@ the LAD occluded.
 
 :meta hide-value:
 """
+
+SIMULATED = "# simulated ECG, not a person's: "
+GROUPS = {1: "positives", 0: "negatives"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,10 @@ class Explanation:
     points : dict
         Fiducial points over all leads, name → sample of the beat.
     scores : pandas.DataFrame
-        One row per network: ``score``; of an angiographic label also ``risk``, ``operating_point``
-        and ``positive``.
+        One row per network: ``score``; shares of the positives and of the negatives of its test
+        fold that score lower, ``of positives, of negatives``; its ``operating point`` (highest F1
+        on validation) and whether the score reaches it, ``positive``; ``risk`` if the label is
+        angiographic.
     saliency : numpy.ndarray
         ``(12, 20)``: the paper's map (section II.C), scaled over the whole map, mean over networks.
     leads : pandas.DataFrame
@@ -63,6 +64,8 @@ class Explanation:
         Mean rank correlation between the maps of two networks; NaN of one.
     unused : tuple of str
         Channels of the file that are none of the 12 leads.
+    simulated : str
+        What was simulated, as the file's first line says; empty for a recording.
     """
 
     file: str
@@ -75,25 +78,40 @@ class Explanation:
     segments: pd.DataFrame
     agreement: float
     unused: tuple[str, ...] = ()
+    simulated: str = ""
 
     @property
     def verdict(self) -> list[str]:
-        """What may be said: two short lines."""
-        table, many = (
-            self.scores,
-            f" of {len(self.scores)} networks" if len(self.scores) > 1 else "",
-        )
+        """What may be said: the score, what it means, and what kind of score it is, a line each."""
+        table, count = self.scores, len(self.scores)
+        many, called = f" of {count} networks" if count > 1 else "", int(table.positive.sum())
+        score = f"Score {_spread(table.score, '.2f', many)}"
+        where = f"{called} of them reach" if many else "at or above" if called else "below"
+        point = f"{where} the operating point of {_spread(table['operating point'], '.2f', many)}"
+        ranks = [
+            f"{100 * table[f'of {group}'].mean():.0f} % of the {group}" for group in GROUPS.values()
+        ]
+        means = f"Higher than {' and '.join(ranks)} of its test fold (study {self.networks.name})"
         if not self.networks.clinical:
             kind = f"label of kind '{self.networks.kind}'"
-            return [
-                f"Score {_spread(table.score, '.2f', many)}",
-                f"Uncalibrated, learned from a {kind}: not a clinical risk",
-            ]
-        first = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
-        called = int(table.positive.sum())
-        decision = "positive" if 2 * called >= len(table) else "negative"
+            told = f"Uncalibrated, learned from a {kind}: not a clinical risk"
+            return [f"{score}, {point}", means, told]
+        risk = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
+        decision = "positive" if 2 * called >= count else "negative"
         told = f"called positive by {called}{many}" if many else f"score {table.score.iloc[0]:.2f}"
-        return [first, f"At the operating point: {decision} ({told})"]
+        return [risk, means, f"At the operating point: {decision} ({told})"]
+
+    @property
+    def origin(self) -> str:
+        """Where the ECG comes from, if it isn't a person's; empty if it is."""
+        if not self.simulated:
+            return ""
+        if self.networks.kind == "synthetic":
+            return f"SIMULATED ECG: {self.simulated}, as the networks were trained on"
+        return (
+            f"SIMULATED ECG: {self.simulated}. These networks learned from recordings and never "
+            "met a simulated one, so their score says little about it, high or low"
+        )
 
     @property
     def warning(self) -> str:
@@ -103,6 +121,14 @@ class Explanation:
             if self.beat.poor_quality
             else ""
         )
+
+    @property
+    def facts(self) -> dict:
+        """What ``run.json`` keeps of it."""
+        told = {"file": self.file, "runs": [str(run["folder"]) for run in self.networks.runs]}
+        told |= {"label_kind": self.networks.kind, "label_meaning": self.networks.meaning}
+        told |= {"verdict": self.verdict, "warning": self.warning, "origin": self.origin}
+        return told | {"quality": self.beat.columns()}
 
     @property
     def quality(self) -> pd.Series:
@@ -167,7 +193,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         x = inputs(np.rint(beat.beat[None]), told["identity"])  # whole µV, as in a cohort
         with torch.inference_mode():
             score = float(model(x).double().softmax(1)[0, 1])
-        scores.append({"score": score} | (_clinical(told, score) if networks.clinical else {}))
+        scores.append(_standing(told, score, networks.clinical))
         maps.append(saliency.attribute(model, x[:, 0])[0])
         falls.append(saliency.attribute(model, x[:, 0], "occlude_leads")[0].sum(1))
     maps, found = np.stack(maps), fiducials.find(beat.beat[None]).points
@@ -178,10 +204,13 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     ]
     return Explanation(
         file=places.find(ecg_path or EXAMPLE).name,
+        simulated=_simulated(places.find(ecg_path or EXAMPLE)),
         networks=networks,
         beat=beat,
         points=dict(zip(fiducials.POINTS, found[0], strict=True)),
-        scores=pd.DataFrame(scores, index=[Path(told["folder"]).name for told in networks.runs]),
+        scores=pd.DataFrame(
+            scores, index=[f"rotation {told['identity']['rotation']}" for told in networks.runs]
+        ),
         saliency=saliency.paper_map(maps, per="map"),
         leads=pd.DataFrame(
             {"saliency": saliency.lead_contributions(maps).mean(), "occlusion": np.mean(falls, 0)},
@@ -234,22 +263,36 @@ def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
     return beat, recording.unused
 
 
-def _clinical(told: dict, score: float) -> dict:
-    """Calibrated risk and decision at the operating point, both fitted on the run's own validation
-    predictions.
+def _standing(told: dict, score: float, clinical: bool) -> dict:
+    """Where a score stands among those of the run's own ECGs: test ECGs for the ranks; validation
+    ECGs for the operating point, and for the calibrated risk.
     """
     from ecglib.analysis.inference import recalibrate
     from ecglib.metrics import operating_point
 
-    table = pd.read_parquet(told["folder"] / "predictions.parquet").query("split == 'validation'")
+    table = pd.read_parquet(told["folder"] / "predictions.parquet")
+    tested, validation = (table[table.split == split] for split in ("test", "validation"))
+    lower = (tested.probability < score).groupby(tested.label).mean()
+    row = {"score": score} | {f"of {group}": lower.get(i) for i, group in GROUPS.items()}
     try:
-        risk = float(recalibrate(table.label, table.probability, [score])[0])
-        point = operating_point(table.label, table.probability)
+        point = operating_point(validation.label, validation.probability)
+        row |= {"operating point": point, "positive": score >= point}
+        if clinical:
+            row["risk"] = float(recalibrate(validation.label, validation.probability, [score])[0])
     except ValueError as error:
         raise ExplainError(
-            f"{told['folder']} can't be calibrated on its validation predictions: {error}"
+            f"{told['folder']}: its validation predictions give no scale for a score: {error}"
         ) from None
-    return {"risk": risk, "operating_point": point, "positive": score >= point}
+    return row
+
+
+def _simulated(path: Path) -> str:
+    """What the first line of a file that this package simulated says of it; else empty."""
+    if not path.is_file():  # a WFDB record goes by its name
+        return ""
+    with path.open("rb") as file:
+        first = file.readline(200).decode(errors="ignore")
+    return first.removeprefix(SIMULATED).split(" (")[0] if first.startswith(SIMULATED) else ""
 
 
 def folder_of(ecg_path: str = "") -> Path:
@@ -259,33 +302,34 @@ def folder_of(ecg_path: str = "") -> Path:
 
 
 def run(ecg: str, network: str) -> int:
-    """Run notebook 10 on one ECG; returns 0, or 1 with one sentence on what is wrong.
+    """Explain one ECG on one page, as notebook 10 does in a notebook; returns 0, or 1 with one
+    sentence on what is wrong.
 
     `ecg` and `network` are those of `explain`.
     """
-    if network and places.find(network).is_dir():
-        network = str(places.find(network))
-    file = str(places.find(ecg)) if ecg else ""
+    from ecglib.plots import explanation as pictures
+    from ecglib.study.machine import environment
+
     try:
-        # what is wrong is told at once: a notebook takes ten seconds to start
-        read_ecg(file)
-        answering = open_networks(network)
-        read_beat(file, answering.signal, answering.band_hz)
         if problem := places.unwritable():
             raise ExplainError(problem)
-        folder = folder_of(file)
-        run_notebook("10_explain_ecg", {"ecg_path": file, "run": network}, folder, log=False)
+        print(
+            f"[1/2] reading {places.find(ecg or EXAMPLE).name} and asking the network", flush=True
+        )
+        found = explain(ecg, network)
     except ExplainError as error:
         print(error, file=sys.stderr)
         return 1
-    except StudyError as error:
-        cell = error.__context__  # papermill's error, which knows whether it is one of ours
-        expected = getattr(cell, "ename", "") == ExplainError.__name__
-        if expected:
-            shutil.rmtree(partial(folder), ignore_errors=True)
-        print(cell.evalue if expected else error, file=sys.stderr)
-        return 1
-    found = json.loads((folder / "run.json").read_text())
-    warning = [found["warning"]] if found["warning"] else []
-    print(*found["verdict"], *warning, f"{folder}/page.pdf, page.png", sep="\n")
+    print("[2/2] drawing the page", flush=True)
+    final = folder_of(ecg)
+    with hold(final):
+        folder = partial(final)
+        folder.mkdir(exist_ok=True)
+        pictures.save_page(found, folder)
+        for name in ("scores", "leads", "segments"):
+            getattr(found, name).to_csv(folder / f"{name}.csv")
+        write_json(folder / "run.json", found.facts | {"environment": environment()})
+        replace(folder, final)
+    print(*filter(None, [found.origin, *found.verdict, found.warning]), sep="\n")
+    print(f"The page: {final}/page.pdf, page.png")
     return 0

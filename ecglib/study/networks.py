@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ecglib.errors import Refusal
 from ecglib.settings import LabelKind, Signal
 from ecglib.study import places
 from ecglib.study.params import Study, StudyError, load_study
@@ -13,13 +14,8 @@ DEFAULTS = ("ptbxl", "smoke")
 """Studies whose trained networks are taken when none is named: the first that has any."""
 
 
-class ExplainError(ValueError):
-    """An ECG or a run that can't be used; one sentence, which is all that a notebook shows of
-    it.
-    """
-
-    def _render_traceback_(self):
-        return [str(self)]
+class ExplainError(Refusal, ValueError):
+    """An ECG or a run that can't be used; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def _rotations(study) -> list[Path]:
     if not isinstance(study, Study):
         return []
     own = [places.run_folder(study.name, study.selected_model, k) for k in study.rotations]
-    pairs = [(folder, places.REFERENCE / folder.relative_to(places.OUTPUTS)) for folder in own]
+    pairs = [(folder, places.kept(folder)) for folder in own]
     there = [
         [f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()]
         for pair in pairs

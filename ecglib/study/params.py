@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, get_args
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ecglib.errors import nearest
+from ecglib.errors import Refusal, nearest
 from ecglib.models import NETWORKS
 from ecglib.settings import (
     Closed,
@@ -46,7 +46,7 @@ STEPS = (
 )
 
 
-class StudyError(ValueError):
+class StudyError(Refusal, ValueError):
     """A study file, or a parameter of a notebook, that can't be used; one sentence a mistake."""
 
 

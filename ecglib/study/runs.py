@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ecglib import metrics
+from ecglib.errors import Refusal
 from ecglib.folders import sha256
 from ecglib.models import build_model, flops, without_download
 from ecglib.study import places
@@ -16,7 +17,7 @@ from ecglib.study import places
 WEIGHTS = "weights.safetensors"
 
 
-class RunError(ValueError):
+class RunError(Refusal, ValueError):
     """A run that can't be used; one sentence that says why."""
 
 
@@ -92,26 +93,37 @@ def performance(step) -> pd.DataFrame:
 def load_runs(study) -> Runs:
     """Load every run that a study asks for; what is missing or damaged is named in `Runs.problems`.
 
+    A study that has none of its own shows those that are committed.
+
     Raises
     ------
     RunError
         If no run is there at all.
     """
     predictions, history, facts, problems = [], [], [], []
-    for model in study.models:
-        for rotation in study.rotations:
-            try:
-                told = read_run(places.run_folder(study.name, model, rotation))
-            except RunError as error:
-                problems.append(str(error))
-                continue
-            facts.append({"model": model, "rotation": rotation, **told})
-            predictions.append(pd.read_parquet(told["folder"] / "predictions.parquet"))
-            if (told["folder"] / "history.csv").is_file():
-                run = pd.read_csv(told["folder"] / "history.csv")
-                history.append(run.assign(model=model, rotation=rotation))
+    named = [(model, rotation) for model in study.models for rotation in study.rotations]
+    folders = [places.run_folder(study.name, *name) for name in named]
+    if not any((folder / "run.json").is_file() for folder in folders):
+        folders = list(map(places.kept, folders))
+        problems.append(
+            f"Nothing was trained here: the runs are those in {places.shown(places.REFERENCE)}."
+        )
+    for (model, rotation), folder in zip(named, folders, strict=True):
+        try:
+            told = read_run(folder)
+        except RunError as error:
+            problems.append(str(error))
+            continue
+        facts.append({"model": model, "rotation": rotation, **told})
+        predictions.append(pd.read_parquet(folder / "predictions.parquet"))
+        if (folder / "history.csv").is_file():
+            run = pd.read_csv(folder / "history.csv")
+            history.append(run.assign(model=model, rotation=rotation))
     if not facts:
-        raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
+        raise RunError(
+            f"Study {study.name} has no finished run: "
+            f"train it with `make reproduce STUDY=params/{study.name}.yaml`"
+        )
     facts = pd.DataFrame(facts)
     labels = display_names(study)
     history = pd.concat(history, ignore_index=True) if history else pd.DataFrame()
