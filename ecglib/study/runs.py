@@ -121,7 +121,7 @@ def load_runs(study) -> Runs:
             history.append(run.assign(model=model, rotation=rotation))
     if not facts:
         raise RunError(
-            f"Study {study.name} has no finished run: "
+            f"Study {study.name} has no finished run ({problems[-1]}); "
             f"train it with `make reproduce STUDY=params/{study.name}.yaml`"
         )
     facts = pd.DataFrame(facts)

@@ -87,7 +87,7 @@ class Step:
             for cell in nbformat.read(copy, 4).cells:
                 for output in cell.get("outputs", ()):
                     display(output.get("data", {}), raw=True)
-            raise CohortError(f"{error}. Above: what {places.shown(copy)} shows") from None
+            raise CohortError(f"{error}. Shown above instead: {places.shown(copy)}") from None
 
     @property
     def has_cohort(self) -> bool:

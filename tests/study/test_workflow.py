@@ -141,10 +141,17 @@ def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
     for place, auc in (("07_comparison", 0.9), ("07_comparison.partial", 0.1)):
         tables = tmp_path / "outputs" / "smoke" / place / "tables"
         tables.mkdir(parents=True)
-        (tables / "table_4.csv").write_text(f"Model,AUC\nnet,{auc}\n")
+        name, interval = "Gradient boosting (not in the paper)", f'"{auc}00 [0.848, 0.951]"'
+        row = f"{name},{interval},{interval},{interval},0.659 ± 0.158,−3.240 ± 1.407"
+        (tables / "extended.csv").write_text(f"Model,AUC,AP,Score,Slope,Intercept\n{row}\n")
     told = {"label_kind": "synthetic", "label_meaning": "simulated occlusion"}
+    told["findings"] = ["Nothing was found in a long sentence about everything there is. " * 4]
     (tables.parents[1] / "07_comparison" / "run.json").write_text(json.dumps(told))
-    assert "0.9" in graph.summary(study) and "0.1" not in graph.summary(study)
+    said = graph.summary(study)
+    assert "0.900 [0.848" in said and "0.100" not in said and said.count("Nothing was found") == 4
+    assert (
+        max(map(len, said.splitlines())) <= 100 and "simulated occlusion [synthetic label]" in said
+    )
 
 
 # ---- mistakes
