@@ -39,6 +39,8 @@ TESTS := units notebooks slow $(HEAVY) gpu
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 	@echo
+	@echo "The demo takes about 8 minutes and 0.3 GB on 2 cores; plan says what another study takes."
+	@echo
 	@echo "reproduce, plan and status take STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)),"
 	@echo "  DATA_DIR=folder with the data, OUTPUTS=folder for results (also of explain),"
 	@echo "  GPUS=n to share out (now $(GPUS)), JOBS_PER_GPU=n runs side by side"
@@ -64,16 +66,16 @@ $(READY): requirements.lock pyproject.toml
 
 # The demo is there to see everything run: it takes over none of the results that are kept to be read.
 reproduce plan: FRESH ?= $(if $(filter demo params/demo.yaml,$(STUDY)),--fresh)
-reproduce: $(READY)  ## run a whole study: notebooks, tables, figures
+reproduce: $(READY)  ## run a whole study: notebooks, tables, figures; a line a step
 	@$(PYTHON) -m ecglib.study run $(WORKFLOW) $(FRESH) -- $(ARGS)
 
-plan: $(READY)  ## what `make reproduce` would run, and why
+plan: $(READY)  ## what `make reproduce` would run and why, how long it takes and how much disk
 	@$(PYTHON) -m ecglib.study run $(WORKFLOW) $(FRESH) -- --dry-run $(ARGS)
 
-status: $(READY)  ## what of a study is done, running, failed
+status: $(READY)  ## which steps of a study are done, running or failed
 	@$(PYTHON) -m ecglib.study status --study "$(STUDY)"
 
-explain: $(READY)  ## explain one ECG on one page: ECG=file RUN=folder of a run, or a study
+explain: $(READY)  ## explain one ECG on one page (10 s): ECG=file RUN=folder of a run, or a study
 	@$(PYTHON) -m ecglib.study explain --ecg "$(ECG)" --run "$(RUN)"
 
 test: test-units test-notebooks  ## unit tests, the smoke study, and every notebook with nbval
@@ -118,7 +120,10 @@ lab: $(READY)  ## JupyterLab on localhost, with its token
 	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks/start_here.ipynb
 
 supplement: $(READY)  ## the reference results as a web site in supplement/_build/html
-	@rm -rf supplement/_build && $(PYTHON) supplement/collect.py && $(PYTHON) -m sphinx -q -W --keep-going -b html -c supplement supplement/_build/source supplement/_build/html
+	@echo "[1/2] collecting the reference results"
+	@rm -rf supplement/_build && $(PYTHON) supplement/collect.py
+	@echo "[2/2] building the pages (about a minute)"
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html -c supplement supplement/_build/source supplement/_build/html
 	@echo "Open supplement/_build/html/index.html"
 
 keep: $(READY)  ## copy a study's results to outputs/reference, to be read and committed

@@ -193,7 +193,11 @@ def run(study, given) -> int:
     words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.WORK)]
     words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={jobs}"]
     dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
-    words += ["--quiet", *(("host", "progress") if dry else ("all",)), "--keep-going"]
+    words += [
+        "--quiet",
+        *(("host", "progress") if dry else ("host", "progress", "rules") if cluster else ("all",)),
+        "--keep-going",
+    ]
     words += ["--rerun-incomplete", "--nolock", *given.more]
     watch = progress.Watch(
         study, _costs(study, given), jobs or given.cores, f"{outputs(study)}/logs/"

@@ -80,7 +80,7 @@ class Watch(logging.Handler):
     def __init__(self, study, jobs: dict, cores: float, logs: str):
         super().__init__()
         self.study, self.jobs, self.cores, self.logs = study, jobs, cores, logs
-        self.running, self.count, self.begun, self.work, self.done = {}, 0, 0, 0, 0
+        self.running, self.numbers, self.count, self.work, self.done = {}, {}, 0, 0, 0
         self.start, self.live = time.monotonic(), sys.stdout.isatty()
         if self.live:
             threading.Thread(target=self._draw, daemon=True).start()
@@ -91,9 +91,9 @@ class Watch(logging.Handler):
         if event == "run_info":
             self._plan(record.stats)
         elif event == "job_info" and record.log:
-            self.begun += 1
             name = record.log[0].removeprefix(self.logs).removesuffix(".log")
-            self.running[record.jobid] = self.begun, name, time.monotonic(), Path(record.log[0])
+            number = self.numbers.setdefault(name, len(self.numbers) + 1)
+            self.running[record.jobid] = number, name, time.monotonic(), Path(record.log[0])
             if not self.live:
                 self._print(self._line(record.jobid))
         elif event == "job_finished" and record.job_id in self.running:
