@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-CORE = {"ecg_smart_net": 0.025, "temporal_resnet18": 0.025, "resnet18": 0.008, "mayo_alvd": 0.001}
+CORE = {"ecg_smart_net": 0.033, "temporal_resnet18": 0.033, "resnet18": 0.01, "mayo_alvd": 0.001}
 """Seconds of one core, or fifty times as many of a GPU, for one ECG through a network; another
 network counts as the slowest.
 """
@@ -34,7 +34,7 @@ def seconds(study, job: str) -> float:
         return 35
     epochs = study.models[model[0]].epochs or study.training.epochs
     # as many negatives are drawn as there are positives; backward takes as long as two forwards
-    return 10 + epochs * CORE.get(study.registered(model[0]), 0.025) * 5 * positives * ecgs
+    return 10 + epochs * CORE.get(study.registered(model[0]), 0.033) * 5 * positives * ecgs
 
 
 def in_words(seconds: float) -> str:
@@ -54,9 +54,12 @@ def title(study, job: str) -> str:
     return " · ".join([trains, *rate, parts[-1].replace("_", " ")])
 
 
-def last_words(log: Path) -> tuple[str, float]:
-    """How far a step is, as its log last said, and the share of it that is done."""
-    text = log.read_bytes()[-4000:].decode(errors="ignore") if log.is_file() else ""
+def last_words(log: Path, since: float = 0) -> tuple[str, float]:
+    """How far a step is, as its log last said, and the share of it that is done; an older log than
+    `since` is that of an earlier attempt.
+    """
+    new = log.is_file() and log.stat().st_mtime > since - 1  # clocks of files are coarse
+    text = log.read_bytes()[-4000:].decode(errors="ignore") if new else ""
     for at, of, unit in re.findall(r"(\d+)/(\d+) \[.*?(epoch|chunk)", text)[-1:]:
         auc = re.findall(r"validation AUC [\d.]+", text)[-1:]
         return " · ".join([f"{unit} {at}/{of}", *auc]), int(at) / int(of)
@@ -81,7 +84,7 @@ class Watch(logging.Handler):
         super().__init__()
         self.study, self.jobs, self.cores, self.logs = study, jobs, cores, logs
         self.running, self.numbers, self.count, self.work, self.done = {}, {}, 0, 0, 0
-        self.start, self.live = time.monotonic(), sys.stdout.isatty()
+        self.start, self.live = time.time(), sys.stdout.isatty()
         if self.live:
             threading.Thread(target=self._draw, daemon=True).start()
 
@@ -93,7 +96,7 @@ class Watch(logging.Handler):
         elif event == "job_info" and record.log:
             name = record.log[0].removeprefix(self.logs).removesuffix(".log")
             number = self.numbers.setdefault(name, len(self.numbers) + 1)
-            self.running[record.jobid] = number, name, time.monotonic(), Path(record.log[0])
+            self.running[record.jobid] = number, name, time.time(), Path(record.log[0])
             if not self.live:
                 self._print(self._line(record.jobid))
         elif event == "job_finished" and record.job_id in self.running:
@@ -115,22 +118,22 @@ class Watch(logging.Handler):
 
     def _end(self, job: int, how: str) -> None:
         _, name, start, _ = self.running[job]
-        self._print(self._line(job, f"{how} {in_words(time.monotonic() - start)}"))
+        self._print(self._line(job, f"{how} {in_words(time.time() - start)}"))
         self.done += self.jobs[name][1]
         del self.running[job]
 
     def _line(self, job: int, ended: str = "") -> str:
-        number, name, _, log = self.running[job]
-        told = [title(self.study, name), last_words(log)[0], ended or self._left(), f"log {log}"]
+        number, name, start, log = self.running[job]
+        told = [title(self.study, name), last_words(log, start)[0], ended or self._left()]
+        told += [] if ended.startswith("done") else [f"log {log}"]
         return f"[{number}/{self.count}] " + " · ".join(filter(None, told))
 
     def _left(self) -> str:
         """How long the rest takes, at the pace so far; the first minute weighs as estimated."""
-        shares = (
-            last_words(log)[1] * self.jobs[name][1] for _, name, _, log in self.running.values()
-        )
-        done = self.done + sum(shares)
-        pace = (time.monotonic() - self.start + 60) / (done + 60 * self.cores)
+        done = self.done
+        for _, name, start, log in self.running.values():
+            done += last_words(log, start)[1] * self.jobs[name][1]
+        pace = (time.time() - self.start + 60) / (done + 60 * self.cores)
         return f"about {in_words((self.work - done) * pace)} left"
 
     def _draw(self) -> None:

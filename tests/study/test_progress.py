@@ -122,6 +122,7 @@ def test_how_far_a_step_is_stands_in_its_log(tmp_path, text, told, share):
     (tmp_path / "a.log").write_text(text)
     assert progress.last_words(tmp_path / "a.log") == (told, share)
     assert progress.last_words(tmp_path / "none.log") == ("", 0)
+    assert progress.last_words(tmp_path / "a.log", time.time() + 5) == ("", 0), "of an earlier try"
 
 
 def test_names_and_times_in_words():

@@ -123,7 +123,7 @@ def test_a_model_without_runs_still_has_its_name(study):
 
 
 def test_a_study_without_runs_says_so(study):
-    with pytest.raises(runs.RunError, match="no finished run .*it isn.t finished.*; train it"):
+    with pytest.raises(runs.RunError, match=r"no finished run .*it isn.t finished.*; train it"):
         runs.load_runs(study.model_copy(update={"name": "other"}))
 
 
