@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from study_home import TINY, Home
 
 from ecglib import folders
@@ -380,6 +381,22 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again_alone(home, tmp_path
     assert other.run("run", runs[0]).returncode == 0 and read_run(
         other.outputs / "runs/lost/rotation_0"
     )
+
+
+@pytest.mark.slow
+def test_the_readmes_papermill_example_works_at_once(tmp_path):
+    example = (places.ROOT / "README.md").read_text().split("## Papermill by hand")[1]
+    lines = re.findall(r"^papermill (.+)$", example, flags=re.M)
+    assert len(lines) == 3
+    smoke = yaml.safe_load((places.PARAMS / "smoke.yaml").read_text())
+    home = Home(tmp_path / "home", smoke)
+    for line in lines:
+        command = [sys.executable, "-m", "papermill", *line.split()]
+        done = subprocess.run(
+            command, cwd=home.folder, env=home.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    read_run(home.outputs / "runs/ecg_smart_net/rotation_0")
 
 
 @pytest.mark.slow

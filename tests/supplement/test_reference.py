@@ -258,6 +258,27 @@ def test_the_figures_in_the_sentences_of_the_readme_are_those_that_are_kept():
     said.append(f"hold {100 * waves['mean']:.0f} % of the saliency and an even map would give them")
     said.append(f"give them {100 * waves['even map']:.0f} %")
     said.append("none of four methods passes all three checks")
+    front = places.REFERENCE / "omi_features/11_omi_features/tables/front.csv"
+    omi, ours = (
+        pd.read_csv(file, index_col=0).AUC.str[:5]
+        for file in (front, kept / "07_comparison/tables/extended.csv")
+    )
+    boosting = "Gradient boosting (not in the paper)"
+    said.append(f"reaches a test AUC of {omi['Random Forest, all columns']} and gradient boosting")
+    said.append(f"boosting {omi[boosting + ', all columns']}.")
+    said.append(f"ECG-SMART-NET reaches {ours['ECG-SMART-NET']} and boosting")
+    said.append(f"features {ours[boosting]}, so")
+    pairs = pd.read_csv(kept / "07_comparison/tables/differences.csv").query("metric == 'auc'")
+    pairs = pairs[pairs.a == "ecg_smart_net"].set_index("b")
+    for other, sign, word in (
+        ("gradient_boosting", -1, "lower"),
+        ("temporal_resnet18", 1, "lower"),
+        ("ecg_smart_net_millivolt", -1, "higher"),
+    ):
+        row = pairs.loc[other]
+        ends = sorted(sign * end for end in (row.low, row.high))
+        interval = ", ".join(f"{end:.3f}".replace("-", "−") for end in ends)
+        said.append(f"{word} by {sign * row.estimate:.3f} [{interval}]")
     assert [words for words in said if words not in told] == []
     checks = pd.read_csv(kept / "09_saliency/tables/checks.csv")[
         ["randomisation", "deletion", "localisation"]
