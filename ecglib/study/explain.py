@@ -103,32 +103,38 @@ class Explanation:
 
     @property
     def origin(self) -> str:
-        """Where the ECG comes from, if it isn't a person's; empty if it is."""
-        if not self.simulated:
-            return ""
-        if self.networks.kind == "synthetic":
-            return f"SIMULATED ECG: {self.simulated}, as the networks were trained on"
-        return (
-            f"SIMULATED ECG: {self.simulated}. These networks learned from recordings and never "
-            "met a simulated one, so their score says little about it, high or low"
-        )
+        """What the ECG is, if it isn't a person's; empty if it is."""
+        met = "as the networks learned from"
+        if self.networks.kind != "synthetic":
+            met = (
+                "of which these networks met none in training: their score says little, high or low"
+            )
+        return f"SIMULATED ECG ({self.simulated}), {met}" if self.simulated else ""
+
+    @property
+    def remarks(self) -> str:
+        """On the recording's quality."""
+        return self.beat.quality_reasons.replace(";", ", ")
 
     @property
     def warning(self) -> str:
         """What is wrong with the recording; empty if nothing is."""
-        return (
-            f"POOR QUALITY: {self.beat.quality_reasons.replace(';', ', ')}"
-            if self.beat.poor_quality
-            else ""
-        )
+        return f"POOR QUALITY: {self.remarks}" if self.beat.poor_quality else ""
 
     @property
     def facts(self) -> dict:
         """What ``run.json`` keeps of it."""
-        told = {"file": self.file, "runs": [str(run["folder"]) for run in self.networks.runs]}
-        told |= {"label_kind": self.networks.kind, "label_meaning": self.networks.meaning}
-        told |= {"verdict": self.verdict, "warning": self.warning, "origin": self.origin}
-        return told | {"quality": self.beat.columns()}
+        networks = self.networks
+        return {
+            "file": self.file,
+            "runs": [str(run["folder"]) for run in networks.runs],
+            "label_kind": networks.kind,
+            "label_meaning": networks.meaning,
+            "verdict": self.verdict,
+            "warning": self.warning,
+            "origin": self.origin,
+            "quality": self.beat.columns(),
+        }
 
     @property
     def quality(self) -> pd.Series:
@@ -137,14 +143,10 @@ class Explanation:
         told = {
             "duration (s)": f"{beat.filtered.shape[1] / RATE_HZ:.1f}",
             "beats found": beat.n_beats,
-        }
-        told |= {
             "beats in the median": beat.n_used,
             "heart rate (/min)": f"{60_000 / beat.rr_ms:.0f}",
-        }
-        told |= {
             "noise (µV)": f"{beat.noise_uv:.0f}",
-            "remarks": beat.quality_reasons.replace(";", ", ") or "none",
+            "remarks": self.remarks or "none",
         }
         if self.unused:
             told["channels not used"] = textwrap.shorten(", ".join(self.unused), 60)

@@ -172,7 +172,7 @@ class TestFormats:
         assert explain.EXAMPLE.stat().st_size < 100_000
         found = explain.explain("", str(run))
         assert found.file == "example_ecg.csv" and not found.warning and found.beat.n_used >= 8
-        assert found.origin == "SIMULATED ECG: LAD occluded, as the networks were trained on"
+        assert found.origin == "SIMULATED ECG (LAD occluded), as the networks learned from"
         st = found.beat.beat[[LEADS.index(lead) for lead in ("V2", "V3", "V4")], 300 + 60]
         assert (st > 100).all(), "its LAD is occluded"
 
@@ -213,7 +213,7 @@ class TestScore:
             == "Higher than 25 % of the positives and 100 % of the negatives of its test "
             + ("fold (study elsewhere)")
         )
-        assert "not a clinical risk" in third and "never met a simulated one" in found.origin
+        assert "not a clinical risk" in third and "met none in training" in found.origin
         table.loc[validation & (table.label == 1), "probability"] = (1 + score) / 2
         table.to_parquet(folder / "predictions.parquet")
         edit(folder, files=told | {"predictions.parquet": sha256(folder / "predictions.parquet")})
