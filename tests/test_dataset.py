@@ -76,7 +76,7 @@ def test_effective_batch_of_the_paper():
 
 @pytest.mark.parametrize("how", ["lead_zscore", "millivolt"])
 def test_inputs_are_what_training_shows_a_network(how):
-    bank = BeatBank(BEATS, LABELS, torch.device("cpu"), how)
+    bank = BeatBank(BEATS, LABELS, torch.device("cpu"), how=how)
     seen = inputs(BEATS, {"training": {"normalisation": how}})
     assert seen.dtype == torch.float32 and torch.equal(seen, bank.batch(torch.arange(20)))
 
