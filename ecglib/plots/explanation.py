@@ -1,5 +1,5 @@
-"""One ECG explained, as pictures and as a page to print; each carries a watermark unless the label
-was angiographic.
+"""One ECG explained, as pictures and as a page to print; each carries a watermark unless risk and
+decision may be told.
 """
 
 import textwrap
@@ -55,9 +55,13 @@ def _write(part, y, text, size, **look) -> None:
 
 
 def _marked(figure: Figure, networks, size: int) -> Figure:
-    """Return the figure with its watermark; nothing but an angiographic label goes without."""
+    """Return the figure with its watermark; only calibrated networks of an angiographic label go
+    without.
+    """
     if not networks.clinical:
-        words = [f"{networks.kind.upper()} LABEL", "NOT A CLINICAL RISK"]
+        known = networks.kind == "angiographic"
+        words = ["UNCALIBRATED" if known else f"{networks.kind.upper()} LABEL"]
+        words += ["NOT A CLINICAL RISK"]
         words += textwrap.wrap(textwrap.shorten(networks.meaning, 110, placeholder=" …"), 28)
         look = {"ha": "center", "va": "center", "alpha": 0.25, "rotation": 25, "color": "0.3"}
         look |= {"zorder": 100, "weight": "bold", "parse_math": False}

@@ -2,9 +2,9 @@
 page to print.
 
 What may be said is decided by the label that the networks learned, as their ``run.json`` names it:
-calibrated risk and a decision only if it was angiographic. For any other label, or none, there is
-an uncalibrated score, and every page and picture (`ecglib.plots.explanation`) carries a watermark
-that says so.
+calibrated risk and a decision only if it was angiographic, and the runs have validation predictions
+to calibrate on. Else there is an uncalibrated score, and every page and picture
+(`ecglib.plots.explanation`) carries a watermark that says so.
 
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
@@ -50,8 +50,8 @@ class Explanation:
     points : dict
         Fiducial points over all leads, name → sample of the beat.
     scores : pandas.DataFrame
-        One row per network: ``score``; of an angiographic label also ``risk``, ``operating_point``
-        and ``positive``.
+        One row per network: ``score``; of `Networks.clinical` ones also ``risk``,
+        ``operating_point`` and ``positive``.
     saliency : numpy.ndarray
         ``(12, 20)``: the paper's map (section II.C), scaled over the whole map, mean over networks.
     leads : pandas.DataFrame
@@ -84,11 +84,11 @@ class Explanation:
             f" of {len(self.scores)} networks" if len(self.scores) > 1 else "",
         )
         if not self.networks.clinical:
-            kind = f"label of kind '{self.networks.kind}'"
-            return [
-                f"Score {_spread(table.score, '.2f', many)}",
-                f"Uncalibrated, learned from a {kind}: not a clinical risk",
-            ]
+            why = f"learned from a label of kind '{self.networks.kind}'"
+            if self.networks.kind == "angiographic":
+                why = "for no validation fold came with the network"
+            score = f"Score {_spread(table.score, '.2f', many)}"
+            return [score, f"Uncalibrated, {why}: not a clinical risk"]
         first = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
         called = int(table.positive.sum())
         decision = "positive" if 2 * called >= len(table) else "negative"
