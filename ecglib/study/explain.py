@@ -86,7 +86,7 @@ class Explanation:
         if not self.networks.clinical:
             why = f"learned from a label of kind '{self.networks.kind}'"
             if self.networks.kind == "angiographic":
-                why = "for no validation fold came with the network"
+                why = "since no validation fold came with the network"
             score = f"Score {_spread(table.score, '.2f', many)}"
             return [score, f"Uncalibrated, {why}: not a clinical risk"]
         first = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"

@@ -100,7 +100,7 @@ def _facts(file: Path, weights: Path) -> dict:
         "identity": IDENTITY,
         "label": "ECG-SMART-NET (its authors' weights)",
         "label_kind": "angiographic" if omi else None,
-        "label_meaning": "occlusion MI by angiography, as its authors told it" if omi else None,
+        "label_meaning": "occlusion MI by angiography, labelled by its authors" if omi else None,
         "source": {"file": file.name, "sha256": sha256(file)},
         "environment": environment(),
         "files": {WEIGHTS: sha256(weights)},

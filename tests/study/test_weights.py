@@ -128,7 +128,9 @@ def test_it_explains_an_ecg_without_a_calibrated_risk(network, run):
         expected = network(x[None, None]).softmax(1)[0, 1].item()
     assert found.scores.score.item() == pytest.approx(expected, abs=1e-6)
     assert list(found.scores) == ["score"] and found.networks.kind == "angiographic"
-    assert found.verdict[1].startswith("Uncalibrated, for no validation fold came with the network")
+    assert found.verdict[1].startswith(
+        "Uncalibrated, since no validation fold came with the network"
+    )
     assert found.saliency.shape == (12, 20)
     assert found.segments.sum().tolist() == pytest.approx([1, 1])
 
