@@ -27,6 +27,7 @@ CLASSES += [f"torch.nn.modules.{name}" for name in LAYERS.split()]
 IDENTITY = {"model": "ecg_smart_net", "network": "ecg_smart_net", "options": {}}
 # what the group's later code shows its networks
 IDENTITY |= {"training": {"normalisation": "lead_max", "samples": 200}}
+MEANING = "occlusion MI by angiography, labelled by the network's authors"
 
 
 class Part:
@@ -87,7 +88,7 @@ def _unpack(file: Path, weights: Path) -> None:
         here, there = (list(of[name].shape) if name in of else None for of in (ours, theirs))
         if here != there:
             raise StudyError(
-                f"{file.name} is not used: it holds no ECG-SMART-NET, for {name} has the shape "
+                f"{file.name} is not used: it holds no ECG-SMART-NET: {name} has the shape "
                 f"{there} there and {here} here"
             )
 
@@ -100,7 +101,7 @@ def _facts(file: Path, weights: Path) -> dict:
         "identity": IDENTITY,
         "label": "ECG-SMART-NET (its authors' weights)",
         "label_kind": "angiographic" if omi else None,
-        "label_meaning": "occlusion MI by angiography, labelled by its authors" if omi else None,
+        "label_meaning": MEANING if omi else None,
         "source": {"file": file.name, "sha256": sha256(file)},
         "environment": environment(),
         "files": {WEIGHTS: sha256(weights)},

@@ -168,6 +168,16 @@ class TestCheck:
             "no map deserves trust: none may be read as the place of a disease."
         )
 
+    def test_what_is_erased_of_fewer_samples_is_40_ms_too(self):
+        x = np.zeros((1, 12, 200), np.float32)
+        x[0, 3, 105], x[0, 3, 112:118] = 100, 1  # a spike, and the next 40 ms
+        model = Linear(np.ones((12, 200)))
+        logit = (
+            saliency_checks.deletion(model, x, {}, fractions=(1, 1 / 240)).set_index("map").logit
+        )
+        gone, left = logit["QRS energy"]
+        assert left - gone == pytest.approx(6, abs=1e-3)
+
     def test_compare(self):
         maps = {name: np.random.default_rng(k).random((3, 12, 400)) for k, name in enumerate("abc")}
         table = saliency_checks.compare(maps)
