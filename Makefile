@@ -4,6 +4,7 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 DATA_DIR ?=
 ECG ?=
 RUN ?=
+FILE ?=
 OUTPUTS ?=
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | wc -l)
 JOBS_PER_GPU ?= 1
@@ -26,14 +27,14 @@ export MALLOC_ARENA_MAX := 1
 
 export ECGLIB_OUTPUTS ?= $(OUTPUTS)
 
-KNOWN := STUDY CORES DATA_DIR OUTPUTS GPUS JOBS_PER_GPU ECG RUN ARGS PYTHON CPU CPU_INDEX
+KNOWN := STUDY CORES DATA_DIR OUTPUTS GPUS JOBS_PER_GPU ECG RUN FILE ARGS PYTHON CPU CPU_INDEX
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
 HEAVY := kills slurm browser simulations fuzzing
 TESTS := units notebooks slow $(HEAVY) gpu
 
-.PHONY: help reproduce plan status explain test test-all $(TESTS:%=test-%) lint lab format supplement keep
+.PHONY: help reproduce plan status explain weights test test-all $(TESTS:%=test-%) lint lab format supplement keep
 .PHONY: check-reference clean
 
 help:  ## list what can be made
@@ -77,6 +78,9 @@ status: $(READY)  ## which steps of a study are done, running or failed
 
 explain: $(READY)  ## explain one ECG on one page (10 s): ECG=file RUN=folder of a run, or a study
 	@$(PYTHON) -m ecglib.study explain --ecg "$(ECG)" --run "$(RUN)"
+
+weights: $(READY)  ## the authors' published network as a run for `make explain`: FILE=ecgsmartnet_omi_….pt
+	@$(PYTHON) -m ecglib.study weights "$(FILE)"
 
 test: test-units test-notebooks  ## unit tests, the smoke study, and every notebook with nbval
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ecglib import load_model
-from ecglib.dataset import BeatBank
+from ecglib.dataset import BeatBank, seen_as
 from ecglib.folders import sha256, write_json
 from ecglib.study import places
 from ecglib.study.data import cohort_of
@@ -114,8 +114,8 @@ def ship(study) -> str:
         .probability
     )
     at = np.flatnonzero(cohort.records.record_id.isin(scores.index))
-    normalisation = network.identity["training"].get("normalisation", "lead_zscore")
-    bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"), normalisation)
+    seen = seen_as(network.identity)
+    bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"), **seen)
     now = pd.Series(predict(network, bank, at), index=cohort.records.record_id.iloc[at])
     moved = (now - scores).abs().max()
     if not moved <= MOST:

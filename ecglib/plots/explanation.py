@@ -1,5 +1,5 @@
 """One ECG explained, as pictures and as a page to print; each carries a watermark beside the traces
-unless the label was angiographic.
+unless risk and decision may be told.
 """
 
 import textwrap
@@ -59,7 +59,9 @@ def _write(part, y, text, size, **look) -> None:
 
 
 def _beat(explanation, coloured, figure=None):
-    """Draw the beat, and its watermark below: only an angiographic label goes without."""
+    """Draw the beat, and its watermark below: only calibrated networks of an angiographic label go
+    without.
+    """
     shown = {"points": {name: explanation.points[point] for name, point in POINTS.items()}}
     title = "Median beat and fiducial points"
     if coloured:
@@ -70,7 +72,9 @@ def _beat(explanation, coloured, figure=None):
     note = "\n".join(line for text in alone for line in textwrap.wrap(text, 100))
     figure = ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
     if not networks.clinical:
-        words = [f"{networks.kind.upper()} LABEL, NOT A CLINICAL RISK"]
+        known = networks.kind == "angiographic"
+        words = ["UNCALIBRATED" if known else f"{networks.kind.upper()} LABEL"]
+        words[0] += ", NOT A CLINICAL RISK"
         words += [textwrap.shorten(networks.meaning, 50, placeholder=" …")]
         look = {"alpha": 0.35, "color": "0.3", "zorder": 100, "weight": "bold"}
         figure.supxlabel("\n".join(words), fontsize=20, parse_math=False, **look)
@@ -94,8 +98,8 @@ def _head(explanation, part):
     box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
     for y, said in ((0.14, explanation.origin), (-0.02, explanation.warning)):
         if said:
-            told = "\n".join(textwrap.wrap(said, 95)[:2])
-            _write(part, y, told, 9, weight="bold", bbox=box, va="center")
+            told = "\n".join(textwrap.wrap(said, 84)[:2])
+            _write(part, y, told, 10, weight="bold", bbox=box, va="center")
 
 
 def _shares(explanation, part):

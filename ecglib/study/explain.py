@@ -2,9 +2,9 @@
 page to print.
 
 What may be said is decided by the label that the networks learned, as their ``run.json`` names it:
-calibrated risk and a decision only if it was angiographic. For any other label, or none, there is
-an uncalibrated score, and every page and picture (`ecglib.plots.explanation`) carries a watermark
-that says so.
+calibrated risk and a decision only if it was angiographic, and the runs have validation predictions
+to calibrate on. Else there is an uncalibrated score, and every page and picture
+(`ecglib.plots.explanation`) carries a watermark that says so.
 
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
@@ -51,8 +51,8 @@ class Explanation:
     scores : pandas.DataFrame
         One row per network: ``score``; shares of the positives and of the negatives of its test
         fold that score lower, ``of positives, of negatives``; its ``operating point`` (highest F1
-        on validation) and whether the score reaches it, ``positive``; ``risk`` if the label is
-        angiographic.
+        on validation) and whether the score reaches it, ``positive``; of `Networks.clinical`
+        ones also ``risk``. Without predictions of the run there is the score alone.
     saliency : numpy.ndarray
         ``(12, 20)``: the paper's map (section II.C), scaled over the whole map, mean over networks.
     leads : pandas.DataFrame
@@ -83,19 +83,24 @@ class Explanation:
     @property
     def verdict(self) -> list[str]:
         """What may be said: the score, what it means, and what kind of score it is, a line each."""
-        table, count = self.scores, len(self.scores)
-        many, called = f" of {count} networks" if count > 1 else "", int(table.positive.sum())
+        table, networks, count = self.scores, self.networks, len(self.scores)
+        many = f" of {count} networks" if count > 1 else ""
         score = f"Score {_spread(table.score, '.2f', many)}"
+        why = f"learned from a label of kind '{networks.kind}'"
+        if networks.kind == "angiographic":
+            why = "since no validation fold came with the network"
+        uncalibrated = f"Uncalibrated, {why}: not a clinical risk"
+        if not networks.calibrated:
+            return [score, uncalibrated]
+        called = int(table.positive.sum())
         where = f"{called} of them reach" if many else "at or above" if called else "below"
         point = f"{where} the operating point of {_spread(table['operating point'], '.2f', many)}"
         ranks = [
             f"{100 * table[f'of {group}'].mean():.0f} % of the {group}" for group in GROUPS.values()
         ]
-        means = f"Higher than {' and '.join(ranks)} of its test fold (study {self.networks.name})"
-        if not self.networks.clinical:
-            kind = f"label of kind '{self.networks.kind}'"
-            told = f"Uncalibrated, learned from a {kind}: not a clinical risk"
-            return [f"{score}, {point}", means, told]
+        means = f"Higher than {' and '.join(ranks)} of its test fold (study {networks.name})"
+        if not networks.clinical:
+            return [f"{score}, {point}", means, uncalibrated]
         risk = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
         decision = "positive" if 2 * called >= count else "negative"
         told = f"called positive by {called}{many}" if many else f"score {table.score.iloc[0]:.2f}"
@@ -195,7 +200,9 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         x = inputs(np.rint(beat.beat[None]), told["identity"])  # whole µV, as in a cohort
         with torch.inference_mode():
             score = float(model(x).double().softmax(1)[0, 1])
-        scores.append(_standing(told, score, networks.clinical))
+        scores.append({"score": score})
+        if networks.calibrated:
+            scores[-1] |= _standing(told, score, networks.clinical)
         maps.append(saliency.attribute(model, x[:, 0])[0])
         falls.append(saliency.attribute(model, x[:, 0], "occlude_leads")[0].sum(1))
     maps, found = np.stack(maps), fiducials.find(beat.beat[None]).points
@@ -275,7 +282,7 @@ def _standing(told: dict, score: float, clinical: bool) -> dict:
     table = pd.read_parquet(told["folder"] / "predictions.parquet")
     tested, validation = (table[table.split == split] for split in ("test", "validation"))
     lower = (tested.probability < score).groupby(tested.label).mean()
-    row = {"score": score} | {f"of {group}": lower.get(i) for i, group in GROUPS.items()}
+    row = {f"of {group}": lower.get(i) for i, group in GROUPS.items()}
     try:
         point = operating_point(validation.label, validation.probability)
         row |= {"operating point": point, "positive": score >= point}

@@ -45,7 +45,12 @@ class Networks:
     seed = property(lambda self: self.runs[0].get("seed"))
     label = property(lambda self: self.runs[0].get("label") or self.runs[0]["identity"]["network"])
     clinical = property(
-        lambda self: self.kind == "angiographic", doc="Whether risk and decision may be told."
+        lambda self: self.kind == "angiographic" and self.calibrated,
+        doc="Whether risk and decision may be told.",
+    )
+    calibrated = property(
+        lambda self: all("predictions.parquet" in run["files"] for run in self.runs),
+        doc="Whether each run has validation predictions to calibrate on.",
     )
     caption = property(lambda self: f"{self.meaning} [{self.kind} label]")
 

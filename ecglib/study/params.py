@@ -34,6 +34,7 @@ from ecglib.study import places
 from ecglib.trees import TREES
 
 MODELS = NETWORKS | TREES
+INPUTS = {"millivolt": "mV", "lead_max": "lead maximum", 200: "250 Hz"}
 STEPS = (
     "00_cohort",
     "01_data_exploration",
@@ -98,10 +99,11 @@ class AnyStudy(Closed):
         return self.models[model].network or model
 
     def display_name(self, model: str) -> str:
-        """Name of a model in tables and figures; what its input is, if leads aren't z-scored."""
+        """Name of a model in tables and figures; what its input is, if it isn't the paper's."""
         entry = self.models[model]
         name = MODELS[self.registered(model)].display_name(entry.options)
-        return name + (" (mV)" if entry.normalisation == "millivolt" else "")
+        told = [INPUTS[said] for said in (entry.normalisation, entry.samples) if said in INPUTS]
+        return name + (f" ({', '.join(told)})" if told else "")
 
 
 class Study(AnyStudy):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ecglib import metrics
+from ecglib.dataset import seen_as
 from ecglib.errors import Refusal
 from ecglib.folders import sha256
 from ecglib.models import build_model, flops, without_download
@@ -172,7 +173,8 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
 def mflops(identity: dict) -> float:
     """Million operations of one ECG's forward pass through the network of a run."""
     options = without_download(identity["network"], identity["options"])
-    return flops(build_model(identity["network"], **options)) / 1e6
+    network = build_model(identity["network"], **options)
+    return flops(network, samples=seen_as(identity)["samples"]) / 1e6
 
 
 def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:

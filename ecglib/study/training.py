@@ -43,7 +43,7 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
         "protocol": MODELS[study.registered(model)].protocol,
     }
     if network:
-        given = entry.model_dump(include={"normalisation", "epochs"}, exclude_none=True)
+        given = entry.model_dump(include={"normalisation", "samples", "epochs"}, exclude_none=True)
         training = study.training.model_copy(update=given).model_dump(exclude_defaults=True)
         identity |= {"model_seed": entry.seed} if entry.seed else {}
         rate = learning_rate or learning_rate_of(study, model, rotation)

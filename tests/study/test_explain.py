@@ -360,6 +360,17 @@ class TestWatermark:
                 home / f"moved{np.random.default_rng().integers(1 << 60)}"
             )
 
+    def test_an_angiographic_label_without_a_validation_fold_has_one(self, tmp_path):
+        folder = make_run(tmp_path / "run", "angiographic")
+        edit(folder, files={name: sha256(folder / name) for name in ("weights.safetensors",)})
+        found = explain.explain("", str(folder))
+        assert not found.networks.clinical and set(found.scores) == {"score"}
+        assert found.verdict[1] == (
+            "Uncalibrated, since no validation fold came with the network: not a clinical risk"
+        )
+        (mark,) = watermarks(pictures.draw_page(found))
+        assert mark.get_text().startswith("UNCALIBRATED, NOT A CLINICAL RISK")
+
     def test_no_parameter_turns_it_off(self, tmp_path):
         import papermill
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import collect
 import pandas as pd
@@ -126,6 +127,21 @@ def test_every_run_among_the_reference_results_counts_as_done():
     assert kept
     for told in kept:
         runs.read_run(told.parent)
+
+
+def test_every_kept_network_is_the_run_that_its_study_asks_for():
+    studies = {path.name: load_study(path.name) for path in places.REFERENCE.iterdir()}
+    kept = [
+        (studies[name], told["identity"])
+        for name in studies
+        for file in (places.REFERENCE / name).glob("runs/*/*/run.json")
+        if "learning_rate" in (told := json.loads(file.read_text()))["identity"]
+    ]
+    assert kept
+    for study, told in kept:
+        cohort = types.SimpleNamespace(key=told["cohort"])
+        model, rotation, rate = (told[key] for key in ("model", "rotation", "learning_rate"))
+        assert run_identity(study, model, rotation, cohort, rate) == told
 
 
 def test_nothing_large_or_of_this_machine_is_kept():
