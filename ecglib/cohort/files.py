@@ -53,7 +53,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
             "name it in cohort.folder or cohort.table"
         )
     table = read_table(found[0])
-    unlabelled = (table.label == "").all()
+    unlabelled = not table.empty and not table.label.any()
     in_one = folder.is_file() and settings.beats_unit is not None
     absent, spare = _match_beats(folder, table) if in_one else _match_files(folder, table, found[0])
     records = table.assign(
@@ -102,7 +102,7 @@ def _reasons(table: pd.DataFrame, records: pd.DataFrame, absent: pd.Series) -> p
         (table.path.duplicated(keep=False), "shares its file with another row"),
         (table.patient_id == "", "has no patient_id"),
         (
-            (table.label != "").any() & ~table.label.isin(LABEL),
+            table.label.any() & ~table.label.isin(LABEL),
             "has the label '" + table.label + "', which is neither 0 nor 1",
         ),
         (
