@@ -115,6 +115,9 @@ class Signal(Closed):
 
     high_pass_hz: float = Field(0.7, gt=0, le=2)
     low_pass_hz: Literal[100, 150] = 150
+    band_hz: float | None = Field(
+        None, gt=0, description="filter to what files of twice this rate hold, as other beats do"
+    )
     mains_hz: Literal["find", "off", 50, 60] = "find"
     blank_pacing: bool = True
     on_poor_quality: Literal["keep", "flag", "drop"] = "flag"

@@ -28,7 +28,7 @@ KINDS = {
 }
 STEPS = (
     "00_cohort", "01_data_exploration", "02_folds", "03_models", "04_learning_rate",
-    "07_comparison", "08_selected_model", "09_saliency", "11_omi_features",
+    "07_comparison", "08_selected_model", "09_saliency", "11_omi_features", "12_apply",
 )  # fmt: skip
 KEY_FIGURES = (
     ("07_comparison", "fig_5_learning_curves", "Fig. 5", "how the networks learned"),

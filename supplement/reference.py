@@ -23,6 +23,7 @@ from ecglib.dataset import BeatBank, seen_as
 from ecglib.folders import sha256, write_json
 from ecglib.study import places
 from ecglib.study.data import cohort_of
+from ecglib.study.learned import FILE
 from ecglib.study.params import StudyError, load_study
 from ecglib.study.runs import WEIGHTS
 from ecglib.trainer import predict
@@ -97,6 +98,8 @@ def ship(study) -> str:
     )
     run = places.run_folder(study.name, chosen["model"], chosen["rotation"])
     goal = places.REFERENCE / run.relative_to(places.OUTPUTS)
+    if (run / FILE).is_file():  # by which others can tell what it learned from
+        shutil.copy2(run / FILE, goal)
     weights = {
         name: w.half() if w.is_floating_point() else w
         for name, w in load_file(run / WEIGHTS).items()

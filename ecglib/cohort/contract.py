@@ -25,7 +25,8 @@ RECORDS = pa.DataFrameSchema(
         "site": pa.Column(str),
         "age": pa.Column(float, pa.Check.in_range(0, 120), nullable=True),
         "sex": pa.Column(str, pa.Check.isin(["female", "male"]), nullable=True),
-        "label": pa.Column(int, pa.Check.isin([0, 1])),
+        # unknown in a cohort that models are only applied to
+        "label": pa.Column(checks=pa.Check.isin([0, 1]), nullable=True),
         "poor_quality": pa.Column(bool),
     },
     strict=False,
@@ -191,8 +192,8 @@ def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
     Raises
     ------
     CohortError
-        For a missing file, wrong shape, unknown leads, NaN, duplicate record ids, labels other than
-        0 and 1, a patient with two sexes, or a file that isn't the one that was written.
+        For a missing file, wrong shape, unknown leads, duplicate record ids, labels other than 0, 1
+        and unknown, a patient with two sexes, or a file that isn't the one that was written.
     """
     folder = Path(folder)
     for name in ("cohort.json", "beats.npy", "records.parquet"):

@@ -190,7 +190,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.trainer import TrainingError, load_model
 
     networks = open_networks(run)
-    beat, unused = read_beat(ecg_path, networks.signal, networks.band_hz)
+    beat, unused = read_beat(ecg_path, networks.signal)
     try:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
@@ -244,8 +244,8 @@ def read_ecg(ecg_path: str):
         raise ExplainError(str(error)) from None
 
 
-def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
-    """Read a recording and make its median beat, of the band `band_hz`.
+def read_beat(ecg_path: str, settings: Signal):
+    """Read a recording and make its median beat.
 
     Returns the `ecglib.signal.Beat`, and the names of the file's channels that are none of the 12
     leads. `ExplainError` if it can't be done, what was made is no beat, or a lead is neither there
@@ -255,7 +255,7 @@ def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
 
     name, recording = places.find(ecg_path or EXAMPLE).name, read_ecg(ecg_path)
     try:
-        beat = process(recording.signal, recording.rate, settings, band_hz)
+        beat = process(recording.signal, recording.rate, settings)
     except SignalError as error:
         raise ExplainError(f"{name}: {error}") from None
     reasons = beat.quality_reasons.split(";")

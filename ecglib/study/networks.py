@@ -27,19 +27,16 @@ class Networks:
     runs : list of dict
         ``run.json`` of each, with its ``folder``.
     signal : ecglib.settings.Signal
-        How their median beats were made.
+        How their median beats were made, and the highest frequency that these hold, if it is told.
     kind, meaning : str
         Of the label they learned; kind is 'unknown' unless all of them, and their study, name the
         same known one.
-    band_hz : float or None
-        Highest frequency that the beats they learned from hold; None if it isn't told.
     """
 
     runs: list
     signal: Signal
     kind: str
     meaning: str
-    band_hz: float | None = None
 
     name = property(lambda self: self.runs[0].get("study") or "unknown")
     seed = property(lambda self: self.runs[0].get("seed"))
@@ -70,14 +67,14 @@ def open_networks(run: str = "") -> Networks:
     ExplainError
         If there is none, or one is damaged or takes another input than 12 leads of 400 samples.
     """
-    run = run or next((name for name in DEFAULTS if _rotations(_study(name))), "")
+    run = run or next((name for name in DEFAULTS if with_weights(_study(name))), "")
     if not run:
         raise ExplainError(
             "No trained network is here yet; "
             "run `make reproduce STUDY=params/smoke.yaml`, or name one"
         )
     if places.find(run).is_dir():
-        runs = [_read(places.find(run))]
+        runs = [read_network(places.find(run))]
         study = _study(runs[0].get("study"))
     else:
         try:
@@ -86,7 +83,7 @@ def open_networks(run: str = "") -> Networks:
             raise ExplainError(
                 f"{run} is neither the folder of a run nor a study ({error})"
             ) from None
-        runs = [_read(folder) for folder in _rotations(study)]
+        runs = [read_network(folder) for folder in with_weights(study)]
         if not runs:
             raise ExplainError(
                 f"Study {study.name} has no trained network with weights; "
@@ -100,9 +97,14 @@ def open_networks(run: str = "") -> Networks:
         dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs)
     )
     signal = study.signal if isinstance(study, Study) else Signal()
-    bands = [run["band_hz"] for run in runs if run.get("band_hz")]
     kind = kinds.pop() if known else "unknown"
-    return Networks(runs, signal, kind, meaning, min(bands, default=None))
+    return Networks(runs, of_their_band(signal, runs), kind, meaning)
+
+
+def of_their_band(signal: Signal, runs: list) -> Signal:
+    """Settings that make beats of the band that those have from which the runs learned."""
+    bands = [run["band_hz"] for run in runs if run.get("band_hz")]
+    return signal.model_copy(update={"band_hz": min(bands, default=None)})
 
 
 def _study(name) -> Study | None:
@@ -113,20 +115,23 @@ def _study(name) -> Study | None:
         return None
 
 
-def _rotations(study) -> list[Path]:
-    """Folders of the study's selected model that hold weights, own ones before shipped ones."""
+def with_weights(study, model: str = "") -> list[Path]:
+    """Folders of a model of the study, or its selected one, that hold weights: own ones before
+    shipped ones.
+    """
     if not isinstance(study, Study):
         return []
-    own = [places.run_folder(study.name, study.selected_model, k) for k in study.rotations]
+    model = model or study.selected_model
+    file = WEIGHTS if model in study.networks else "model.skops"
+    own = [places.run_folder(study.name, model, k) for k in study.rotations]
     pairs = [(folder, places.kept(folder)) for folder in own]
     there = [
-        [f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()]
-        for pair in pairs
+        [f for f in pair if (f / "run.json").is_file() and (f / file).is_file()] for pair in pairs
     ]
     return [pair[0] for pair in there if pair]
 
 
-def _read(folder: Path) -> dict:
+def read_network(folder: Path) -> dict:
     """Read a run, and refuse one whose network takes another input before its weights are read."""
     # a second to import, which the command line needn't wait for
     from ecglib.study.runs import RunError, read_run

@@ -68,7 +68,7 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
     return models
 
 
-Models = Annotated[dict[str, Model], Field(min_length=1), AfterValidator(_check_models)]
+Models = Annotated[dict[str, Model], AfterValidator(_check_models)]
 """Models of a study by their keys."""
 
 
@@ -107,8 +107,11 @@ class AnyStudy(Closed):
 
 
 class Study(AnyStudy):
-    """A whole study; see the files under ``params/``."""
+    """A whole study; see the files under ``params/``. Without models it is a cohort to look at, to
+    which those of another are applied.
+    """
 
+    models: Models = Field(default_factory=dict)
     cohort: Annotated[SyntheticCohort | PtbxlCohort | FilesCohort, Field(discriminator="source")]
     signal: Signal = Signal()
     folds: Folds = Folds()
@@ -149,7 +152,7 @@ class Study(AnyStudy):
         for name in self.sensitivity if self.cohort.source != "ptbxl" else ():
             if name in ("strict_label", "human_validated"):
                 yield f"sensitivity: '{name}' needs annotations that only ptbxl has"
-        if (chosen := self.selected_model) not in self.models:
+        if self.models and (chosen := self.selected_model) not in self.models:
             yield f"selected_model: '{chosen}' is not in models{nearest(chosen, self.models)}"
 
     @property
@@ -176,6 +179,8 @@ class Study(AnyStudy):
     @property
     def steps(self) -> tuple[str, ...]:
         """Notebooks that run once for the study, in order; between them lie its runs."""
+        if not self.models:
+            return STEPS[:2]
         return STEPS if self.learning_rates else tuple(s for s in STEPS if s[:2] != "04")
 
     @cached_property

@@ -629,18 +629,18 @@ def test_what_is_no_beat_is_not_explained_and_others_have_the_band_of_the_run(mo
 
     asked, process = [], ecglib.signal.process
 
-    def watched(signal, rate, settings, band_hz):
-        asked.append(band_hz)
-        reasons = "not_qrs" if band_hz == 40 else ""
-        return replace(process(signal, rate, settings, band_hz), quality_reasons=reasons)
+    def watched(signal, rate, settings):
+        asked.append(settings.band_hz)
+        reasons = "not_qrs" if settings.band_hz == 40 else ""
+        return replace(process(signal, rate, settings), quality_reasons=reasons)
 
     monkeypatch.setattr(ecglib.signal, "process", watched)
-    assert explain.read_beat("", Signal(), 50.0)[0].is_beat and asked == [50.0]
+    assert explain.read_beat("", Signal(band_hz=50.0))[0].is_beat and asked == [50.0]
     with pytest.raises(explain.ExplainError, match="aren't centred on QRS complexes"):
-        explain.read_beat("", Signal(), 40.0)
+        explain.read_beat("", Signal(band_hz=40.0))
 
 
 def test_a_run_remembers_the_band_of_its_beats(tmp_path):
     folder = make_run(tmp_path / "a", "synthetic")
-    assert explain.open_networks(str(folder)).band_hz is None, "of a run before bands were told"
-    assert explain.open_networks(str(edit(folder, band_hz=50.0))).band_hz == 50
+    assert explain.open_networks(str(folder)).signal.band_hz is None, "before bands were told"
+    assert explain.open_networks(str(edit(folder, band_hz=50.0))).signal.band_hz == 50

@@ -15,6 +15,7 @@ from ecglib.analysis.tables import PAPER_TABLE_4
 from ecglib.folders import write_json
 from ecglib.folds import build_folds
 from ecglib.study import places, runs
+from ecglib.study.learned import FILE
 from ecglib.study.params import StudyError, load_study
 from ecglib.study.training import run_identity
 
@@ -171,6 +172,7 @@ def trained(tmp_path, monkeypatch):
     )
     run.mkdir(parents=True), step.mkdir()
     finished(run, told, trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run))
+    (run / FILE).write_bytes(b"hashes")
     write_json(step / "run.json", {"model": "mayo_alvd", "rotation": 0})
     (step / "model_card.md").write_text(
         "# Card\n\n- Weights: `weights.safetensors`, SHA-256 `ab12`\n- More\n"
@@ -190,6 +192,8 @@ def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
     assert (trained / runs.WEIGHTS).stat().st_size < 0.6 * (own / runs.WEIGHTS).stat().st_size
     facts = runs.read_run(trained)
     assert facts["weights"] == "float16", "its hash is the shipped file's"
+    kept = [(folder / FILE).read_bytes() for folder in (own, trained)]
+    assert kept == [b"hashes"] * 2, "others can tell what it learned from"
     card = (
         (places.REFERENCE / "smoke" / "08_selected_model" / "model_card.md")
         .read_text()
