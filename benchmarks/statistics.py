@@ -17,7 +17,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ecglib import folds, metrics
-from ecglib.analysis import comparison, inference, subgroups, tables
+from ecglib.analysis import comparison, inference, subgroups, tables, texts
 from ecglib.plots import curves
 
 MODELS = (
@@ -87,7 +87,7 @@ def main():
     thresholds = inference.thresholds_of(predictions)
     lap("operating points of 60 runs")
     table = tables.table_4(inference.per_rotation(predictions), {})
-    tables.styled(table, "Table 4").to_html()
+    texts.styled(table, "Table 4").to_html()
     lap("metrics of 120 folds, Table 4")
     boot = inference.bootstrap(test, given.draws, thresholds=thresholds)
     lap(f"bootstrap, {given.draws:,} draws, ten metrics")

@@ -47,6 +47,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "show_navbar_depth": 1,
     "navbar_persistent": [],
+    "article_header_start": ["toggle-primary-sidebar", "breadcrumbs"],
     "article_header_end": ["search-button", "toggle-secondary-sidebar"],
 }
 html_context = {"default_mode": "light"}

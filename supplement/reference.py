@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from ecglib import load_model
 from ecglib.dataset import BeatBank, seen_as
 from ecglib.folders import sha256, write_json
-from ecglib.study import places
+from ecglib.study import explain, places
 from ecglib.study.data import cohort_of
 from ecglib.study.learned import FILE
 from ecglib.study.params import StudyError, load_study
@@ -41,21 +41,30 @@ def keep(study: str) -> tuple[int, float]:
     """Copy what is read of a study's outputs to the reference folder; returns the number of files
     and megabytes.
 
-    Of a run that is all but notebook, figures and weights, so that it counts as done. Where a
-    study's data may not be passed on record by record, nothing is kept but notebooks, tables and
-    figures, which hold none.
+    Of a run that is all but notebook, figures and weights, so that it counts as done; one of each
+    kind keeps notebook and figures, to be read, and so does the ECG that ships with the package,
+    explained by this study's networks. Where a study's data may not be passed on record by record,
+    nothing is kept but notebooks, tables and figures, which hold none.
     """
     source, goal = places.study_folder(study), places.REFERENCE / study
     if not source.is_dir():
         raise StudyError(f"Study {study} has no outputs to keep: run it with make reproduce first")
-    files = [
-        f
+    files = {
+        f: goal / f.relative_to(source)
         for f in source.rglob("*")
         if f.is_file() and f.suffix in KEPT and not _unfinished(f, source)
-    ]
+    }
+    for folder in _one_of_each(source):
+        read = [folder / "notebook.ipynb", *folder.glob("figures/*.png")]
+        files |= {f: goal / f.relative_to(source) for f in read}
+    explained = explain.folder_of()
+    if (told := explained / "run.json").is_file() and json.loads(told.read_text())[
+        "study"
+    ] == study:
+        of_one = (f for f in explained.rglob("*") if f.suffix in KEPT)
+        files |= {f: goal / "10_explain_ecg" / f.relative_to(explained) for f in of_one}
     shutil.rmtree(goal, ignore_errors=True)
-    for file in files:
-        copy = goal / file.relative_to(source)
+    for file, copy in files.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix in (".ipynb", ".json"):
             # no path of the machine it ran on
@@ -64,6 +73,18 @@ def keep(study: str) -> tuple[int, float]:
         else:
             shutil.copy2(file, copy)
     return len(files), sum(f.stat().st_size for f in goal.rglob("*") if f.is_file()) / 1e6
+
+
+def _one_of_each(source: Path) -> list[Path]:
+    """Of the runs with a notebook one of each kind, the selected model's where it is one."""
+    selected, found = source / "08_selected_model" / "run.json", {}
+    told = json.loads(selected.read_text()) if selected.is_file() else {}
+    first = f"runs/{told.get('model')}/rotation_{told.get('rotation')}/notebook.ipynb"
+    for file in sorted(source.glob("runs/*/*/notebook.ipynb"), key=lambda f: not f.match(first)):
+        kind = json.loads((file.parent / "run.json").read_text()).get("notebook")
+        if kind and not _unfinished(file.parent, source):
+            found.setdefault(kind, file.parent)
+    return list(found.values())
 
 
 def _unfinished(file: Path, source: Path) -> bool:

@@ -14,8 +14,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from scipy import sparse, stats
-from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
+from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
 
@@ -131,8 +130,9 @@ class Bootstrap:
     """Metrics of every run, as they are and in every draw of patients.
 
     ``runs`` has a row for each of r runs (model, rotation, effective patients of the scarcer
-    class); ``estimate`` and ``draws`` map a metric to float64 ``(r,)`` and ``(r, draws)``, NaN
-    where a draw leaves it undefined.
+    class; with a threshold, for each proportion the patients whom it counts); ``estimate`` and
+    ``draws`` map a metric, and ``pairs`` of a positive and a negative, to float64 ``(r,)`` and
+    ``(r, draws)``, NaN where a draw leaves it undefined.
     """
 
     runs: pd.DataFrame
@@ -162,7 +162,9 @@ def bootstrap(
     code, names = pd.factorize(predictions["patient_id"])
     by_run = ["model", "rotation"]
     groups = dict(list(predictions.assign(patient=code).groupby(by_run, sort=False, observed=True)))
-    tables = [_sums(run, (thresholds or {}).get(key), names.size) for key, run in groups.items()]
+    limits = [(thresholds or {}).get(key) for key in groups]
+    told = list(zip(groups.values(), limits, strict=True))
+    tables = [_sums(run, limit, names.size) for run, limit in told]
     generator, weights = np.random.default_rng(seed), np.ones((names.size, 1))
     parts, left = [[_evaluate(*table, weights) for table in tables]], draws
     while left > 0:  # in portions that bound the memory; the draws don't depend on their size
@@ -176,13 +178,24 @@ def bootstrap(
     estimate, *drawn = (
         {name: np.stack([run[name] for run in part]) for name in part[0]} for part in parts
     )
-    runs = pd.DataFrame(list(groups), columns=by_run)
-    runs["patients"] = [_effective_patients(run) for run in groups.values()]
+    runs = pd.DataFrame(list(groups), columns=by_run).join(
+        pd.DataFrame([_patients(run, limit) for run, limit in told])
+    )
     drawn = {name: np.concatenate([part[name] for part in drawn], axis=1) for name in estimate}
     return Bootstrap(runs, {name: value[:, 0] for name, value in estimate.items()}, drawn)
 
 
-def _effective_patients(run: pd.DataFrame) -> float:
+def _patients(run: pd.DataFrame, threshold: float | None) -> dict:
+    """Effective patients of a run, and with a threshold those whom each proportion counts."""
+    counted, ill = {}, run["label"] == 1
+    if threshold is not None:
+        called = run["probability"] >= threshold
+        counted = {"acc": ill | ~ill, "sens": ill, "spec": ~ill, "ppv": called, "npv": ~called}
+    counted = {name: run["patient_id"][rows].nunique() for name, rows in counted.items()}
+    return {"patients": effective_patients(run)} | counted
+
+
+def effective_patients(run: pd.DataFrame) -> float:
     """Patients of the scarcer class that say as much as these with their unequal numbers of ECGs
     (Kish).
     """
@@ -231,6 +244,7 @@ def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str,
         "average_precision": precision,
         "score": metrics.combine(area, precision),
         "brier": squares,
+        "pairs": positives * negatives,
     }
     if len(sums) > 3 * q + 2:
         ratios = metrics.from_counts(sums[-2], sums[-1], positives - sums[-2], negatives - sums[-1])
@@ -292,16 +306,23 @@ def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
     """Mean over rotations of every metric of every model: ``model, metric, rotations``, then as in
     `interval`.
 
-    Limits are NaN where all draws are alike, as for a sensitivity of 1: they can't tell how far it
-    may be off.
+    Where all draws are alike they can't tell how far a value may be off. A proportion of 0 or 1
+    then has the exact limits of its patients (Clopper and Pearson, Biometrika 1934;26:404–413),
+    all of whom are on one side; what is no proportion has none (NaN).
     """
-    rows = []
-    for (model, runs), name in product(boot.runs.groupby("model", sort=False), boot.estimate):
+    rows, names = [], [name for name in boot.estimate if name != "pairs"]
+    for (model, runs), name in product(boot.runs.groupby("model", sort=False), names):
         values = boot.estimate[name][runs.index].mean(), boot.draws[name][runs.index].mean(axis=0)
-        rows.append({"model": model, "metric": name, "rotations": len(runs)})
-        rows[-1] |= interval(*values, runs["patients"], confidence)
-    table = pd.DataFrame(rows).drop(columns="p")
-    return table.assign(**table[["low", "high"]].mask(table["se"] == 0))
+        row = {"model": model, "metric": name, "rotations": len(runs)}
+        row |= interval(*values, runs["patients"], confidence)
+        if row["se"] == 0:
+            row |= {"low": np.nan, "high": np.nan}
+            if name in runs and row["estimate"] in (0, 1):
+                n = runs[name].sum()
+                limits = proportion_confint(row["estimate"] * n, n, 1 - confidence, "beta")
+                row |= dict(zip(("low", "high"), limits, strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows).drop(columns="p")
 
 
 def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **options) -> pd.DataFrame:
@@ -319,27 +340,3 @@ def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **optio
         if point is not None
     }
     return pd.concat(found, names=["point"]).reset_index("point")
-
-
-def recalibrate(label, probability, new) -> np.ndarray:
-    """Probabilities `new` on the scale that fits (label, probability): logistic regression on their
-    log odds.
-
-    Fit on validation, for test: training on as many positives as negatives makes probabilities too
-    high. Ranks stay.
-    """
-    label, probability = metrics.check(label, probability)
-    x, new = (
-        logit(np.clip(p, metrics.LOGIT_CLIP, 1 - metrics.LOGIT_CLIP)) for p in (probability, new)
-    )
-    line = LogisticRegression(C=np.inf).fit(x[:, None], label)
-    return line.predict_proba(np.asarray(new)[:, None])[:, 1]
-
-
-def recalibrated(validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """A run's test predictions twice, by the column ``scale``: as they came out of training, and
-    after `recalibrate` on its validation fold.
-    """
-    mended = recalibrate(validation["label"], validation["probability"], test["probability"])
-    after = test.assign(probability=mended, scale="recalibrated on validation")
-    return pd.concat([test.assign(scale="as trained"), after])

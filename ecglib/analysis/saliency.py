@@ -5,7 +5,7 @@ that sees it resampled to fewer. *Windows* are means of their absolute values ov
 (40 ms), ``(n, 12, 20)``. Networks must be in eval mode.
 """
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -94,6 +94,13 @@ def logits(model, inputs, batch=32) -> np.ndarray:
         )
 
 
+def scores(model, inputs, batch=32) -> np.ndarray:
+    """Return the probability of the positive class, ``(n,)``, for inputs ``(n, 12, samples)``."""
+    with torch.no_grad():
+        parts = [model(part).softmax(1)[:, 1].cpu() for part in _batches(model, inputs, batch)]
+        return torch.cat(parts).numpy()
+
+
 def erase(inputs, mask) -> np.ndarray:
     """Set masked samples to their lead's median, which lies near the isoelectric line; a whole lead
     becomes 0, as flat. The mask may have the 400 samples of a map where the inputs have fewer.
@@ -133,9 +140,10 @@ def segments_of(points) -> dict[str, np.ndarray]:
     return inside | {"other": ~np.any(list(inside.values()), axis=0)}
 
 
-def windows(maps) -> np.ndarray:
-    """Means of the absolute values over 40 ms, ``(n, 12, 20)``."""
-    return np.abs(maps).reshape(*maps.shape[:2], -1, WINDOW).mean(-1)
+def windows(maps, signed: bool = False) -> np.ndarray:
+    """Means of the absolute values, or with `signed` of the values, over 40 ms, ``(n, 12, 20)``."""
+    values = maps if signed else np.abs(maps)
+    return values.reshape(*maps.shape[:2], -1, WINDOW).mean(-1)
 
 
 def paper_map(maps, per="lead") -> np.ndarray:
@@ -189,10 +197,37 @@ def patient_intervals(
     return pd.DataFrame({"mean": values.mean(), "low": low, "high": high})
 
 
-def agreement(first, second) -> np.ndarray:
+def agreement(first, second, signed: bool = False) -> np.ndarray:
     """Spearman's rank correlation of two maps of the same ECG over their 240 windows, ``(n,)``; 0
-    for a flat map.
+    for a flat map. `signed` compares the values, else their sizes.
     """
-    ranks = [rankdata(windows(maps).reshape(len(maps), -1), axis=1) for maps in (first, second)]
+    ranks = [
+        rankdata(windows(maps, signed).reshape(len(maps), -1), axis=1) for maps in (first, second)
+    ]
     a, b = (rank - rank.mean(1, keepdims=True) for rank in ranks)
     return (a * b).sum(1) / np.maximum(np.sqrt((a**2).sum(1) * (b**2).sum(1)), 1e-30)
+
+
+def compare(maps: dict) -> pd.DataFrame:
+    """Mean rank correlation over ECGs of every two entries of `maps` (name → maps of the same
+    ECGs).
+    """
+    table = pd.DataFrame(np.eye(len(maps)), index=list(maps), columns=list(maps))
+    for a, b in combinations(maps, 2):
+        table.loc[a, b] = table.loc[b, a] = agreement(maps[a], maps[b]).mean()
+    return table
+
+
+def rotations_alike(maps: dict) -> str:
+    """Say how alike the maps of several networks are, ECG by ECG and as the paper's mean map."""
+    if len(maps) < 2:
+        return "Only one rotation's weights are here: its maps can't be compared with others'."
+    means = {
+        name: np.repeat(paper_map(m, per="map")[None], WINDOW, axis=2) for name, m in maps.items()
+    }
+    each, whole = (compare(m).to_numpy()[np.triu_indices(len(maps), 1)] for m in (maps, means))
+    return (
+        f"Maps of {len(maps)} rotations' networks of the same ECG correlate by {each.mean():.2f} "
+        f"on average ({each.min():.2f} to {each.max():.2f} over {each.size} pairs), their mean "
+        f"maps by {whole.mean():.2f} ({whole.min():.2f} to {whole.max():.2f})."
+    )

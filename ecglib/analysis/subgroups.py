@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib.analysis import inference
+from ecglib.analysis.calibration import observed_to_expected
 
 RANKING = ["auc", "average_precision"]
 FEWEST = 10
@@ -51,27 +52,56 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(groups).astype("category").set_index(records["record_id"])
 
 
-def estimate(predictions: pd.DataFrame, groups: pd.DataFrame, **options) -> pd.DataFrame:
-    """AUC with its interval in each level of each column of `groups`, for the test predictions
-    of one model.
+def estimate(
+    predictions: pd.DataFrame, groups: pd.DataFrame, confidence: float = 0.95, **options
+) -> pd.DataFrame:
+    """AUC and calibration in each level of each column of `groups`, for the test predictions of one
+    model.
 
-    A column that is NaN in every negative splits the positives alone: each of its levels stands
-    against all negatives. `options` are those of `inference.bootstrap`.
+    The AUC is that of all pairs of a positive and a negative of the same rotation
+    (`pooled_auc`), so that a level counts that is rare in a single fold. A column that is
+    NaN in every negative splits the positives alone: each of its levels stands against all
+    negatives, and has no calibration. `options` are those of `inference.bootstrap`.
 
-    Returns ``group, level``, counts, and ``estimate, low, high``: NaN where there are too few, as
-    `_intervals` says.
+    Returns ``group, level``, counts, ``estimate, low, high``, and of predictions with a ``risk``
+    (`calibration.with_risk`) ``ratio_estimate, ratio_low, ratio_high``, positives observed to
+    expected: NaN where either class has under `FEWEST` patients, or a tenth of the draws lose one.
     """
     rows, negative = [], (predictions["label"] == 0).to_numpy()
-    models = predictions["model"].unique()
+    told, limits = options | {"confidence": confidence}, ["estimate", "low", "high"]
     for column in groups:
         member = groups[column].reindex(predictions["record_id"])
-        shared = negative if member[negative].isna().all() else np.zeros(len(member), bool)
+        alone = member[negative].isna().all()
         for level in member.cat.categories[member.cat.categories.isin(member)]:
-            part = predictions[(member == level).to_numpy() | shared]
-            row = {"group": column, "level": level} | _counts(part)
-            row |= _intervals(part, models, **options).iloc[0][["estimate", "low", "high"]]
-            rows.append(row)
+            part = predictions[(member == level).to_numpy() | (negative & alone)]
+            rows.append({"group": column, "level": level} | _counts(part))
+            patients = part.groupby("label")["patient_id"].nunique()
+            enough = patients.reindex([0, 1], fill_value=0).min() >= FEWEST
+            found = pooled_auc(part, **told) if enough else dict.fromkeys(limits, np.nan)
+            if enough and found["undefined"] > 0.1 * options.get("draws", 2000):
+                found = dict.fromkeys(limits, np.nan)
+            rows[-1] |= {name: found[name] for name in limits}
+            if "risk" in part:
+                fits = enough and not alone
+                ratio = observed_to_expected(part, **told) if fits else {}
+                rows[-1] |= {f"ratio_{name}": ratio.get(name, np.nan) for name in limits}
     return pd.DataFrame(rows)
+
+
+def pooled_auc(run: pd.DataFrame, confidence: float = 0.95, **options) -> dict:
+    """AUC over all pairs of a positive and a negative of the same rotation, of one model.
+
+    Pools what a mean over rotations can't hold: rotations with few positives count by their pairs,
+    those of one class not at all. Returns what `inference.interval` does.
+    """
+    whole = run.groupby("rotation").filter(lambda fold: fold["label"].nunique() == 2)
+    boot = inference.bootstrap(whole, **options)
+    with np.errstate(invalid="ignore"):
+        area, drawn = (
+            np.nansum(part["auc"] * part["pairs"], axis=0) / part["pairs"].sum(axis=0)
+            for part in (boot.estimate, boot.draws)
+        )
+    return inference.interval(area, drawn, inference.effective_patients(whole), confidence)
 
 
 def sensitivity(

@@ -1,4 +1,4 @@
-"""The tables of the paper, in its form and beside its published figures; every other table as text.
+"""The tables of the paper, in its form and beside its published figures, and those beyond it.
 
 Functions take what `ecglib.analysis.inference` and `ecglib.analysis.comparison` computed. Models
 stand in their rows by key; ``.rename(index=names)`` gives them their display names.
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ecglib import metrics
+from ecglib.analysis.texts import INTERVAL, interval_texts, mean_sd, p_text
 
 SPLITS = {"validation": "Val", "test": "Test"}
 METRICS = {"auc": "AUC", "average_precision": "AP", "score": "Score", "brier": "Brier"}
@@ -22,8 +23,6 @@ POINTS = {
     "rule_out": "Rule-out, sensitivity ≥ 0.90",
     "rule_in": "Rule-in, PPV ≥ 0.85",
 }
-INTERVAL = ["estimate", "low", "high"]
-
 PAPER_TABLE_4 = pd.read_csv(Path(__file__).with_name("paper_table_4.csv"), index_col=0, dtype=str)
 """Mean ± SD over ten rotations on 10,893 ECGs with angiographic OMI labels (paper, Table 4)."""
 
@@ -31,9 +30,10 @@ PAPER_TABLE_5 = pd.read_csv(Path(__file__).with_name("paper_table_5.csv"), index
 """The selected ECG-SMART-NET at its operating point of 0.57 (paper, Table 5)."""
 
 
-def table_4(performance: pd.DataFrame, names: dict, asked: tuple = ((), ())) -> pd.DataFrame:
-    """Table 4: mean ± SD over rotations of validation and test AUC and AP, beside the published
-    figures.
+def table_4(
+    performance: pd.DataFrame, names: dict, asked: tuple = ((), ()), paper: bool = True
+) -> pd.DataFrame:
+    """Table 4: mean ± SD over rotations of validation and test AUC and AP, in the paper's order.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ def table_4(performance: pd.DataFrame, names: dict, asked: tuple = ((), ())) -> 
         name; the forest's two settings count as one, since the paper doesn't say which it used.
     asked : (models, rotations)
         What the study asked for: what is missing of it is named.
+    paper : bool
+        Put the published figures beside them; of a simulation they would mean nothing.
 
     Returns
     -------
@@ -61,14 +63,26 @@ def table_4(performance: pd.DataFrame, names: dict, asked: tuple = ((), ())) -> 
             for metric in ("auc", "average_precision")
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
+    table = table.sort_index(key=in_papers_order, kind="stable")
     published = PAPER_TABLE_4.reindex(table.index.str.removesuffix(" (2024 setting)")).fillna("–")
     both = {"This study": table, "Paper (other data)": published.set_axis(table.index)}
-    return pd.concat(both, axis=1)
+    return pd.concat(both if paper else {"This study": table}, axis=1)
 
 
-def table_5(predictions: pd.DataFrame, threshold: float, bounds: pd.DataFrame) -> pd.DataFrame:
+def in_papers_order(names: pd.Index) -> pd.Index:
+    """Place of each display name in the paper's Table 4; a variant stands with its model, and what
+    isn't in the paper last.
+    """
+    known = [name.partition(" (")[0] for name in PAPER_TABLE_4.index]
+    models = names.str.partition(" (").get_level_values(0)
+    return pd.Index([known.index(name) if name in known else len(known) for name in models])
+
+
+def table_5(
+    predictions: pd.DataFrame, threshold: float, bounds: pd.DataFrame, paper: bool = True
+) -> pd.DataFrame:
     """Table 5: metrics of one trained model at its operating point, on validation and test, with
-    the test's interval, above the published figures.
+    the test's interval, if `paper` is true above the published figures.
 
     Parameters
     ----------
@@ -89,7 +103,8 @@ def table_5(predictions: pd.DataFrame, threshold: float, bounds: pd.DataFrame) -
     limits = bounds.set_index("metric")[["low", "high"]].rename(NAMES).reindex(rows["Test"])
     limits.columns = ["Test, lower limit", "Test, upper limit"]
     table = pd.DataFrame(rows).join(limits).T.astype(dict.fromkeys(counts, "Int64"))
-    return pd.concat({"This study": table, "Paper (other data)": PAPER_TABLE_5})
+    both = {"This study": table, "Paper (other data)": PAPER_TABLE_5}
+    return pd.concat(both if paper else {"This study": table})
 
 
 def estimates(bounds: pd.DataFrame, columns=tuple(NAMES), index: str = "model") -> pd.DataFrame:
@@ -100,31 +115,6 @@ def estimates(bounds: pd.DataFrame, columns=tuple(NAMES), index: str = "model") 
     table = table.pivot_table("text", index, "metric", aggfunc="first", sort=False)
     table = table[[name for name in columns if name in table]].rename(columns=NAMES)
     return table.rename_axis(index="Model", columns=None)
-
-
-def interval_texts(bounds: pd.DataFrame) -> list[str]:
-    """Text of each row: ``0.889 [0.861, 0.914]``; the estimate alone, or a dash, where the rest
-    isn't known.
-    """
-    texts = []
-    for estimate, low, high in bounds[INTERVAL].to_numpy():
-        limits = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-        texts.append("–" if np.isnan(estimate) else f"{estimate:.3f}{limits}".replace("-", "−"))
-    return texts
-
-
-def p_text(p: float) -> str:
-    """Text of a p-value: three decimals below 0.1, two above, "< 0.001" where they say no more."""
-    if np.isnan(p):
-        return "–"
-    return "< 0.001" if p < 0.0005 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def mean_sd(values: pd.Series) -> str:
-    """Text ``mean ± SD`` with three decimals; the mean alone for one value, a dash for none."""
-    if values.empty:
-        return "–"
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
 def calibrations(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +131,7 @@ def calibrations(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibration_by_scale(both: pd.DataFrame) -> pd.DataFrame:
-    """How well probabilities fit on each scale of `ecglib.analysis.inference.recalibrated`."""
+    """How well probabilities fit on each scale of `ecglib.analysis.calibration.by_scale`."""
     rows = {}
     for scale, part in both.groupby("scale", sort=False):
         label, p = part["label"], part["probability"]
@@ -170,6 +160,18 @@ def paired_tests(differences: pd.DataFrame, delong: pd.DataFrame) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def planned(found: pd.DataFrame, names: dict) -> pd.DataFrame:
+    """Differences of `ecglib.analysis.comparison.planned`, by family; `names` are display names."""
+    rows = {
+        "a − b": found["a"].map(names) + " − " + found["b"].map(names),
+        "Metric": found["metric"].map(METRICS),
+        "Difference": interval_texts(found),
+        "p (Holm)": found["p_holm"].map(p_text),
+        "Verdict": found["verdict"],
+    }
+    return pd.DataFrame(rows).set_index(found["family"].rename("Family"))
+
+
 def sensitivity(found: pd.DataFrame) -> pd.DataFrame:
     """Counts and intervals of `ecglib.analysis.subgroups.sensitivity`, by analysis and model."""
     parts = {}
@@ -182,36 +184,41 @@ def sensitivity(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def subgroups(found: pd.DataFrame) -> pd.DataFrame:
-    """Counts and AUC of `ecglib.analysis.subgroups.estimate`, by group."""
-    table = found.assign(AUC=interval_texts(found)).set_index("group")
-    return table[["level", "positives", "records", "AUC"]].replace("–", "too few")
+    """Counts, AUC and calibration of `ecglib.analysis.subgroups.estimate`, by group."""
+    told = {"AUC": interval_texts(found)}
+    if "ratio_estimate" in found:
+        told["Observed / expected"] = interval_texts(
+            found.filter(like="ratio").set_axis(INTERVAL, axis=1)
+        )
+    table = found.assign(**told).set_index("group")
+    return table[["level", "positives", "records", *told]].replace("–", "too few")
 
 
-def selection(
-    by_test: pd.Series, by_validation: pd.Series, optimism: dict, mean: pd.DataFrame
-) -> pd.DataFrame:
-    """Scores of the rotation kept by its test score (the paper's rule) and by validation, and the
-    mean over rotations.
+def selection(by_test: pd.Series, by_validation: pd.Series, leads: pd.DataFrame, mean):
+    """Scores of the rotation kept by its validation score and by its test score (the paper's rule),
+    and the mean over rotations; a data frame.
 
-    `by_test` and `by_validation` map a rotation to its score, highest first; `optimism` is from
-    `ecglib.analysis.comparison.selection_optimism`, `mean` is the score's row, a frame, of
+    `by_test` and `by_validation` map a rotation to its score, highest first; `leads` is from
+    `ecglib.analysis.comparison.leads`, `mean` is the score's row, a frame, of
     `ecglib.analysis.inference.intervals`.
     """
-    first, second = (
-        {
-            "Rotation": str(scores.index[0]),
-            "Validation score": f"{by_validation[scores.index[0]]:.3f}",
-            "Test score": f"{by_test[scores.index[0]]:.3f}",
+    rows = {}
+    for rule, scores in (("validation", by_validation), ("test", by_test)):
+        row = leads.loc[scores.index[0]]
+        parts = {
+            "Validation score": by_validation[row.name],
+            "Test score": row["score"],
+            "Ease of the test fold": row["fold"],
+            "Luck of the choice": row["luck"] if rule == "test" else np.nan,
         }
-        for scores in (by_test, by_validation)
-    )
-    first["Optimism"] = f"{optimism['optimism']:.3f}"
-    first["Test score less optimism"] = f"{optimism['corrected']:.3f}"
-    third = {"Validation score": f"{by_validation.mean():.3f}"}
-    third["Test score"] = interval_texts(mean)[0]
-    rules = ["Highest test score (the paper)", "Highest validation score", "Mean over rotations"]
-    table = pd.DataFrame([first, second, third], index=pd.Index(rules, name="Rule"))
-    return table.fillna("–")
+        parts["Test score less both"] = 2 * row["score"] - np.nansum([*parts.values()][1:])
+        told = {name: f"{value:.3f}".replace("-", "−") for name, value in parts.items()}
+        rows[f"Highest {rule} score"] = {"Rotation": str(row.name)} | told
+    rows["Highest test score (the paper)"] = rows.pop("Highest test score")
+    rows["Mean over rotations"] = {"Validation score": f"{by_validation.mean():.3f}"}
+    rows["Mean over rotations"]["Test score"] = interval_texts(mean)[0]
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Rule")
+    return table.replace("nan", "–").fillna("–")
 
 
 def operating_points(bounds: pd.DataFrame, points: dict) -> pd.DataFrame:
@@ -248,29 +255,3 @@ def epochs_to_best(history: pd.DataFrame) -> pd.DataFrame:
     best = history.loc[history.groupby(["model", "rotation"], sort=False)["val_score"].idxmax()]
     table = best.groupby("model", sort=False)["epoch"].agg(["mean", "std", "min", "max"])
     return table.rename_axis("Model")
-
-
-def texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Every cell as text, for a page: numbers to three decimals, a dash for what is missing."""
-
-    def text(value) -> str:
-        if not isinstance(value, str) and pd.isna(value):
-            return "–"
-        return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
-
-    return table.astype(object).map(text)
-
-
-def styled(table: pd.DataFrame, caption: str):
-    """`texts` as HTML, with a caption above it."""
-    above = {"selector": "caption"}
-    above["props"] = "caption-side: top; text-align: left; font-weight: bold"
-    shown = texts(table).style.set_caption(caption).set_table_styles([above])
-    return shown.format(escape="html")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """`texts` as Markdown, with the index as its first columns."""
-    shown = texts(table.reset_index()).map(lambda text: text.replace("|", "\\|"))
-    rows = [shown.columns, ["---"] * shown.shape[1], *shown.to_numpy()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

@@ -125,6 +125,12 @@ def audit_table(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("step").astype(int)
 
 
+def small_as_one(site: pd.Series, least: int = 20) -> pd.Series:
+    """Sites with fewer ECGs than `least` under one name, since none of them says anything alone."""
+    small = site.map(site.value_counts()) < least
+    return site.mask(small, f"sites under {least} ECGs: {site[small].nunique()}")
+
+
 def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
     """Describe a cohort as the paper's Table 3 does, patients and ECGs apart, with what is missing.
 
@@ -144,11 +150,13 @@ def describe(records: pd.DataFrame, by: str) -> pd.DataFrame:
         female, positive = (patients.sex == "female").sum(), patients.label.sum()
         rows[name] = {
             "ECGs": len(part),
-            "positive ECGs": f"{part.label.sum()} ({part.label.mean():.1%})",
+            "positive ECGs": f"{part.label.sum():,} ({part.label.mean():.1%})",
             "patients": len(patients),
-            "positive patients": f"{positive} ({positive / len(patients):.1%})",
-            "age (years)": f"{patients.age.mean():.0f} (±{patients.age.std():.0f})",
-            "female": f"{female} ({female / max(patients.sex.notna().sum(), 1):.0%})",
+            "positive patients": f"{positive:,} ({positive / len(patients):.1%})",
+            "age (years)": f"{patients.age.mean():.0f} (±{patients.age.std():.0f})".replace(
+                "nan (±nan)", "–"
+            ),
+            "female": f"{female:,} ({female / max(patients.sex.notna().sum(), 1):.0%})",
             "age missing": int(patients.age.isna().sum()),
             "sex missing": int(patients.sex.isna().sum()),
         }

@@ -229,6 +229,11 @@ class Reader:
             raise ReadError(f"{row.filename}.hea: gives {rate:g} Hz, not {self.rate} Hz")
         return (upsample(signal) if rate == 100 else signal), float(RATE_HZ)
 
+    def native(self, row):
+        """Return the same from the record's own file of 500 Hz; None if that isn't there."""
+        path = self.folder / row.filename.replace("records100", "records500").replace("_lr", "_hr")
+        return read_record(path) if path.with_suffix(".dat").is_file() else None
+
 
 def read_record(path: Path) -> tuple[np.ndarray, float]:
     """Read a WFDB record of PTB-XL's form (one 16-bit file, mV) and verify its checksums; wfdb's

@@ -56,6 +56,17 @@ class Source:
     attribution: str = ""
     duplicates: str = "set_apart"
 
+    def finest(self, rows: pd.DataFrame):
+        """Return the first of some of its `records` that also lies at a higher rate than the
+        cohort's, as ``(row, signal, rate)``; without one, the first of them as it is.
+        """
+        native = getattr(self.read, "native", lambda row: None)
+        for row in rows.itertuples():
+            if found := native(row):
+                return row, *found
+        row = next(rows.itertuples())
+        return row, *self.read(row)
+
 
 def count(records: pd.DataFrame) -> dict[str, int]:
     """Count ECGs and patients, and the positive ones; one positive ECG makes a patient positive."""

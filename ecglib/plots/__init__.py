@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 # Colour-blind safe (Okabe and Ito 2008).
 NEUTRAL = "#0072B2"
 PAIR = ["#0072B2", "#D55E00"]
-TRIO = ["#0072B2", "#009E73", "#D55E00"]
+SIX = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 DPI = 200  # of saved figures
 
 

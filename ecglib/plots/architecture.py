@@ -1,4 +1,4 @@
-"""The networks as a table beside the paper's Table 1, and as drawings (Fig. 3)."""
+"""The networks as tables beside the paper's Tables 1 and 2, and as drawings (Fig. 3)."""
 
 import string
 from pathlib import Path
@@ -14,6 +14,9 @@ PAPER_TABLE_1 = pd.read_csv(Path(__file__).with_name("paper_table_1.csv"), index
 1x12x400.
 """
 
+PAPER_TABLE_2 = pd.read_csv(Path(__file__).with_name("paper_table_2.csv"), index_col="layer")
+"""Layers of a residual block of the paper's Table 2, two basic blocks one after the other."""
+
 PAPER_ORDER = ("ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd")
 KINDS = {
     "temporal": "#56B4E9",
@@ -23,6 +26,12 @@ KINDS = {
     "pool": "#DDDDDD",
 }
 """Colour of each kind of layer (Okabe and Ito 2008)."""
+WORDS = {
+    "temporal": "temporal convolution (1×k)",
+    "square": "square convolution (k×k)",
+    "spatial": "spatial convolution (12×1)",
+    "dense": "fully connected",
+}
 
 
 def table_1(network) -> pd.DataFrame:
@@ -32,6 +41,21 @@ def table_1(network) -> pd.DataFrame:
     for setting in ("kernel_size", "stride", "padding", "parameters"):
         table[setting] = live[setting].reindex(table.index)
     return table
+
+
+def table_2(network, stage: str = "layer2") -> pd.DataFrame:
+    """Table 2 of the paper beside one stage of a live ECG-SMART-NET."""
+    table, rows = models.layer_table(network), []
+    words = {"BatchNorm2d": "Batch Norm", "ReLU": "ReLU"}
+    for row in table[table.layer.str.startswith(f"{stage}.") & (table.depth == 3)].itertuples():
+        told = f"Kernel: {row.kernel_size}, Stride: {row.stride}, Padding: {row.padding}"
+        if row.kind in words:
+            rows[-1].append(words[row.kind])
+        elif row.kind == "Conv2d":
+            rows.append([told])
+        else:
+            rows.append(["1×1 convolution, Batch Norm"] if row.parameters else [])
+    return PAPER_TABLE_2.assign(**{"this package": [", ".join(row) for row in rows]})
 
 
 def sizes() -> pd.DataFrame:
@@ -51,62 +75,64 @@ def _networks() -> dict[str, dict]:
     return {name: models.without_download(name, {}) for name in models.NETWORKS}
 
 
-def draw() -> Figure:
-    """Fig. 3: the four networks from input to output, each box a layer with the dimensions it puts
-    out.
+def draw(titles: dict[str, str]) -> Figure:
+    """Fig. 3: the networks from input to output, each box a layer or a residual block with the
+    dimensions it puts out, skip connections beside their blocks.
+
+    `titles`, network → display name, are those of a study, which say from where a network starts.
     """
     names = sorted(_networks(), key=lambda name: (*PAPER_ORDER, name).index(name))
-    figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 7), layout="constrained")
-    for axis, letter, name in zip(axes, string.ascii_uppercase, names, strict=False):
-        boxes = [("input", "1x12x400", "pool"), *_boxes(name)]
-        for place, (told, output, kind) in enumerate(boxes):
-            box = {"boxstyle": "round,pad=0.35", "facecolor": KINDS[kind], "edgecolor": "0.3"}
-            text = f"{told}\n{output.replace('x', ' × ')}"
-            axis.text(0.5, -place, text, ha="center", va="center", fontsize=9, bbox=box)
-            if place:
-                ends = {"xy": (0.5, -place + 0.33), "xytext": (0.5, -place + 0.62)}
-                axis.annotate("", **ends, arrowprops={"arrowstyle": "-|>", "color": "0.3"})
-        axis.set(xlim=(0, 1), ylim=(-12, 0.6))
-        axis.set_title(
-            f"{letter}  {models.NETWORKS[name].name.replace(' (', chr(10) + '(')}", fontsize=10
-        )
-        axis.set_axis_off()
-    words = (
-        "temporal convolution (1×k)",
-        "square convolution (k×k)",
-        "spatial convolution (12×1)",
-        "fully connected",
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(2.6 * len(names), 7.4), layout="constrained"
     )
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in list(KINDS.values())[:4]]
+    for axis, letter, name in zip(axes, string.ascii_uppercase, names, strict=False):
+        for place, (told, output, kind) in enumerate(
+            [("input", "1x12x400", "pool"), *_boxes(name)]
+        ):
+            box = {"boxstyle": "round,pad=0.3", "facecolor": KINDS[kind], "edgecolor": "0.3"}
+            text = f"{told}: {output.replace('x', '×')}"
+            axis.text(0.5, -place, text, ha="center", va="center", fontsize=9.5, bbox=box, zorder=3)
+            if place:
+                _arrow(axis, (0.5, 0.5), (0.73 - place, 0.27 - place))
+            if told.startswith("2 conv"):
+                above, below = 0.42 - place, -0.44 - place
+                axis.plot([0.5, 1, 1], [above, above, below], color="0.3", lw=1)
+                _arrow(axis, (1, 0.5), (below, below))
+        title = titles.get(name, models.NETWORKS[name].display_name(_networks()[name]))
+        axis.set(xlim=(-0.03, 1.03), ylim=(-13.6, 0.5))
+        axis.set_title(f"{letter}  {title.replace(' (', chr(10) + '(')}", fontsize=10, loc="left")
+        axis.set_axis_off()
+    handles = [plt.Rectangle((0, 0), 1, 1, color=KINDS[kind]) for kind in WORDS]
+    handles.append(plt.Line2D([], [], color="0.3"))
+    words = [*WORDS.values(), "skip connection (1×1 convolution where the shape changes)"]
     figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False)
     plt.close(figure)
     return figure
 
 
+def _arrow(axis, x, y) -> None:
+    arrow = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", (x[1], y[1]), (x[0], y[0]), arrowprops=arrow)
+
+
 def _boxes(name: str) -> list[tuple[str, str, str]]:
-    """Layers of a network worth a box: text, output dimensions, kind."""
+    """Layers and residual blocks of a network worth a box: text, output dimensions, kind."""
     table = models.layer_table(models.build_model(name, **_networks()[name]))
     table["layer"] = table.layer.str.removeprefix("model.")
-    table["depth"] = table.layer.str.count(r"\.") + 1
-    inner = (
-        table[table.kind == "Conv2d"]
-        .assign(top=lambda t: t.layer.str.partition(".")[0])
-        .groupby("top")
-        .kernel_size
-    )
-    boxes = []
-    for row in table[(table.depth == 1) & (table.kind != "ResNet")].itertuples():
-        kernels = list(inner.get_group(row.layer)) if row.layer in inner.groups else []
-        if kernels:
-            size = kernels[0].strip("()").split(", ")
-            kind = "temporal" if size[0] == "1" else "spatial" if size[1] == "1" else "square"
-            many = kernels.count(kernels[0])  # without the 1×1 of a shortcut
-            told = f"{many} conv {size[0]}×{size[1]}" if many > 1 else f"conv {size[0]}×{size[1]}"
-            boxes.append((told, row.output, kind))
-        elif row.kind == "Linear":
+    boxes, inside = [], ()
+    for row in table[table.kind != "ResNet"].itertuples():
+        if row.layer.startswith(inside):
+            continue
+        kernels = table.kernel_size[(table.layer + ".").str.startswith(f"{row.layer}.")]
+        kernels = [kernel for kernel in kernels[table.kind == "Conv2d"] if kernel != "(1, 1)"]
+        if row.kind == "Linear":
             boxes.append(("fully connected", row.output, "dense"))
         elif "Pool" in row.kind:
-            boxes.append(
-                ("max-pool" if row.kind == "MaxPool2d" else "average pool", row.output, "pool")
-            )
+            told = "max-pool" if row.kind == "MaxPool2d" else "average pool"
+            boxes.append((told, row.output, "pool"))
+        elif kernels and (row.kind != "Sequential" or len(kernels) == 1):
+            size, inside = kernels[0].strip("()").split(", "), (f"{row.layer}.",)
+            kind = "temporal" if size[0] == "1" else "spatial" if size[1] == "1" else "square"
+            told = f"{len(kernels)} conv" if len(kernels) > 1 else "conv"
+            boxes.append((f"{told} {size[0]}×{size[1]}", row.output, kind))
     return boxes

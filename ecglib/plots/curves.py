@@ -23,7 +23,8 @@ from sklearn.metrics import (
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
-from ecglib.analysis.tables import POINTS, interval_texts, mean_sd, p_text
+from ecglib.analysis.tables import POINTS
+from ecglib.analysis.texts import interval_texts, mean_sd, p_text
 from ecglib.plots import NEUTRAL
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
@@ -92,15 +93,18 @@ def learning_curves(history: pd.DataFrame, names: dict | None = None) -> Figure:
     for axis, letter, (column, title) in zip(axes.flat, "ABCD", PANELS.items(), strict=True):
         of = {"x": "epoch", "y": column, "ax": axis, "errorbar": "sd", "legend": False}
         for _, look, runs in _parts(history, "model", names):
-            sns.lineplot(runs, **of, **look)
+            colour = look["color"]  # clouds overlap: their edges tell them apart
+            cloud = {"alpha": None, "facecolor": (colour, 0.13), "edgecolor": (colour, 0.7)}
+            sns.lineplot(runs, **of, **look, err_kws=cloud | {"lw": 0.7, "ls": look["ls"]})
             mean = runs.groupby("epoch")[column].mean()
             best = mean.idxmin() if column == "val_loss" else mean.idxmax()
-            axis.plot(best, mean[best], "o", color=look["color"], ms=5, mec="white")
+            axis.plot(best, mean[best], "o", color=colour, ms=5, mec="white")
         axis.set(xlabel="Epoch", ylabel=title)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_title(letter, loc="left", fontweight="bold")
         axis.grid(alpha=0.3)
-    place = {"loc": "outside upper center", "ncols": 2, "title": "Mean ± 1 SD over rotations"}
+    title = "Mean ± 1 SD over rotations" if len(set(history["rotation"])) > 1 else None
+    place = {"loc": "outside upper center", "ncols": 2, "title": title}
     figure.legend(*axis.get_legend_handles_labels(), fontsize=9, **place)
     return _closed(figure)
 
@@ -127,9 +131,14 @@ CURVES = (  # curve, metric, its short name, name of the x axis, name of the y a
 )
 
 
-def roc_pr(predictions: pd.DataFrame, by: str = "model", names: dict | None = None) -> Figure:
-    """ROC and precision-recall curves: a thin line per rotation, their (vertical) mean and a band
-    of ± 1 SD.
+def roc_pr(
+    predictions: pd.DataFrame,
+    by: str = "model",
+    names: dict | None = None,
+    threshold: float | None = None,
+) -> Figure:
+    """ROC (A) and precision-recall curves (B): a thin line per rotation, their (vertical) mean and
+    a band of ± 1 SD.
 
     Parameters
     ----------
@@ -138,11 +147,14 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", names: dict | None = No
     by : str
         Column that the colours stand for. With more than two, thin lines would hide the means and
         are left out.
+    threshold : float, optional
+        An operating point, marked on each curve.
     """
     count, legend = predictions[by].nunique(), {}
-    size = WIDTH, 3.8 + 0.17 * count * (1 + (by == "split"))
+    size = WIDTH, 4 + 0.17 * count * (1 + (by == "split"))
     figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
-    for axis, (curve, metric, short, x, y) in zip(axes, CURVES, strict=True):
+    for axis, letter, (curve, metric, short, x, y) in zip(axes, "AB", CURVES, strict=True):
+        axis.set_title(letter, loc="left", fontweight="bold")
         for key, look, part in _parts(predictions, by, names):
             runs = [run for _, run in part.groupby(["model", "rotation"])]
             each = np.array([curve(run) for run in runs])
@@ -150,6 +162,10 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", names: dict | None = No
             mean, colour = each.mean(axis=0), look["color"]
             line = axis.plot(GRID, mean, lw=2, **look)[0]
             legend.setdefault(key, [line]).append(f"{short} {mean_sd(values)}")
+            if threshold is not None:
+                at = metrics.at_threshold(part["label"], part["probability"], threshold)
+                place = (1 - at["spec"], at["sens"]) if letter == "A" else (at["sens"], at["ppv"])
+                point = axis.plot(*place, "o", color=colour, mec="black", ms=7, zorder=3)[0]
             if len(runs) > 1:
                 sd = each.std(axis=0, ddof=1)
                 band = np.clip([mean - sd, mean + sd], 0, 1)
@@ -159,6 +175,8 @@ def roc_pr(predictions: pd.DataFrame, by: str = "model", names: dict | None = No
         axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=x, ylabel=y)
         axis.grid(alpha=0.3)
     words = {line: f"{line.get_label()}: {', '.join(parts)}" for line, *parts in legend.values()}
+    if threshold is not None:
+        words[point] = f"Operating point: probability ≥ {threshold:.3f}"
     words[axes[0].axline((0, 0), (1, 1), color="0.5", lw=1, ls=":")] = "Chance: AUC 0.500"
     for key, part in predictions.groupby(by, sort=False) if by == "split" else [("", predictions)]:
         rate = part["label"].mean()
@@ -276,14 +294,8 @@ def confusion_matrices(run: pd.DataFrame, points: dict) -> Figure:
     `ecglib.metrics.operating_points` that is one: counts, and shares of the true class.
     """
     points = {name: point for name, point in points.items() if point is not None}
-    figure, axes = plt.subplots(
-        1,
-        len(points),
-        figsize=(0.4 + 2 * len(points), 2.6),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
+    size = {"figsize": (0.4 + 2 * len(points), 2.6), "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(points), layout="constrained", **size)
     look = {"cmap": "Blues", "colorbar": False, "im_kw": {"vmin": 0, "vmax": 1}}
     look |= {"labels": [1, 0], "display_labels": ["positive", "negative"]}
     for axis, (name, point) in zip(axes.flat, points.items(), strict=True):

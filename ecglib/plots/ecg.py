@@ -95,7 +95,8 @@ def browse(cohort, show, slider: bool) -> None:
         row = cohort.records.iloc[record]
         told = f"{row.record_id} · {row.sex}, {row.age:.0f} y · label {row.label}"
         title = f"{told} · {row.quality_reasons or 'good quality'}"
-        show(draw_beat(cohort.beats[record], title=title))
+        caption = f"Median beat of record {row.record_id}; this record: {row.label}."
+        show(draw_beat(cohort.beats[record], title=title), caption=caption)
 
     if slider:
         import ipywidgets  # where pages are only read it may be absent
@@ -165,10 +166,12 @@ def draw_recording(signal, rate, title="") -> Figure:
     return figure
 
 
-def draw_waves(beats, records) -> Figure:
-    """Draw lead II of a beat with its waves named (Fig. 1), from the fiducial points found in it.
+def examples(beats, records) -> np.ndarray:
+    """Positions of the records whose waves anyone recognises, as in the paper's Fig. 1 and 4; where
+    there are none, of all without the label.
 
-    It is the first of a hundred without the label, of good quality, in which every wave was found.
+    These are of good quality, without the label, with an RR interval of 800 to 950 ms, every
+    fiducial point found, and P, QRS and T upright in lead II.
 
     Parameters
     ----------
@@ -177,14 +180,27 @@ def draw_waves(beats, records) -> Figure:
     records : pandas.DataFrame
         Of a cohort, in the same order.
     """
-    points = fiducials.find(np.asarray(beats[:100])).points
-    good = (records.label == 0) & ~records.poor_quality
-    first = int(np.argmax(np.isfinite(points).all(axis=1) & good[:100]))
-    x, y = _mm(beats.shape[-1]), beats[first, LEADS.index("II")] * MM_PER_UV
+    good = np.flatnonzero((records.label == 0) & ~records.poor_quality)
+    if "rr_ms" in records:
+        good = good[records.rr_ms.iloc[good].between(800, 950)]
+    found = fiducials.find(np.asarray(beats[good])) if len(good) else None
+    if found is None or not len(good := good[kept := np.isfinite(found.points).all(axis=1)]):
+        return np.flatnonzero(records.label == 0)
+    lead = np.asarray(beats[good][:, LEADS.index("II")], dtype=np.float32)
+    p, t = (lead[range(len(good)), found[name][kept].astype(int)] for name in ("p_peak", "t_peak"))
+    return good[(lead.max(1) > 700) & (lead.max(1) > -3 * lead.min(1)) & (p > 60) & (t > 150)]
+
+
+def draw_waves(beat, title="") -> Figure:
+    """Draw lead II of a beat, ``(12, 600)`` in µV, with its waves named (Fig. 1), from the fiducial
+    points found in it.
+    """
+    points = fiducials.find(np.asarray(beat)[None]).points
+    x, y = _mm(beat.shape[-1]), beat[LEADS.index("II")] * MM_PER_UV
     bottom, top = 5 * np.floor(y.min() / 5 - 0.5), 5 * np.ceil(y.max() / 5 + 1)
     extent = 5 * np.ceil(x[-1] / 5), bottom, top
-    figure, axis = _paper(extent, 4, title=f"Record {records.record_id[first]}")
-    segments = segments_of(points[[first]])
+    figure, axis = _paper(extent, 4, title=title)
+    segments = segments_of(points)
     for number, (name, colour) in enumerate(SPANS.items()):
         inside = x[CROP][segments[name.split()[0]][0]]
         if len(inside):

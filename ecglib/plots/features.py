@@ -33,7 +33,7 @@ def draw_column_distance(report: pd.DataFrame) -> Figure:
 
 
 def draw_intervals(bounds: pd.DataFrame, paper: dict[str, float]) -> Figure:
-    """AUC and average precision of each model with their intervals; dashed: the `paper`'s.
+    """AUC and average precision of each model with their intervals; dashed: the `paper`'s, if any.
 
     Parameters
     ----------
@@ -51,12 +51,13 @@ def draw_intervals(bounds: pd.DataFrame, paper: dict[str, float]) -> Figure:
             reach = [[row.estimate - row.low], [row.high - row.estimate]]
             tint = PAIR[row.model.endswith("comparable columns")]
             axis.errorbar(row.estimate, row.model, xerr=reach, fmt="o", color=tint, elinewidth=2)
-        axis.axvline(paper[metric], color="0.3", ls="--", lw=1)
+        if paper:
+            axis.axvline(paper[metric], color="0.3", ls="--", lw=1)
         axis.set_xlabel(f"{title}, mean of the test folds")
         axis.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()
-    told = "95 % interval over patients; dashed: the paper's random forest, another cohort"
-    figure.suptitle(told, fontsize=11)
+    told = "; dashed: the paper's random forest, another cohort" if paper else ""
+    figure.suptitle(f"95 % interval over patients{told}", fontsize=11)
     return figure
 
 

@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ecglib.analysis.saliency_checks import CORRELATION, Checks
-from ecglib.plots import NEUTRAL
+from ecglib.plots import NEUTRAL, SIX
 
 
 def draw_contributions(leads: pd.DataFrame) -> Figure:
@@ -27,15 +27,17 @@ def draw_checks(checks: Checks) -> Figure:
     erased.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4.4), layout="constrained")
-    style = {"errorbar": None, "marker": "o", "palette": "colorblind"}
+    style, gradient = {"errorbar": None, "marker": "o"}, checks.table.iloc[0]
+    sns.lineplot(checks.layers, x="layer", y="rank_correlation", ax=left, color=NEUTRAL, **style)
     sns.lineplot(
-        checks.layers, x="layer", y="rank_correlation", hue="method", ax=left, legend=False, **style
+        checks.deletion, x="fraction", y="logit", hue="map", palette=SIX, ax=right, **style
     )
-    sns.lineplot(checks.deletion, x="fraction", y="logit", hue="map", ax=right, **style)
-    left.axhline(CORRELATION, color="black", linestyle="--", linewidth=1)
+    chance = gradient["correlation with randomised, signed, by chance"]
+    passed = chance + CORRELATION * (1 - chance)
+    left.axhline(passed, color="black", linestyle="--", linewidth=1)
     left.set(xlabel="layers random down to", ylabel="rank correlation\nwith the trained map")
     left.tick_params(axis="x", rotation=60)
-    left.set_title("Randomisation")
+    left.set_title("Randomisation (dashed: half of the way from chance to 1)", fontsize=9)
     right.set(xlabel="share of windows erased", ylabel="mean logit (log odds)", title="Deletion")
     right.get_legend().remove()
     handles, names = right.get_legend_handles_labels()

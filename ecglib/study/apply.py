@@ -7,7 +7,7 @@ import torch
 from ecglib import trainer
 from ecglib.cohort import build
 from ecglib.cohort.contract import Cohort
-from ecglib.dataset import BeatBank, normalisation_of
+from ecglib.dataset import BeatBank, seen_as
 from ecglib.study import places
 from ecglib.study.data import source_of
 from ecglib.study.learned import refuse_known
@@ -84,6 +84,6 @@ def _probability(run: dict, cohort: Cohort) -> np.ndarray:
     if "training" not in run["identity"]:
         fitted = forest.load(run["folder"] / "model.skops")
         return forest.predict(fitted, forest.cohort_features(cohort))
-    every, how = np.arange(len(cohort.records)), normalisation_of(run["identity"])
-    bank = BeatBank(cohort.beats, np.zeros_like(every), torch.device("cpu"), how)
+    every, seen = np.arange(len(cohort.records)), seen_as(run["identity"])
+    bank = BeatBank(cohort.beats, np.zeros_like(every), torch.device("cpu"), **seen)
     return trainer.predict(trainer.load_model(run["folder"]), bank, every)

@@ -276,7 +276,7 @@ def _standing(told: dict, score: float, clinical: bool) -> dict:
     """Where a score stands among those of the run's own ECGs: test ECGs for the ranks; validation
     ECGs for the operating point, and for the calibrated risk.
     """
-    from ecglib.analysis.inference import recalibrate
+    from ecglib.analysis.calibration import recalibrate
     from ecglib.metrics import operating_point
 
     table = pd.read_parquet(told["folder"] / "predictions.parquet")

@@ -14,6 +14,7 @@ from ecglib.errors import Refusal
 from ecglib.folders import sha256
 from ecglib.models import build_model, flops, without_download
 from ecglib.study import places
+from ecglib.study.params import load_study
 
 WEIGHTS = "weights.safetensors"
 
@@ -91,10 +92,11 @@ def performance(step) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def load_runs(study) -> Runs:
+def load_runs(study, outputs: Path | None = None) -> Runs:
     """Load every run that a study asks for; what is missing or damaged is named in `Runs.problems`.
 
-    A study that has none of its own shows those that are committed.
+    A study that has none of its own shows those that are committed. `outputs` is where results lie,
+    if it isn't `ecglib.study.places.OUTPUTS`.
 
     Raises
     ------
@@ -103,22 +105,20 @@ def load_runs(study) -> Runs:
     """
     predictions, history, facts, problems = [], [], [], []
     named = [(model, rotation) for model in study.models for rotation in study.rotations]
-    folders = [places.run_folder(study.name, *name) for name in named]
-    if not any((folder / "run.json").is_file() for folder in folders):
-        folders = list(map(places.kept, folders))
-        problems.append(
-            f"Nothing was trained here: the runs are those in {places.shown(places.REFERENCE)}."
-        )
-    for (model, rotation), folder in zip(named, folders, strict=True):
+    own = [places.run_folder(study.name, *name) for name in named]
+    if not outputs and not any((folder / "run.json").is_file() for folder in own):
+        outputs = places.REFERENCE
+        problems.append(f"Nothing was trained here: the runs are those in {places.shown(outputs)}.")
+    for (model, rotation), folder in zip(named, own, strict=True):
         try:
-            told = read_run(folder)
+            told = read_run((outputs or places.OUTPUTS) / folder.relative_to(places.OUTPUTS))
         except RunError as error:
             problems.append(str(error))
             continue
         facts.append({"model": model, "rotation": rotation, **told})
-        predictions.append(pd.read_parquet(folder / "predictions.parquet"))
-        if (folder / "history.csv").is_file():
-            run = pd.read_csv(folder / "history.csv")
+        predictions.append(pd.read_parquet(told["folder"] / "predictions.parquet"))
+        if (told["folder"] / "history.csv").is_file():
+            run = pd.read_csv(told["folder"] / "history.csv")
             history.append(run.assign(model=model, rotation=rotation))
     if not facts:
         raise RunError(
@@ -131,6 +131,17 @@ def load_runs(study) -> Runs:
     facts, first = facts.assign(label=facts.model.map(labels)), facts.iloc[0]
     kind = first.label_kind, first.label_meaning
     return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
+
+
+def with_repetitions(study, done: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions and facts of a study's runs, and of those kept of the study that repeats them
+    with other seeds, if it names one.
+    """
+    every = [done]
+    if study.statistics.training_noise:
+        repeats = load_study(study.statistics.training_noise)
+        every.append(load_runs(repeats, places.REFERENCE))
+    return tuple(pd.concat([getattr(r, what) for r in every]) for what in ("predictions", "facts"))
 
 
 def display_names(study) -> dict[str, str]:

@@ -112,7 +112,7 @@ class Step:
         (self.folder / "tables").mkdir(exist_ok=True)
         frame.to_csv(self.folder / "tables" / f"{name}.csv")
 
-    def show(self, what, name: str = "", caption: str = "", rows: int | None = None) -> None:
+    def show(self, what, name="", caption="", rows=None, stamp: str | None = None) -> None:
         """Save a table or figure under `name`, stamp it with study and label, and display it.
 
         Parameters
@@ -126,26 +126,29 @@ class Step:
             What it shows, a sentence.
         rows : int, optional
             As many rows of a table are shown.
+        stamp : str, optional
+            Instead of study and label: empty where no ECG is shown, and more of a single one.
         """
+        stamp = self.stamp if stamp is None else stamp
+        told = " ".join(filter(None, [caption, stamp and f"{stamp}."]))
         if hasattr(what, "savefig"):
-            return self._show_figure(what, name)
-        from ecglib.analysis.tables import styled
+            return self._show_figure(what, name, told, stamp)
+        from ecglib.analysis.texts import styled
 
         frame = what.to_frame() if isinstance(what, pd.Series) else what
         if name:
             self.table(frame, name)
-        told = f"{caption} {self.stamp}.".strip()
         display(styled(frame if rows is None else frame.head(rows), told))
 
-    def _show_figure(self, figure, name: str) -> None:
+    def _show_figure(self, figure, name: str, told: str, stamp: str) -> None:
         import matplotlib.pyplot as plt
 
         from ecglib import plots
 
-        figure.text(0, -0.01, self.stamp, fontsize=7, color="0.35", va="top")
+        figure.text(0, -0.01, stamp, fontsize=7, color="0.35", va="top", parse_math=False)
         if name:
             plots.save(figure, self.folder, name)
-        display(figure)
+        display(figure, metadata={"name": name, "caption": told})
         plt.close(figure)
 
     def finish(self, findings=(), **facts) -> Path:

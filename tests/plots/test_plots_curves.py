@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgb
 from scipy.special import expit
 
 from ecglib import metrics
-from ecglib.analysis import comparison, inference, subgroups, tables
+from ecglib.analysis import calibration, comparison, inference, subgroups, tables
+from ecglib.analysis import texts as page
 from ecglib.plots import curves, save
 
 NAMES = {
@@ -75,7 +76,10 @@ def test_learning_curves_are_means_and_clouds_of_the_rotations(history):
     line, shorter = (line for line in axis.lines if line.get_label() in NAMES.values())
     table = history[history["model"] == "ecg_smart_net"].pivot_table("val_auc", "epoch", "rotation")
     np.testing.assert_allclose(line.get_ydata(), table.mean(axis=1))
-    cloud = axis.collections[0].get_paths()[0].vertices
+    first, second = axis.collections  # clouds overlap: each has an edge in its model's style
+    assert first.get_edgecolor()[0][3] > 3 * first.get_facecolor()[0][3]
+    assert first.get_linestyle() != second.get_linestyle()
+    cloud = first.get_paths()[0].vertices
     assert cloud[:, 1].max() == pytest.approx((table.mean(axis=1) + table.std(axis=1)).max())
     assert [axis.get_title(loc="left") for axis in figure.axes] == list("ABCD")
     assert {"ECG-SMART-NET", "Mayo Clinic ALVD model"} <= set(texts(figure))
@@ -121,6 +125,15 @@ def test_validation_and_test_of_one_model_as_in_fig_6(predictions):
             f(part["label"], part["probability"]) for f in (metrics.auc, metrics.average_precision)
         )
         assert f"{split}: AUC {area:.3f}, AP {precision:.3f}" in texts(figure)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["A", "B"]
+    marked = curves.roc_pr(run, by="split", threshold=0.3)
+    part = run[run["split"] == "test"]
+    at = metrics.at_threshold(part["label"], part["probability"], 0.3)
+    points = [[line.get_xydata()[0] for line in axis.lines if line.get_marker() == "o"]
+              for axis in marked.axes]  # fmt: skip
+    for found, place in zip(points, [(1 - at["spec"], at["sens"]), (at["sens"], at["ppv"])]):
+        assert len(found) == 2 and any(np.allclose(point, place) for point in found)
+    assert "Operating point: probability ≥ 0.300" in texts(marked)
 
 
 def test_a_model_keeps_its_colour_and_no_two_share_one():
@@ -200,7 +213,7 @@ def test_difference_matrix_mirrors_sign(tested):
     figure = curves.difference_matrix(table, "auc", "Test AUC", NAMES)
     found = [text.replace("−", "-") for text in texts(figure)]
     for row in table[table["metric"] == "auc"].itertuples():
-        p = f"p {tables.p_text(row.p_holm)}"
+        p = f"p {page.p_text(row.p_holm)}"
         assert {f"{row.estimate:+.3f}\n{p}", f"{-row.estimate:+.3f}\n{p}"} <= set(found)
     assert len(found) == 6
     assert next(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == "ECG-SMART-NET  1"
@@ -305,8 +318,20 @@ def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     assert row[("This study", "Rotations")] == "3"
     one = tables.table_4(performance[performance["rotation"] == 0], NAMES)
     assert "±" not in one.loc["ECG-SMART-NET", ("This study", "Val AP")]
-    html = tables.styled(table, "Table 4 [proxy label]").to_html()
-    assert "Table 4 [proxy label]" in html and "0.889 ± 0.027" in html
+    html = page.styled(table, "Table 4 [proxy label]").to_html()
+    assert "Table 4 [proxy label]" in html and "0.889\n± 0.027" in html
+
+
+def test_table_4_has_the_papers_order_and_of_a_simulation_not_its_figures(predictions):
+    keys = ("random_forest", "mayo_alvd", "ecg_smart_net")
+    names = {"random_forest": "Random Forest (2024 setting)", "ecg_smart_net": "ECG-SMART-NET (mV)"}
+    names["mayo_alvd"] = "Something new"
+    rows = predictions.replace({"model": dict(zip(MODELS, keys, strict=True))})
+    table = tables.table_4(inference.per_rotation(rows), names, paper=False)
+    assert list(table.index) == [
+        "ECG-SMART-NET (mV)", "Random Forest (2024 setting)", "Something new",
+    ]  # fmt: skip
+    assert set(table.columns.get_level_values(0)) == {"This study"}
 
 
 def test_table_4_names_what_is_missing(predictions):
@@ -327,7 +352,8 @@ def test_a_published_row_stands_beside_the_same_model_only(predictions):
     table = tables.table_4(inference.per_rotation(predictions.replace({"model": keys})), names)[
         "Paper (other data)"
     ]
-    assert table["Test AUC"].tolist() == ["–", "0.864 ± 0.026", "–"]
+    found = dict.fromkeys(names.values(), "–") | {"Random Forest (2024 setting)": "0.864 ± 0.026"}
+    assert table["Test AUC"].to_dict() == found
 
 
 def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
@@ -346,7 +372,7 @@ def test_table_5_uses_the_threshold_and_keeps_counts_whole(predictions):
     assert ((low < test) & (test < high))[
         ["Acc", "Sens", "Spec", "PPV", "NPV", "F1", "AUC", "AP"]
     ].all()
-    assert ".000</td>" not in tables.styled(table[["TP", "FP", "FN", "TN"]], "counts").to_html()
+    assert ".000</td>" not in page.styled(table[["TP", "FP", "FN", "TN"]], "counts").to_html()
 
 
 def test_an_operating_point_out_of_reach_is_said_to_be(predictions):
@@ -414,7 +440,7 @@ def test_cases_are_the_surest_of_their_kind():
 def test_recalibrated_probabilities_keep_their_ranks_and_their_fold(predictions):
     run = predictions[(predictions["model"] == MODELS[0]) & (predictions["rotation"] == 1)]
     validation, test = (run[run["split"] == split] for split in ("validation", "test"))
-    both = inference.recalibrated(validation, test)
+    both = calibration.by_scale(calibration.with_risk(pd.concat([validation, test])))
     fit = tables.calibration_by_scale(both)
     assert (fit["Share positive"] == test["label"].mean()).all()
     assert fit.loc["as trained", "Brier"] == metrics.brier(test["label"], test["probability"])
@@ -426,8 +452,40 @@ def test_recalibrated_probabilities_keep_their_ranks_and_their_fold(predictions)
 
 def test_one_way_from_table_to_text():
     table = pd.DataFrame({"x": [0.12345, np.nan], "n": [3, 4], "text": ["a|b", "<b>"]})
-    lines = tables.markdown(table).splitlines()
+    lines = page.markdown(table).splitlines()
     assert lines[2] == "| 0 | 0.123 | 3 | a\\|b |" and lines[3] == "| 1 | – | 4 | <b> |"
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
-    html = tables.styled(table, "A caption").to_html()
+    html = page.styled(table, "A caption").to_html()
     assert "A caption" in html and ">0.123<" in html and ">–<" in html and "&lt;b&gt;" in html
+
+
+def test_cells_have_names_units_and_sensible_digits():
+    table = pd.DataFrame({
+        "rr_ms": [812.34, 790.0], "n_used": [4233.0, 7.0], "positive patients (%)": [6.527, 6.4],
+        "auc": [0.88888, -0.1], "learning_rate": [1e-5, 3e-4], "made_up": [True, {"a_b": 1}],
+        "record_id": ["x_1", "x_2"], "link": ["[a_b](../a_b/n.ipynb)", "`a_b`"],
+    }, index=["mayo_alvd", 1e-5])  # fmt: skip
+    shown = page.texts(table)
+    assert list(shown.index) == ["mayo alvd", "1e−5"]
+    assert list(shown.iloc[0]) == [
+        "812.3", "4,233", "6.5", "0.889", "1e−5", "yes", "x_1", "[a_b](../a_b/n.ipynb)",
+    ]  # fmt: skip
+    assert list(shown.iloc[1])[3:6] == ["−0.100", "0.0003", "a b 1"]
+    assert list(shown)[:5] == [
+        "RR (ms)", "Beats used", "positive patients (%)", "AUC", "learning rate",
+    ]  # fmt: skip
+
+
+def test_what_is_the_same_in_every_row_is_told_once():
+    table = pd.DataFrame(
+        {"n": [10] * 3, "AUC": ["0.9 ± 0.1", "0.8 [0.7, 0.9]", "–"], "e": [np.nan] * 3}
+    )
+    html = page.styled(table, "A caption.").to_html()
+    assert "A caption. In every row: n 10." in html and "col1" not in html
+    assert "0.9\n± 0.1<" in html and "0.8\n[0.7, 0.9]<" in html  # two lines each
+    assert "In every row" not in page.styled(table[:2], "A caption.").to_html()
+
+
+def test_a_name_may_stand_in_several_rows():
+    table = pd.DataFrame({"b": ["one more", "two"], "p": [0.1, 0.2]}, index=["AUC", "AUC"])
+    assert page.styled(table, "A caption.").to_html().count("AUC") == 2

@@ -193,15 +193,16 @@ def test_recordings_run_on_from_column_to_column(rate):
     assert "missing" in named(figure)
 
 
-def test_waves_are_named_in_the_first_good_beat_without_the_label_that_has_them_all():
+def textbook_beat():
     t = np.arange(600)
     waves = ((210, 15, 150), (300, 6, 1500), (420, 25, 400))  # P, QRS, T: centre, width, µV
     whole = sum(high * np.exp(-(((t - at) / width) ** 2)) for at, width, high in waves)
-    beats = np.repeat(whole[None, None], 12, axis=1).repeat(4, axis=0).astype(np.int16)
-    beats[0, :, :250] = 0  # no P wave
-    records = pd.DataFrame({"record_id": list("abcd"), "label": [0, 1, 0, 0]})
-    records["poor_quality"] = [False, False, True, False]
-    figure = ecg.draw_waves(beats, records)
+    return np.repeat(whole[None], 12, axis=0).astype(np.int16), waves
+
+
+def test_waves_are_named_where_they_are():
+    whole, waves = textbook_beat()
+    figure = ecg.draw_waves(whole, "Record d")
     assert figure.axes[0].get_title(loc="left") == "Record d"
     spans = [(p.get_x() * 20, (p.get_x() + p.get_width()) * 20) for p in figure.axes[0].patches]
     p, qrs, st, wave = spans
@@ -212,17 +213,36 @@ def test_waves_are_named_in_the_first_good_beat_without_the_label_that_has_them_
     assert set(ecg.SPANS) <= set(named(figure))
 
 
+def test_examples_have_the_waves_that_anyone_recognises():
+    beats = textbook_beat()[0][None].repeat(8, axis=0)
+    beats[0, :, :250] = 0  # no P wave
+    beats[1] *= -1  # QRS points down
+    beats[2, :, 360:] *= -1  # T wave points down
+    told = {"label": [0] * 8, "poor_quality": [False] * 8, "rr_ms": [850.0] * 8}
+    records = pd.DataFrame(told)
+    records.loc[3, "label"], records.loc[4, "poor_quality"], records.loc[5, "rr_ms"] = 1, True, 600
+    assert list(ecg.examples(beats, records)) == [6, 7]
+    records["rr_ms"] = 600.0  # none qualifies: whoever has no label
+    assert list(ecg.examples(beats, records)) == [0, 1, 2, 4, 5, 6, 7]
+
+
 def test_records_are_browsed_with_a_slider_or_the_first_one_stands_for_them(monkeypatch):
     records = pd.DataFrame({"record_id": ["r0", "r1"], "sex": "male", "age": [50.0, 61.0]})
     records = records.assign(label=[0, 1], quality_reasons=["", "noisy"])
     cohort = SimpleNamespace(beats=np.stack([beat(0), beat(1)]), records=records)
     shown = []
-    ecg.browse(cohort, shown.append, slider=False)
+    captions = []
+
+    def show(figure, caption):
+        shown.append(figure), captions.append(caption)
+
+    ecg.browse(cohort, show, slider=False)
     monkeypatch.setattr(ipywidgets, "interact", lambda turn, record: turn(record.max))
-    ecg.browse(cohort, shown.append, slider=True)
+    ecg.browse(cohort, show, slider=True)
     titles = [figure.axes[0].get_title(loc="left") for figure in shown]
     told = ["r0 · male, 50 y · label 0 · good quality", "r1 · male, 61 y · label 1 · noisy"]
     assert titles == told
+    assert captions[1] == "Median beat of record r1; this record: 1."
 
 
 def test_lead_directions_keep_einthovens_triangle():

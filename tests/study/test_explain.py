@@ -17,7 +17,7 @@ from recordings import recording, write_csv, write_philips, write_wfdb
 from safetensors.torch import load_file, save_file
 
 from ecglib import load_model, metrics
-from ecglib.analysis import inference
+from ecglib.analysis import calibration
 from ecglib.beat import LEADS
 from ecglib.cohort import synthetic
 from ecglib.cohort.build import build_cohort, open_source
@@ -264,7 +264,7 @@ class TestScore:
         found = explain.explain("", str(clinical_run))
         table = pd.read_parquet(clinical_run / "predictions.parquet").query("split == 'validation'")
         row = found.scores.iloc[0]
-        risk = inference.recalibrate(table.label, table.probability, [row.score])[0]
+        risk = calibration.recalibrate(table.label, table.probability, [row.score])[0]
         point = metrics.operating_point(table.label, table.probability)
         assert (
             row.risk == pytest.approx(risk)

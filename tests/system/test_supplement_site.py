@@ -86,10 +86,33 @@ def opened(browser, size):
     context.close()
 
 
+# tables whose right edge lies outside of the room that they have
+CUT = """() => [...document.querySelectorAll('.bd-article table')].filter(table => {
+  const room = table.closest(
+    '.wide, .output, .text_html, .pst-scrollable-table-container, section');
+  return table.getBoundingClientRect().right > room.getBoundingClientRect().right + 1;
+}).map(table => table.innerText.slice(0, 90))"""
+# pictures without a caption, with that of another, or with another text for who can't see them
+CAPTIONS = """() => { const seen = new Set();
+  return [...document.querySelectorAll('.cell_output img, figure img')].flatMap(image => {
+    const told = (image.closest('figure')?.querySelector('figcaption')?.innerText || '').trim();
+    const bad = !told || seen.has(told) || !image.alt.startsWith(told.slice(0, 15));
+    seen.add(told);
+    return bad ? ['figure without a caption of its own: ' + told + image.src] : [];
+  }) }"""
+# names of fields, where no code and no link is
+NAMES = """() => [...document.querySelectorAll('.bd-article :is(table, .cell_output)')].flatMap(
+  part => { const copy = part.cloneNode(true);
+    copy.querySelectorAll('code, a, style').forEach(inner => inner.remove());
+    return copy.textContent.match(/\\b\\w*[a-z]_\\w+/gi) || [] })"""
+EMPTY = """() => [...document.querySelectorAll('.bd-article .cell.docutils')].filter(
+  cell => cell.querySelector('.cell_input') && !cell.querySelector('.cell_output')).length"""
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_every_page(site, browser, size):
-    """No console error, nothing from elsewhere, no sideways scroll, figures in sight, no dead
-    picture.
+    """No console error, nothing from elsewhere, no sideways scroll, no table cut, figures in sight,
+    each with its caption, no dead picture, nothing that axe finds.
     """
     from axe_playwright_python.sync_playwright import Axe
 
@@ -119,15 +142,11 @@ def test_every_page(site, browser, size):
             if "PosixPath(" in page.inner_text("body"):
                 wrong.append("a path of the machine that it was made on")
             if size == "desktop":
-                wrong += page.evaluate(  # of a table that says what came out, all of them
-                    "[...document.querySelectorAll('.wide')]"
-                    ".map(w => [w, w.querySelector('caption').innerText])"
-                    ".filter(([w, told]) => [...w.querySelectorAll("
-                    "told.startsWith('Test folds') ? 'tbody td' : "
-                    "'tbody td:nth-of-type(3)')].some(td => td.getBoundingClientRect().right > "
-                    "w.getBoundingClientRect().right + 1))"
-                    ".map(([w, told]) => 'figures out of sight: ' + told)"
-                )
+                wrong += [f"cut at {SIZES[size][0]} px: {told}" for told in page.evaluate(CUT)]
+                wrong += page.evaluate(CAPTIONS)
+                wrong += [f"name with an underscore: {w}" for w in page.evaluate(NAMES)]
+                if empty := page.evaluate(EMPTY):
+                    wrong.append(f"{empty} bars of code with nothing below")
             if "/api/" not in f"/{name}" and name not in (
                 "genindex.html",
                 "search.html",
@@ -138,14 +157,42 @@ def test_every_page(site, browser, size):
                     page, options={"runOnly": ["wcag2a", "wcag2aa"], "preload": False}
                 ).response
                 for v in result["violations"]:
-                    if v["impact"] in ("serious", "critical"):
-                        where = "; ".join(str(n["target"]) for n in v["nodes"][:3])
-                        wrong.append(
-                            f"axe {v['id']} ({v['impact']}), {len(v['nodes'])} times: {where}"
-                        )
+                    where = "; ".join(str(n["target"]) for n in v["nodes"][:3])
+                    wrong.append(f"axe {v['id']} ({v['impact']}), {len(v['nodes'])} times: {where}")
             found += [f"{name}: {w}" for w in wrong]
             wrong.clear()
     assert not found, "\n".join(found[:60])
+
+
+def test_no_table_is_cut_in_print(site, browser):
+    """On A4 with a margin of 10 mm."""
+    found = []
+    with opened(browser, "desktop") as (page, _):
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 718, "height": 1047})
+        for name in pages():
+            page.goto(f"{site}/{name}", wait_until="load")
+            found += [f"{name}: {told}" for told in page.evaluate(CUT)]
+        page.goto(f"{site}/index.html", wait_until="load")
+        page.pdf(path=SHOTS / "index.pdf", format="A4")
+    assert not found, "\n".join(found)
+
+
+def test_a_page_says_where_one_is(site, browser):
+    """Study in title, breadcrumb and band; the menu shows this study's pages and no other's; a
+    figure opens in full size.
+    """
+    with opened(browser, "desktop") as (page, wrong):
+        page.goto(f"{site}/demo/01_data_exploration.html", wait_until="load")
+        assert "demo" in page.title() and "demo" in page.locator(".bd-article h1").inner_text()
+        assert "synthetic" in page.locator(".band.synthetic").inner_text()
+        assert page.locator("nav[aria-label=Breadcrumb] a[href='index.html']").count()
+        menu = page.locator(".bd-sidebar-primary a:visible").all_inner_texts()
+        assert sum(text.startswith("01 ·") for text in menu) == 1
+        first = page.locator(".bd-article figure img").first
+        source = first.get_attribute("src")
+        first.click()
+        assert page.url.endswith(source.rsplit("/", 1)[-1]) and not wrong
 
 
 def test_no_link_is_broken(site, browser):

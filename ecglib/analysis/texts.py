@@ -1,0 +1,123 @@
+"""Numbers, intervals and whole tables as text: for a cell, for a page, for Markdown."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+INTERVAL = ["estimate", "low", "high"]
+WORDS = {
+    "val_score": "Best validation score", "rr_ms": "RR (ms)", "noise_uv": "Noise (µV)",
+    "n_beats": "Beats found", "n_used": "Beats used", "gflop": "GFLOP", "omi": "OMI",
+    "record_id": "Record", "ecgs": "ECGs", "positive_ecgs": "positive ECGs", "auc": "AUC",
+    "average_precision": "AP", "nan": "–", "sd": "SD", "std": "SD", "50%": "median",
+    "shap": "Mean absolute SHAP value",
+}  # fmt: skip
+"""Names of fields on a page, where more than their underscores has to change."""
+
+
+def interval_texts(bounds: pd.DataFrame) -> list[str]:
+    """Text of each row: ``0.889 [0.861, 0.914]``; the estimate alone, or a dash, where the rest
+    isn't known.
+    """
+    texts = []
+    for estimate, low, high in bounds[INTERVAL].to_numpy():
+        limits = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+        texts.append("–" if np.isnan(estimate) else f"{estimate:.3f}{limits}".replace("-", "−"))
+    return texts
+
+
+def p_text(p: float) -> str:
+    """Text of a p-value: three decimals below 0.1, two above, "< 0.001" where they say no more."""
+    if np.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def mean_sd(values: pd.Series) -> str:
+    """Text ``mean ± SD`` with three decimals; the mean alone for one value, a dash for none."""
+    if values.empty:
+        return "–"
+    return number(values.mean()) + (f" ± {number(values.std())}" if len(values) > 1 else "")
+
+
+def name(field) -> str:
+    """Name of a field, model or row on a page: no underscore outside of links, no ``1e-05``."""
+    if isinstance(field, float):
+        return re.sub(r"e-0?(\d+)", r"e−\1", f"{field:g}")
+    text = WORDS.get(str(field), str(field))
+    return text if re.search(r"\]\(|`|/", text) else re.sub(r"(?<=\w)_(?=\w)", " ", text)
+
+
+def number(value: float, decimals: int = 3) -> str:
+    """Text of a number with its sign and separators; of one that these decimals hide, its size."""
+    if pd.isna(value):
+        return "–"
+    small = 0 < abs(value) < 0.5 / 10**decimals
+    return (name(float(f"{value:.1g}")) if small else f"{value:,.{decimals}f}").replace("-", "−")
+
+
+def texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Every cell as text, for a page: the decimals that a column's size leaves sensible, a dash for
+    what is missing, names without underscores.
+    """
+
+    def cells(column: pd.Series) -> list[str]:
+        values = pd.to_numeric(column, errors="coerce").astype(float)
+        size, percent = values.abs().max(), "%" in str(column.name)
+        whole = size > 1 and (values.dropna() % 1 == 0).all()
+        decimals = 0 if whole or size >= 1000 else 1 if percent or size >= 20 else 3
+        return [text(value, decimals, column.name) for value in column]
+
+    def text(value, decimals: int, of) -> str:
+        if isinstance(value, str):
+            return value if of in ("record_id", "path", "patient_id") else name(value)
+        if isinstance(value, bool | np.bool_):
+            return "yes" if value else "no"
+        if isinstance(value, dict):
+            return ", ".join(f"{name(key)} {text(one, 3, '')}" for key, one in value.items())
+        if isinstance(value, list | tuple):
+            return ", ".join(text(one, 3, "") for one in value)
+        return number(value, 0 if isinstance(value, int | np.integer) else decimals)
+
+    shown = pd.DataFrame({i: cells(table.iloc[:, i]) for i in range(table.shape[1])}, table.index)
+    shown.columns, names = table.columns, {"columns": table.columns.names}
+    names = [[n and name(n) for n in axis.names] for axis in (table.index, table.columns)]
+    shown = (shown if "record_id" in table.index.names else shown.rename(name)).rename(name, axis=1)
+    return shown.rename_axis(names[0]).rename_axis(names[1], axis=1)
+
+
+def styled(table: pd.DataFrame, caption: str):
+    """`texts` as HTML below its caption, limits and SDs in a line of their own; columns that are
+    the same in three or more rows are told in the caption.
+    """
+    shown = texts(table)
+    same = shown.columns[(shown == shown.iloc[:1].squeeze(axis=0)).all() & (len(shown) > 2)]
+    if len(same) < shown.shape[1]:
+        told = shown[same].iloc[0] if len(same) else pd.Series(dtype=str)
+        lowest = told.index.get_level_values(-1)
+        told = [
+            f"{column} {value}" for column, value in zip(lowest, told, strict=True) if value != "–"
+        ]
+        caption += f" In every row: {'; '.join(told)}." if told else ""
+        shown = shown.drop(columns=same)
+    if shown.index.nlevels == 1:  # its name needs no line of its own
+        names = [*shown.columns.names[:-1], shown.index.name or shown.columns.names[-1]]
+        shown = shown.rename_axis(names, axis=1).rename_axis(None)
+    shown = shown.replace(r" (?=±|\[.*\d)", "\n", regex=True)
+    shown = shown.replace(r"(\d), (?=[−\d.]+\])", "\\1,\u00a0", regex=True)
+    above = {"selector": "caption"}
+    above["props"] = "caption-side: top; text-align: left; font-weight: bold"
+    looks = [above, {"selector": "td", "props": "white-space: pre-line; text-align: right"}]
+    looks.append({"selector": "th.index_name", "props": "text-align: left"})
+    for place in range(shown.shape[1]):
+        if shown.iloc[:, place].str.contains("[A-Za-z]{3}").any():
+            looks.append({"selector": f"td.col{place}", "props": "text-align: left"})
+    return shown.style.set_caption(caption).set_table_styles(looks).format(escape="html")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """`texts` as Markdown, with the index as its first columns."""
+    shown = texts(table.reset_index()).map(lambda text: text.replace("|", "\\|"))
+    rows = [shown.columns, ["---"] * shown.shape[1], *shown.to_numpy()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
