@@ -189,20 +189,19 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.signal import fiducials
     from ecglib.trainer import TrainingError, load_model
 
-    networks = open_networks(run)
+    networks, ecg = open_networks(run), places.find(ecg_path or EXAMPLE)
     beat, unused = read_beat(ecg_path, networks.signal)
     try:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
         raise ExplainError(str(error)) from None
-    scores, maps, falls = [], [], []
+    scores, maps, falls = {}, [], []
     for told, model in zip(networks.runs, models, strict=True):
         x = inputs(np.rint(beat.beat[None]), told["identity"])  # whole µV, as in a cohort
         with torch.inference_mode():
             score = float(model(x).double().softmax(1)[0, 1])
-        scores.append({"score": score})
-        if networks.calibrated:
-            scores[-1] |= _standing(told, score, networks.clinical)
+        standing = _standing(told, score, networks.clinical) if networks.calibrated else {}
+        scores[told["folder"].name.replace("_", " ")] = {"score": score} | standing
         maps.append(saliency.attribute(model, x[:, 0])[0])
         falls.append(saliency.attribute(model, x[:, 0], "occlude_leads")[0].sum(1))
     maps, found = np.stack(maps), fiducials.find(beat.beat[None]).points
@@ -212,14 +211,12 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         saliency.agreement(maps[[a]], maps[[b]])[0] for a, b in combinations(range(len(maps)), 2)
     ]
     return Explanation(
-        file=places.find(ecg_path or EXAMPLE).name,
-        simulated=_simulated(places.find(ecg_path or EXAMPLE)),
+        file=ecg.name,
+        simulated=_simulated(ecg),
         networks=networks,
         beat=beat,
         points=dict(zip(fiducials.POINTS, found[0], strict=True)),
-        scores=pd.DataFrame(
-            scores, index=[f"rotation {told['identity']['rotation']}" for told in networks.runs]
-        ),
+        scores=pd.DataFrame.from_dict(scores, orient="index"),
         saliency=saliency.paper_map(maps, per="map"),
         leads=pd.DataFrame(
             {"saliency": saliency.lead_contributions(maps).mean(), "occlusion": np.mean(falls, 0)},
