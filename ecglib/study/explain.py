@@ -210,6 +210,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     pairs = [
         saliency.agreement(maps[[a]], maps[[b]])[0] for a, b in combinations(range(len(maps)), 2)
     ]
+    whole = saliency.lead_contributions(maps).mean()
     return Explanation(
         file=ecg.name,
         simulated=_simulated(ecg),
@@ -218,10 +219,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         points=dict(zip(fiducials.POINTS, found[0], strict=True)),
         scores=pd.DataFrame.from_dict(scores, orient="index"),
         saliency=saliency.paper_map(maps, per="map"),
-        leads=pd.DataFrame(
-            {"saliency": saliency.lead_contributions(maps).mean(), "occlusion": np.mean(falls, 0)},
-            index=LEADS,
-        ),
+        leads=pd.DataFrame({"saliency": whole, "occlusion": np.mean(falls, 0)}, index=LEADS),
         segments=pd.DataFrame(
             {k: saliency.segment_contributions(m, segments).mean() for k, m in shares.items()}
         ),

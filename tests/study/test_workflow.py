@@ -400,6 +400,32 @@ def test_the_readmes_papermill_example_works_at_once(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_committed_study_opens_in_notebooks_07_to_09(tmp_path):
+    home = Home(tmp_path / "home", yaml.safe_load((places.PARAMS / "demo.yaml").read_text()))
+    (home.folder / "outputs").mkdir()
+    (home.folder / "outputs" / "reference").symlink_to(places.REFERENCE)
+    for name in ("07_comparison", "08_selected_model", "09_saliency"):
+        notebook, executed = home.folder / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
+        command = [sys.executable, "-m", "papermill", str(notebook), str(executed)]
+        done = subprocess.run(
+            [*command, "-p", "study", "demo"],
+            cwd=home.folder,
+            env=home.environment,
+            capture_output=True,
+            text=True,
+        )
+        cells = json.loads(executed.read_text())["cells"]
+        shown = [o for c in cells for o in c.get("outputs", ()) if "image/png" in o.get("data", {})]
+        assert len(shown) > 3, f"{name} shows figures"
+        if name == "07_comparison":
+            assert done.returncode == 0, done.stderr[-3000:]
+            found = json.loads((home.outputs / name / "run.json").read_text())
+            assert "Nothing was trained here" in found["problems"][0] and found["findings"]
+        else:
+            assert "Study demo has no cohort on this machine: run notebook 00" in done.stderr
+
+
+@pytest.mark.slow
 def test_papermill_by_hand_from_any_folder_of_the_project(home, tmp_path):
     notebook = str(places.NOTEBOOKS / "05_train_network.ipynb")
 
