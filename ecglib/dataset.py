@@ -11,25 +11,33 @@ CROP = slice(150, 550)
 """
 
 
-def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
-    """Scale cropped beats for a network.
+def normalise(beats: torch.Tensor, how: str = "lead_zscore", samples: int = 400) -> torch.Tensor:
+    """Resample and scale cropped beats for a network.
 
     Parameters
     ----------
     beats : torch.Tensor
-        ``(..., samples)`` in µV, any type.
-    how : {'lead_zscore', 'millivolt'}
+        ``(..., 400)`` in µV, any type.
+    how : {'lead_zscore', 'millivolt', 'lead_max'}
         Z-score of each lead of each record (paper, section II.D) with the population SD, where an
-        SD of 0 counts as 1; or plain mV, which keeps absolute amplitudes.
+        SD of 0 counts as 1; plain mV, which keeps absolute amplitudes; or mV over the largest
+        absolute value of the lead, as the authors' later networks have it.
+    samples : {400, 200}
+        Samples that the network sees of the 0.8 s; fewer are made by `resample`.
 
     Returns
     -------
     torch.Tensor
-        float32, same shape; no unit, or mV.
+        float32, ``(..., samples)``; no unit, or mV.
     """
     millivolt = beats.to(torch.float32) / 1000
+    if samples != beats.shape[-1]:
+        millivolt = resample(millivolt, samples)
     if how == "millivolt":
         return millivolt
+    if how == "lead_max":
+        largest = millivolt.abs().amax(dim=-1, keepdim=True)
+        return millivolt / largest.masked_fill(largest == 0, 1.0)
     centred = millivolt - millivolt.mean(dim=-1, keepdim=True)
     spread = centred.square().mean(dim=-1, keepdim=True).sqrt()
     # A flat lead's mean is rounded, so its SD may be some 1e-8 mV; one step of 1 µV in 400 samples
@@ -37,9 +45,22 @@ def normalise(beats: torch.Tensor, how: str = "lead_zscore") -> torch.Tensor:
     return centred / spread.masked_fill(spread < 1e-5, 1.0)
 
 
-def normalisation_of(identity: dict) -> str:
-    """How the network of a run gets its beats, see `normalise`: z-scored if the run doesn't say."""
-    return (identity.get("training") or {}).get("normalisation", "lead_zscore")
+def resample(signals: torch.Tensor, samples: int) -> torch.Tensor:
+    """Resample to fewer samples, an even number, by cutting the spectrum: what
+    `scipy.signal.resample` does, which the authors' later code calls.
+    """
+    half, shrunk = samples // 2, samples / signals.shape[-1]
+    spectrum = torch.fft.rfft(signals)[..., : half + 1] * shrunk
+    spectrum[..., half] *= 2  # the highest frequency left stands for its negative twin, too
+    return torch.fft.irfft(spectrum, n=samples)
+
+
+def seen_as(identity: dict) -> dict:
+    """How the network of a run gets its beats, as keywords of `normalise`: the defaults where the
+    run doesn't say.
+    """
+    told = identity.get("training") or {}
+    return {"how": told.get("normalisation", "lead_zscore"), "samples": told.get("samples", 400)}
 
 
 def inputs(beats, identity: dict) -> torch.Tensor:
@@ -47,7 +68,7 @@ def inputs(beats, identity: dict) -> torch.Tensor:
     samples)``.
     """
     cropped = torch.from_numpy(np.ascontiguousarray(np.asarray(beats)[..., CROP]))
-    return normalise(cropped, normalisation_of(identity))[:, None]
+    return normalise(cropped, **seen_as(identity))[:, None]
 
 
 class BeatBank:
@@ -64,9 +85,9 @@ class BeatBank:
     labels : numpy.ndarray
         ``(n,)``, 0 or 1.
     device : torch.device
-    normalisation : str
-        See `normalise`.
     stream : bool
+    **seen
+        Keywords of `normalise`.
 
     Attributes
     ----------
@@ -75,8 +96,8 @@ class BeatBank:
         from anywhere; from there it waits for nothing.
     """
 
-    def __init__(self, beats, labels, device, normalisation="lead_zscore", stream=False):
-        self.device, self.normalisation = device, normalisation
+    def __init__(self, beats, labels, device, stream=False, **seen):
+        self.device, self.seen = device, seen
         self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
         self.beats, self.place = beats, torch.device("cpu") if stream else device
         if not stream:
@@ -86,14 +107,14 @@ class BeatBank:
         return len(self.labels)
 
     def batch(self, positions: torch.Tensor) -> torch.Tensor:
-        """Beats at `positions`, ready for a network: float32 ``(batch, 1, 12, 400)``."""
+        """Beats at `positions`, ready for a network: float32 ``(batch, 1, 12, samples)``."""
         if isinstance(self.beats, torch.Tensor):
             chosen = self.beats[positions.to(self.device)]
         else:
             chosen = torch.from_numpy(self.beats[positions.cpu().numpy()][:, :, CROP]).to(
                 self.device
             )
-        return normalise(chosen, self.normalisation).unsqueeze(1)
+        return normalise(chosen, **self.seen).unsqueeze(1)
 
 
 def undersampled_batches(

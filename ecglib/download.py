@@ -9,6 +9,8 @@ from typing import NamedTuple
 import requests
 from tqdm.auto import tqdm
 
+from ecglib.errors import Refusal
+
 CONNECTIONS, PAUSE_S = 8, 1.0  # files at once; first pause between two tries of a file
 
 
@@ -24,7 +26,7 @@ class Wanted(NamedTuple):
     digest: str = ""
 
 
-class DownloadError(OSError):
+class DownloadError(Refusal, OSError):
     """A file that can't be had: its `url`, the `problem`, and whether any server `answered`."""
 
     def __init__(self, url: str, told: str, problem, answered: bool = True):

@@ -3,6 +3,13 @@
 import difflib
 
 
+class Refusal(Exception):
+    """An error whose sentence says it all: a notebook shows that, and no traceback."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
 def nearest(name: str, known) -> str:
     """Return the end of an error sentence: the nearest known name, or all that are allowed."""
     known = [str(k) for k in known]

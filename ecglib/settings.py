@@ -33,6 +33,10 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+Normalisation = Literal["lead_zscore", "millivolt", "lead_max"]
+Samples = Literal[400, 200]
+
+
 class SyntheticCohort(Closed):
     """Simulated recordings that ship with the package (label kind: synthetic)."""
 
@@ -111,6 +115,9 @@ class Signal(Closed):
 
     high_pass_hz: float = Field(0.7, gt=0, le=2)
     low_pass_hz: Literal[100, 150] = 150
+    band_hz: float | None = Field(
+        None, gt=0, description="filter to what files of twice this rate hold, as other beats do"
+    )
     mains_hz: Literal["find", "off", 50, 60] = "find"
     blank_pacing: bool = True
     on_poor_quality: Literal["keep", "flag", "drop"] = "flag"
@@ -141,7 +148,8 @@ class Training(Closed):
     early_stopping: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better score"
     )
-    normalisation: Literal["lead_zscore", "millivolt"] = "lead_zscore"
+    normalisation: Normalisation = "lead_zscore"
+    samples: Samples = Field(400, description="that a network sees of a beat's 0.8 s")
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32", description="tf32: a GPU's faster float32 products; on a CPU the same as fp32"
     )
@@ -168,9 +176,8 @@ class Model(Closed):
 
     network: str | None = Field(None, description="registered model; None: the key itself")
     learning_rate: float | None = Field(None, gt=0, le=1, description="None: chosen from the grid")
-    normalisation: Literal["lead_zscore", "millivolt"] | None = Field(
-        None, description="None: that of `training`"
-    )
+    normalisation: Normalisation | None = Field(None, description="None: that of `training`")
+    samples: Samples | None = Field(None, description="None: those of `training`")
     epochs: int | None = Field(None, ge=1, description="None: those of `training`")
     seed: int = Field(0, ge=0, description="of a repetition: another one trains from another start")
     options: dict[str, bool | int | float | str] = Field(

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ecglib.errors import Refusal
 from ecglib.models import build_model
 from ecglib.models.convolution import quicken
 from ecglib.settings import Training
 
 
-class TrainingError(RuntimeError):
+class TrainingError(Refusal, RuntimeError):
     """Training that can't start or go on; one sentence that says why and what to do."""
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from ecglib import metrics
-from ecglib.dataset import BeatBank, undersampled_batches
+from ecglib.dataset import BeatBank, seen_as, undersampled_batches
 from ecglib.folds import predictions_table, rotate
 from ecglib.models import NETWORKS, build_model, without_download
 from ecglib.settings import Training
@@ -60,7 +60,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     device = pick_device(settings.device)
     with settings_of_torch(device, settings.precision, identity["threads"]):
         try:
-            bank = BeatBank(cohort.beats, labels, device, settings.normalisation, settings.stream)
+            bank = BeatBank(cohort.beats, labels, device, settings.stream, **seen_as(identity))
             state = State.start(identity, settings, device)
             _epochs(state, identity, bank, splits, folder)
         except UnusableLoss as error:

@@ -19,10 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ecglib import load_model
-from ecglib.dataset import BeatBank
+from ecglib.dataset import BeatBank, seen_as
 from ecglib.folders import sha256, write_json
 from ecglib.study import explain, places
 from ecglib.study.data import cohort_of
+from ecglib.study.learned import FILE
 from ecglib.study.params import StudyError, load_study
 from ecglib.study.runs import WEIGHTS
 from ecglib.trainer import predict
@@ -118,6 +119,8 @@ def ship(study) -> str:
     )
     run = places.run_folder(study.name, chosen["model"], chosen["rotation"])
     goal = places.REFERENCE / run.relative_to(places.OUTPUTS)
+    if (run / FILE).is_file():  # by which others can tell what it learned from
+        shutil.copy2(run / FILE, goal)
     weights = {
         name: w.half() if w.is_floating_point() else w
         for name, w in load_file(run / WEIGHTS).items()
@@ -135,8 +138,8 @@ def ship(study) -> str:
         .probability
     )
     at = np.flatnonzero(cohort.records.record_id.isin(scores.index))
-    normalisation = network.identity["training"].get("normalisation", "lead_zscore")
-    bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"), normalisation)
+    seen = seen_as(network.identity)
+    bank = BeatBank(cohort.beats, cohort.records.label, torch.device("cpu"), **seen)
     now = pd.Series(predict(network, bank, at), index=cohort.records.record_id.iloc[at])
     moved = (now - scores).abs().max()
     if not moved <= MOST:

@@ -3,8 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import signal
 
-from ecglib.dataset import CROP, BeatBank, inputs, normalise, undersampled_batches
+from ecglib.dataset import CROP, BeatBank, inputs, normalise, seen_as, undersampled_batches
 
 BEATS = np.random.default_rng(1).integers(-3000, 3000, (20, 12, 600)).astype(np.int16)
 LABELS = np.arange(20) % 3 == 0
@@ -74,11 +75,25 @@ def test_effective_batch_of_the_paper():
     assert len(batches) == 68 and 20 < np.mean([len(b) for b in batches]) < 26
 
 
-@pytest.mark.parametrize("how", ["lead_zscore", "millivolt"])
-def test_inputs_are_what_training_shows_a_network(how):
-    bank = BeatBank(BEATS, LABELS, torch.device("cpu"), how)
-    seen = inputs(BEATS, {"training": {"normalisation": how}})
-    assert seen.dtype == torch.float32 and torch.equal(seen, bank.batch(torch.arange(20)))
+@pytest.mark.parametrize("samples", [400, 200])
+@pytest.mark.parametrize("how", ["lead_zscore", "millivolt", "lead_max"])
+def test_inputs_are_what_training_shows_a_network(how, samples):
+    identity = {"training": {"normalisation": how, "samples": samples}}
+    bank = BeatBank(BEATS, LABELS, torch.device("cpu"), **seen_as(identity))
+    seen = inputs(BEATS, identity)
+    assert seen.dtype == torch.float32 and seen.shape == (20, 1, 12, samples)
+    assert torch.equal(seen, bank.batch(torch.arange(20)))
+
+
+def test_the_authors_later_input_is_resampled_and_then_divided_by_each_leads_largest_value():
+    beats = BEATS.copy()
+    beats[3, 5] = 0
+    expected = signal.resample(beats[:, :, CROP].astype(float), 200, axis=2)
+    largest = np.abs(expected).max(2, keepdims=True)
+    expected /= np.where(largest == 0, 1, largest)
+    seen = inputs(beats, {"training": {"normalisation": "lead_max", "samples": 200}})[:, 0].numpy()
+    np.testing.assert_allclose(seen, expected, atol=2e-6)
+    assert (seen[3, 5] == 0).all() and np.abs(seen).max() == 1
 
 
 def test_a_run_that_does_not_say_how_was_z_scored():

@@ -33,8 +33,8 @@ class Place:
     """ECGs with a change of known place and size.
 
     ``inputs`` and ``without`` are what a network sees with and without it, ``(n, 12, samples)``;
-    ``truth`` is where it acts, boolean; ``change`` is the change in µV; ``beats`` are those of
-    `inputs`; ``meaning`` says what it is.
+    ``truth`` is where it acts, boolean, and ``change`` the change in µV, ``(n, 12, 400)``;
+    ``beats`` are those of `inputs`; ``meaning`` says what it is.
     """
 
     beats: np.ndarray

@@ -1,8 +1,8 @@
 """Why a network said so: attribution maps, and the paper's saliency map (section II.C).
 
-Maps are float32 ``(n, 12, samples)``, one value for each of the 400 samples that a network sees.
-*Windows* are means of their absolute values over 20 samples (40 ms), ``(n, 12, 20)``. Networks must
-be in eval mode.
+Maps are float32 ``(n, 12, 400)``, one value for each sample of the cropped beat, also of a network
+that sees it resampled to fewer. *Windows* are means of their absolute values over 20 samples
+(40 ms), ``(n, 12, 20)``. Networks must be in eval mode.
 """
 
 from itertools import combinations, pairwise
@@ -17,7 +17,7 @@ from ecglib.beat import LEADS
 from ecglib.dataset import CROP
 from ecglib.signal.fiducials import POINTS
 
-WINDOW = 20
+WINDOW, SAMPLES = 20, CROP.stop - CROP.start
 METHODS = {"gradient": "Gradient saliency", "integrated_gradients": "Integrated Gradients",
            "occlude_leads": "Occlusion by lead", "occlude_waves": "Occlusion by wave"}  # fmt: skip
 # T's rise over its fall: median of 8,184 T waves marked in LUDB (quartiles 1.1 and 1.5)
@@ -53,7 +53,7 @@ def attribute(model, inputs, method="gradient", *, segments=None, steps=50, batc
             f"'{method}' is not one of {', '.join(METHODS)}, or its segments are missing"
         )
     if method.startswith("occlude"):
-        whole = [np.ones((len(x), x.shape[2]), bool)]
+        whole = [np.ones((len(x), SAMPLES), bool)]
         return _occlude(model, x, whole if method == "occlude_leads" else segments.values())
     explain, options = Saliency(model), {}
     if method == "integrated_gradients":
@@ -63,7 +63,15 @@ def attribute(model, inputs, method="gradient", *, segments=None, steps=50, batc
         explain.attribute(part, target=1, **options)[:, 0].detach().cpu()
         for part in _batches(model, x, batch)
     ]
-    return np.concatenate(maps).astype(np.float32)
+    # what a sample of fewer has is shared out among those that it stands for
+    return at_beat(np.concatenate(maps).astype(np.float32) * (x.shape[2] / SAMPLES))
+
+
+def at_beat(values) -> np.ndarray:
+    """Bring values of the samples that a network sees, ``(..., samples)``, back to the 400 of the
+    cropped beat.
+    """
+    return np.repeat(values, SAMPLES // values.shape[-1], axis=-1)
 
 
 def _batches(model, inputs, size):
@@ -95,20 +103,21 @@ def scores(model, inputs, batch=32) -> np.ndarray:
 
 def erase(inputs, mask) -> np.ndarray:
     """Set masked samples to their lead's median, which lies near the isoelectric line; a whole lead
-    becomes 0, as flat.
+    becomes 0, as flat. The mask may have the 400 samples of a map where the inputs have fewer.
 
     A straight line between the neighbours would leave much of a raised ST segment in place.
     """
+    mask = mask[..., :: mask.shape[-1] // inputs.shape[-1]]
     level = np.where(mask.all(-1), 0, np.median(inputs, axis=-1))
     return np.where(mask, level[..., None], inputs).astype(np.float32)
 
 
 def _occlude(model, x, segments) -> np.ndarray:
-    maps, whole = np.zeros_like(x), logits(model, x)
+    maps, whole = np.zeros((*x.shape[:2], SAMPLES), np.float32), logits(model, x)
     for inside in segments:
         there = np.flatnonzero(inside.any(1))
         for lead in range(x.shape[1]) if there.size else ():
-            mask = np.zeros((len(there), *x.shape[1:]), bool)
+            mask = np.zeros(maps[there].shape, bool)
             mask[:, lead] = inside[there]
             fall = whole[there] - logits(model, erase(x[there], mask))
             maps[there, lead] += inside[there] * (fall / inside[there].sum(1))[:, None]
@@ -119,8 +128,8 @@ def segments_of(points) -> dict[str, np.ndarray]:
     """Turn fiducial points of stored beats, ``(n, 8)`` as `ecglib.signal.fiducials.POINTS`, into
     segments.
 
-    Returns P, PQ, QRS, ST, T and other → bool ``(n, samples)``, in samples that a network sees; no
-    True for a missing wave.
+    Returns P, PQ, QRS, ST, T and other → bool ``(n, 400)``, in samples of the cropped beat; no True
+    for a missing wave.
     """
     t = np.arange(CROP.start, CROP.stop)
     p = dict(zip(POINTS, np.asarray(points, float).T[..., None], strict=True))

@@ -22,6 +22,7 @@ from ecglib.analysis.saliency import (
     METHODS,
     WINDOW,
     agreement,
+    at_beat,
     attribute,
     erase,
     logits,
@@ -120,7 +121,7 @@ def deletion(
     chance = np.random.default_rng(seed).random(x.shape, dtype=np.float32)
     others = {"QRS energy": np.gradient(x, axis=2) ** 2, "random": chance}
     for name, values in (maps | others).items():
-        score = values.reshape(*values.shape[:2], -1, WINDOW).mean(-1)
+        score = at_beat(values).reshape(*values.shape[:2], -1, WINDOW).mean(-1)
         rank = rankdata(-score.reshape(len(x), -1), axis=1, method="ordinal").reshape(score.shape)
         for fraction in fractions:
             mask = np.repeat(rank <= round(fraction * rank[0].size), WINDOW, axis=2)
@@ -291,7 +292,8 @@ def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
         The same in words, with what the change does to the logit.
     """
     (*_, (_, random)) = forget(model, place.inputs, seed)
-    gradient, change = attribute(model, place.inputs), place.inputs - place.without
+    gradient = attribute(model, place.inputs)
+    seen, change = at_beat(place.inputs), at_beat(place.inputs - place.without)
     everywhere = np.ones_like(place.truth)
     truth = {
         "region": place.truth,
@@ -303,7 +305,7 @@ def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
         ("the change in µV", place.change),
         ("the change in the network's input", change),
         ("gradient (the paper's map)", gradient),
-        ("gradient × input", gradient * place.inputs),
+        ("gradient × input", gradient * seen),
         ("gradient × change", gradient * change),
         ("gradient of the randomised network", attribute(random, place.inputs)),
     ):
@@ -315,7 +317,8 @@ def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
 
 
 def _limits_in_words(model, place: Place, table: pd.DataFrame) -> str:
-    only = logits(model, np.where(place.truth, place.inputs, place.without)).mean()
+    inside = place.truth[..., :: place.truth.shape[-1] // place.inputs.shape[-1]]
+    only = logits(model, np.where(inside, place.inputs, place.without)).mean()
     before, after = (logits(model, x).mean() for x in (place.without, place.inputs))
     volts, seen, map_ = (row for _, row in table.head(3).iterrows())
     return (

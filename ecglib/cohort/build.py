@@ -206,10 +206,13 @@ def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list,
                 )
                 quality |= {"poor_quality": False, "quality_reasons": "", "band_hz": np.nan}
             else:
-                result = process(recording, rate, signal)
-                beat, quality = result.beat, result.columns()
                 own = getattr(read, "rate", rate)  # of the file, which `read` may have resampled
-                quality["band_hz"] = min(float(signal.low_pass_hz), own / 2)
+                band = min(signal.band_hz or np.inf, signal.low_pass_hz, own / 2)
+                narrow = own < rate and band == own / 2  # in band already: the beat stays as it is
+                used = signal.model_copy(update={"band_hz": None}) if narrow else signal
+                result = process(recording, rate, used)
+                beat, quality = result.beat, result.columns()
+                quality["band_hz"] = float(band)
                 # the reasons stay, but nothing sets the ECG apart
                 if signal.on_poor_quality == "keep":
                     quality["poor_quality"] = False

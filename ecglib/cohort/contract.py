@@ -15,6 +15,7 @@ import pandera.pandas as pa
 
 from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE, RATE_HZ
 from ecglib.cohort.source import Source, count
+from ecglib.errors import Refusal
 from ecglib.folders import sha256
 
 RECORDS = pa.DataFrameSchema(
@@ -24,14 +25,15 @@ RECORDS = pa.DataFrameSchema(
         "site": pa.Column(str),
         "age": pa.Column(float, pa.Check.in_range(0, 120), nullable=True),
         "sex": pa.Column(str, pa.Check.isin(["female", "male"]), nullable=True),
-        "label": pa.Column(int, pa.Check.isin([0, 1])),
+        # unknown in a cohort that models are only applied to
+        "label": pa.Column(checks=pa.Check.isin([0, 1]), nullable=True),
         "poor_quality": pa.Column(bool),
     },
     strict=False,
 )
 
 
-class CohortError(ValueError):
+class CohortError(Refusal, ValueError):
     """A cohort that breaks the contract; one sentence that says where and what to do."""
 
 
@@ -198,8 +200,8 @@ def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
     Raises
     ------
     CohortError
-        For a missing file, wrong shape, unknown leads, NaN, duplicate record ids, labels other than
-        0 and 1, a patient with two sexes, or a file that isn't the one that was written.
+        For a missing file, wrong shape, unknown leads, duplicate record ids, labels other than 0, 1
+        and unknown, a patient with two sexes, or a file that isn't the one that was written.
     """
     folder = Path(folder)
     for name in ("cohort.json", "beats.npy", "records.parquet"):

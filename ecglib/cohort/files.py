@@ -33,7 +33,8 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
 
     The table (CSV or parquet) has one row per ECG: ``record_id`` or ``path`` (from the folder),
     ``patient_id``, ``label`` (0 or 1), and where known ``site``, ``age`` (years), ``sex`` (female,
-    male). Without ``path``, the file is the one in the folder, at any depth, that is named like the
+    male). Where no row has a label, models can be applied to the ECGs, but none is trained on them.
+    Without ``path``, the file is the one in the folder, at any depth, that is named like the
     record.
 
     Median beats, when `settings.beats_unit` is set, are 12 leads in the order of `ecglib.LEADS` ×
@@ -52,6 +53,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
             "name it in cohort.folder or cohort.table"
         )
     table = read_table(found[0])
+    unlabelled = not table.empty and not table.label.any()
     in_one = folder.is_file() and settings.beats_unit is not None
     absent, spare = _match_beats(folder, table) if in_one else _match_files(folder, table, found[0])
     records = table.assign(
@@ -65,13 +67,14 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     rejected = pd.DataFrame({"record_id": names, "reason": reason})[reason != ""].drop_duplicates(
         ignore_index=True
     )
-    usable = records[reason == ""].astype({"label": int}).reset_index(drop=True)
+    kind = {"label": float if unlabelled else int}
+    usable = records[reason == ""].astype(kind).reset_index(drop=True)
     counts = {
         "in the table": count(records),
         "usable rows": count(usable),
         "files without a row": {"ecgs": spare},
     }
-    if not usable.label.any():
+    if not unlabelled and not usable.label.any():
         first = f" (first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
         raise SourceError(
             f"{found[0].name} has no usable row with the label 1; "
@@ -98,7 +101,10 @@ def _reasons(table: pd.DataFrame, records: pd.DataFrame, absent: pd.Series) -> p
         (absent != "", absent),
         (table.path.duplicated(keep=False), "shares its file with another row"),
         (table.patient_id == "", "has no patient_id"),
-        (~table.label.isin(LABEL), "has the label '" + table.label + "', which is neither 0 nor 1"),
+        (
+            table.label.any() & ~table.label.isin(LABEL),
+            "has the label '" + table.label + "', which is neither 0 nor 1",
+        ),
         (
             ~table.sex.str.lower().isin(SEX),
             "has the sex '" + table.sex + "', which is neither female nor male",
@@ -134,7 +140,7 @@ def read_table(path: Path) -> pd.DataFrame:
             f"{path.name} can't be read as a table: {' '.join(str(error).split())[:200]}"
         ) from None
     table = table.rename(columns=lambda name: str(name).strip().lower())
-    needed = ["patient_id", "label", "record_id" if "path" not in table else "path"]
+    needed = ["patient_id", "record_id" if "path" not in table else "path"]
     if missing := [column for column in needed if column not in table]:
         raise SourceError(f"{path.name} lacks the column {missing[0]}; it has {', '.join(table)}")
     table = table.reindex(columns=COLUMNS).astype("string").fillna("").astype(object)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from ecglib.errors import Refusal
+
 
 @dataclass
 class Source:
@@ -75,9 +77,9 @@ def count(records: pd.DataFrame) -> dict[str, int]:
     return counts
 
 
-class ReadError(ValueError):
+class ReadError(Refusal, ValueError):
     """One recording that can't be used; the message names the file and the reason."""
 
 
-class SourceError(ValueError):
+class SourceError(Refusal, ValueError):
     """A source that can't be used at all; the message says what is wrong and what to do."""

@@ -1,11 +1,12 @@
-"""One ECG explained, as pictures and as a page to print; each carries a watermark unless the label
-was angiographic.
+"""One ECG explained, as pictures and as a page to print; each carries a watermark beside the traces
+unless risk and decision may be told.
 """
 
 import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -24,20 +25,23 @@ def draw_beat(explanation, coloured: bool = True) -> Figure:
     """Draw the median beat of an `ecglib.study.explain.Explanation`, coloured by saliency or else
     with fiducial points.
     """
-    return _marked(_beat(explanation, coloured), explanation.networks, 24)
+    figure = _beat(explanation, coloured)
+    lay_out(figure)
+    return figure
 
 
 def draw_page(explanation) -> Figure:
     """Draw an `ecglib.study.explain.Explanation` on one page of A4."""
     page = plt.figure(figsize=A4, layout="constrained")
     page.get_layout_engine().set(rect=(0.05, 0.03, 0.90, 0.94))  # a printer's margin
-    top, middle, low, foot = page.subfigures(4, 1, height_ratios=[2.3, 5.2, 3.4, 0.7])
+    top, middle, low, foot = page.subfigures(4, 1, height_ratios=[2.8, 5.4, 3.0, 0.6])
     _head(explanation, top)
     _beat(explanation, True, middle)
     _shares(explanation, low)
     _write(foot, 0.9, textwrap.fill(FOOTER, 125), 8, color="0.3")
     plt.close(page)
-    return _marked(page, explanation.networks, 32)
+    lay_out(page)
+    return page
 
 
 def save_page(explanation, folder: str | Path) -> Figure:
@@ -54,63 +58,71 @@ def _write(part, y, text, size, **look) -> None:
     part.text(0.0, y, text, fontsize=size, **look)
 
 
-def _marked(figure: Figure, networks, size: int) -> Figure:
-    """Return the figure with its watermark; nothing but an angiographic label goes without."""
-    if not networks.clinical:
-        words = [f"{networks.kind.upper()} LABEL", "NOT A CLINICAL RISK"]
-        words += textwrap.wrap(textwrap.shorten(networks.meaning, 110, placeholder=" …"), 28)
-        look = {"ha": "center", "va": "center", "alpha": 0.25, "rotation": 25, "color": "0.3"}
-        look |= {"zorder": 100, "weight": "bold", "parse_math": False}
-        figure.text(0.5, 0.5, "\n".join(words), fontsize=size, **look)
-    lay_out(figure)
-    return figure
-
-
 def _beat(explanation, coloured, figure=None):
+    """Draw the beat, and its watermark below: only calibrated networks of an angiographic label go
+    without.
+    """
     shown = {"points": {name: explanation.points[point] for name, point in POINTS.items()}}
     title = "Median beat and fiducial points"
     if coloured:
         shown, title = {"saliency": explanation.saliency}, "What moves the score"
-    lines = explanation.warning, explanation.networks.caption
-    note = "\n".join(line for text in lines for line in textwrap.wrap(text, 100))
-    return ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
+    networks = explanation.networks
+    lines = explanation.warning, explanation.origin, networks.caption
+    alone = lines if figure is None else ()  # the head of a page says it
+    note = "\n".join(line for text in alone for line in textwrap.wrap(text, 100))
+    figure = ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
+    if not networks.clinical:
+        known = networks.kind == "angiographic"
+        words = ["UNCALIBRATED" if known else f"{networks.kind.upper()} LABEL"]
+        words[0] += ", NOT A CLINICAL RISK"
+        words += [textwrap.shorten(networks.meaning, 50, placeholder=" …")]
+        look = {"alpha": 0.35, "color": "0.3", "zorder": 100, "weight": "bold"}
+        figure.supxlabel("\n".join(words), fontsize=20, parse_math=False, **look)
+    return figure
 
 
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
     networks, count = explanation.networks, len(explanation.scores)
-    lines = [f"{networks.label}, {count} trained network(s) of study '{networks.name}'"]
+    lines = [
+        f"{networks.label}, {count} trained network{'s' * (count > 1)} of study {networks.name}"
+    ]
     lines += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)
     _write(part, 0.98, title, 15, weight="bold")
-    _write(part, 0.80, "\n".join(lines), 9)
-    _write(part, 0.55, explanation.verdict[0], 14, weight="bold")
-    _write(part, 0.41, explanation.verdict[1], 10.5)
-    _write(part, 0.27, textwrap.fill(quality, 110), 9)
-    if explanation.warning:
-        box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
-        warning = "\n".join(textwrap.wrap(explanation.warning, 90)[:2])
-        _write(part, 0.0, warning, 11, weight="bold", bbox=box, va="center")
+    _write(part, 0.85, "\n".join(lines), 9)
+    _write(part, 0.67, explanation.verdict[0], 13, weight="bold")
+    _write(part, 0.55, "\n".join(explanation.verdict[1:]), 10)
+    _write(part, 0.38, textwrap.fill(quality, 110), 9)
+    box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
+    for y, said in ((0.14, explanation.origin), (-0.02, explanation.warning)):
+        if said:
+            told = "\n".join(textwrap.wrap(said, 84)[:2])
+            _write(part, y, told, 10, weight="bold", bbox=box, va="center")
 
 
 def _shares(explanation, part):
-    """Draw contributions of leads and segments with their figures."""
+    """Draw contributions of leads and segments, with their figures to the right of everything."""
     axes = part.subplots(1, 3, width_ratios=[1, 1, 0.9])
     leads, segments = explanation.leads, explanation.segments
-    for axis, values, form, label in (
-        (axes[0], 100 * leads.saliency, "{:.1f}", "share of saliency (%)"),
-        (axes[1], leads.occlusion, "{:+.2f}", "fall of the logit without the lead"),
-        (axes[2], 100 * segments.saliency, "{:.0f}", "share of saliency (%)"),
+    for axis, values, even, form, label in (
+        (axes[0], 100 * leads.saliency, 100 / len(leads), "{:.1f}", "share of saliency (%)"),
+        (axes[1], leads.occlusion, 0, "{:+.2f}", "fall of the logit without the lead"),
+        (axes[2], 100 * segments.saliency, 100 * segments.time, "{:.0f}", "share of saliency (%)"),
     ):
         sns.barplot(x=values, y=values.index, color=NEUTRAL, ax=axis)
-        axis.bar_label(axis.containers[0], fmt=form, padding=6, fontsize=8)
+        for row, (value, end) in enumerate(zip(values, np.maximum(values, even), strict=True)):
+            told = form.format(value).replace("-", "−")
+            place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+            axis.annotate(told, (end, row), fontsize=8, **place)
         axis.set(xlabel=label, ylabel="")
-        axis.margins(x=0.3)
+        axis.margins(x=0.2)
         axis.locator_params(axis="x", nbins=4)
         axis.tick_params(labelsize=8)
         sns.despine(ax=axis)
     axes[0].axvline(100 / len(leads), color=PAIR[1], linewidth=1, linestyle="--")
     axes[1].axvline(0, color="black", linewidth=0.8)
     axes[2].plot(100 * segments.time, range(len(segments)), "D", color=PAIR[1], markersize=5)
-    axes[2].set_title("orange: an even map", fontsize=9, color=PAIR[1])
+    for axis in axes[::2]:
+        axis.set_title("orange: an even map", fontsize=9, color=PAIR[1])

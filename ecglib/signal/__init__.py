@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from ecglib.beat import LEADS, R_SAMPLE, RATE_HZ
+from ecglib.errors import Refusal
 from ecglib.settings import Signal
 from ecglib.signal import beats, fiducials, filters, quality, repair
 
@@ -17,7 +18,7 @@ REMARKS = ("rebuilt", "bridged", "narrow_band")  # reasons that cast no doubt
 COLUMNS = ("n_beats", "n_used", "rr_ms", "noise_uv", "poor_quality", "quality_reasons")
 
 
-class SignalError(ValueError):
+class SignalError(Refusal, ValueError):
     """A recording no median beat can be made of; the message is one sentence."""
 
 
@@ -64,9 +65,7 @@ class Beat:
         return {name: getattr(self, name) for name in COLUMNS}
 
 
-def process(
-    signal: np.ndarray, rate: float, settings: Signal, band_hz: float | None = None
-) -> Beat:
+def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     """Turn one recording into its median beat.
 
     Parameters
@@ -76,10 +75,9 @@ def process(
     rate : float
         Sampling rate in Hz.
     settings : ecglib.settings.Signal
-        The study's settings of the chain.
-    band_hz : float, optional
-        Band to filter to as well: what the beats of a cohort hold, for a beat to be compared with
-        them. A recording that holds less gets the remark ``narrow_band``.
+        The study's settings of the chain. With ``band_hz``, what the beats of another cohort hold,
+        a recording that holds more is filtered to it; one that holds less gets the remark
+        ``narrow_band``.
 
     Returns
     -------
@@ -92,7 +90,7 @@ def process(
     SignalError
         If shape or rate are impossible, or fewer than three usable beats are found.
     """
-    filtered, reasons, start = prepare(signal, rate, settings, band_hz)
+    filtered, reasons, start = prepare(signal, rate, settings)
     artefact = quality.artefacts(filtered)
     trusted = ~artefact.any(axis=1)
     seen = filtered[trusted] if trusted.sum() >= 6 else filtered
@@ -126,9 +124,7 @@ def process(
     )
 
 
-def prepare(
-    signal: np.ndarray, rate: float, settings: Signal, band_hz: float | None
-) -> tuple[np.ndarray, list[str], int]:
+def prepare(signal: np.ndarray, rate: float, settings: Signal) -> tuple[np.ndarray, list[str], int]:
     """Cut quiet ends, bridge gaps, filter, and rebuild leads: see `process` for what is given.
 
     Returned are the filtered recording ``(12, samples)`` in µV at 500 Hz, what was done and missed
@@ -153,9 +149,10 @@ def prepare(
     reasons = [f"bridged:{bridged:.0f}_ms"] if bridged else []
     reasons += quality.named("clipped", quality.clipped(signal))
     signal = filters.resample(signal, rate)
-    if band_hz is not None and band_hz > rate / 2:
+    band_hz = settings.band_hz or settings.low_pass_hz
+    if settings.band_hz and band_hz > rate / 2:
         reasons.append(f"narrow_band:{rate / 2:g}_Hz")
-    elif band_hz is not None and band_hz < settings.low_pass_hz:
+    elif band_hz < min(settings.low_pass_hz, rate / 2):
         signal = filters.to_band(signal, RATE_HZ, band_hz)
     filtered = clean(signal, settings)
     flat = repair.flat(filtered) & ~lost

@@ -1,9 +1,11 @@
-"""The command line of a study: run it, ask how far it is, run one notebook, explain one ECG.
+"""The command line of a study: run it, ask how far it is, run one notebook, explain one ECG,
+take over a published network.
 
     python -m ecglib.study run --study params/demo.yaml --cores 2 -- --dry-run
     python -m ecglib.study status --study params/demo.yaml
     python -m ecglib.study notebook 05_train_network --study params/demo.yaml --set rotation=3
     python -m ecglib.study explain --ecg my.xml
+    python -m ecglib.study weights ecgsmartnet_omi.pt
 
 Words after ``--`` go to Snakemake.
 """
@@ -55,10 +57,20 @@ def _explain(given) -> int:
     return run(given.ecg, given.run)
 
 
+def _weights(given) -> int:
+    from ecglib.study import weights
+
+    folder = places.shown(weights.convert(given.file))
+    print(f"{folder}: explain an ECG with it by make explain ECG=file RUN={folder}")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Commands and their options."""
     top = argparse.ArgumentParser(prog="python -m ecglib.study", description="Studies and ECGs.")
-    commands = top.add_subparsers(required=True, metavar="run | status | notebook | explain")
+    commands = top.add_subparsers(
+        required=True, metavar="run | status | notebook | explain | weights"
+    )
     told = {}
     for name, does in (("run", _run), ("status", _status), ("notebook", _notebook)):
         told[name] = commands.add_parser(name)
@@ -78,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--ecg", default="", help="a recording; default: a simulated one")
     explain.add_argument("--run", default="", help="folder of a trained network, or a study")
     explain.set_defaults(does=_explain)
+    weights = commands.add_parser("weights")
+    weights.add_argument("file", help="a checkpoint that the paper's group published")
+    weights.set_defaults(does=_weights)
     return top
 
 

@@ -26,7 +26,7 @@ def cohort_of(study) -> Cohort:
     told = places.step_folder(study.name, "00_cohort") / "run.json"
     if not told.is_file():
         raise CohortError(
-            f"Study {study.name} has no cohort yet: run notebook 00_cohort with it first"
+            f"Study {study.name} has no cohort on this machine: {_cure(study, '00_cohort')}"
         )
     return load_cohort(places.ROOT / json.loads(told.read_text())["cohort"])
 
@@ -36,6 +36,10 @@ def folds_of(study) -> pd.DataFrame:
     file = places.step_folder(study.name, "02_folds") / "folds.parquet"
     if not file.is_file():
         raise CohortError(
-            f"Study {study.name} has no folds yet: run notebook 02_folds with it first"
+            f"Study {study.name} has no folds on this machine: {_cure(study, '02_folds')}"
         )
     return pd.read_parquet(file)
+
+
+def _cure(study, notebook: str) -> str:
+    return f"run notebook {notebook}, or `make reproduce STUDY=params/{study.name}.yaml`"

@@ -2,15 +2,13 @@
 page to print.
 
 What may be said is decided by the label that the networks learned, as their ``run.json`` names it:
-calibrated risk and a decision only if it was angiographic. For any other label, or none, there is
-an uncalibrated score, and every page and picture (`ecglib.plots.explanation`) carries a watermark
-that says so.
+calibrated risk and a decision only if it was angiographic, and the runs have validation predictions
+to calibrate on. Else there is an uncalibrated score, and every page and picture
+(`ecglib.plots.explanation`) carries a watermark that says so.
 
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
-import json
-import shutil
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -21,12 +19,10 @@ import numpy as np
 import pandas as pd
 
 from ecglib.beat import LEADS, RATE_HZ
-from ecglib.folders import partial, sha256
+from ecglib.folders import hold, partial, replace, sha256, write_json
 from ecglib.settings import Signal
 from ecglib.study import places
 from ecglib.study.networks import ExplainError, Networks, open_networks
-from ecglib.study.notebook import run_notebook
-from ecglib.study.params import StudyError
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
 """A simulated recording that ships with the package (`ecglib.cohort.synthetic`): 8 leads, 10 s,
@@ -34,6 +30,9 @@ the LAD occluded.
 
 :meta hide-value:
 """
+
+SIMULATED = "# simulated ECG, not a person's: "
+GROUPS = {1: "positives", 0: "negatives"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,10 @@ class Explanation:
     points : dict
         Fiducial points over all leads, name → sample of the beat.
     scores : pandas.DataFrame
-        One row per network: ``score``; of an angiographic label also ``risk``, ``operating_point``
-        and ``positive``.
+        One row per network: ``score``; shares of the positives and of the negatives of its test
+        fold that score lower, ``of positives, of negatives``; its ``operating point`` (highest F1
+        on validation) and whether the score reaches it, ``positive``; of `Networks.clinical`
+        ones also ``risk``. Without predictions of the run there is the score alone.
     saliency : numpy.ndarray
         ``(12, 20)``: the paper's map (section II.C), scaled over the whole map, mean over networks.
     leads : pandas.DataFrame
@@ -63,6 +64,8 @@ class Explanation:
         Mean rank correlation between the maps of two networks; NaN of one.
     unused : tuple of str
         Channels of the file that are none of the 12 leads.
+    simulated : str
+        What was simulated, as the file's first line says; empty for a recording.
     """
 
     file: str
@@ -75,34 +78,68 @@ class Explanation:
     segments: pd.DataFrame
     agreement: float
     unused: tuple[str, ...] = ()
+    simulated: str = ""
 
     @property
     def verdict(self) -> list[str]:
-        """What may be said: two short lines."""
-        table, many = (
-            self.scores,
-            f" of {len(self.scores)} networks" if len(self.scores) > 1 else "",
-        )
-        if not self.networks.clinical:
-            kind = f"label of kind '{self.networks.kind}'"
-            return [
-                f"Score {_spread(table.score, '.2f', many)}",
-                f"Uncalibrated, learned from a {kind}: not a clinical risk",
-            ]
-        first = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
+        """What may be said: the score, what it means, and what kind of score it is, a line each."""
+        table, networks, count = self.scores, self.networks, len(self.scores)
+        many = f" of {count} networks" if count > 1 else ""
+        score = f"Score {_spread(table.score, '.2f', many)}"
+        why = f"learned from a label of kind '{networks.kind}'"
+        if networks.kind == "angiographic":
+            why = "since no validation fold came with the network"
+        uncalibrated = f"Uncalibrated, {why}: not a clinical risk"
+        if not networks.calibrated:
+            return [score, uncalibrated]
         called = int(table.positive.sum())
-        decision = "positive" if 2 * called >= len(table) else "negative"
+        where = f"{called} of them reach" if many else "at or above" if called else "below"
+        point = f"{where} the operating point of {_spread(table['operating point'], '.2f', many)}"
+        ranks = [
+            f"{100 * table[f'of {group}'].mean():.0f} % of the {group}" for group in GROUPS.values()
+        ]
+        means = f"Higher than {' and '.join(ranks)} of its test fold (study {networks.name})"
+        if not networks.clinical:
+            return [f"{score}, {point}", means, uncalibrated]
+        risk = f"Calibrated risk {_spread(100 * table.risk, '.0f', many, ' %')}"
+        decision = "positive" if 2 * called >= count else "negative"
         told = f"called positive by {called}{many}" if many else f"score {table.score.iloc[0]:.2f}"
-        return [first, f"At the operating point: {decision} ({told})"]
+        return [risk, means, f"At the operating point: {decision} ({told})"]
+
+    @property
+    def origin(self) -> str:
+        """What the ECG is, if it isn't a person's; empty if it is."""
+        met = "as the networks learned from"
+        if self.networks.kind != "synthetic":
+            met = (
+                "of which these networks met none in training: their score says little, high or low"
+            )
+        return f"SIMULATED ECG ({self.simulated}), {met}" if self.simulated else ""
+
+    @property
+    def remarks(self) -> str:
+        """On the recording's quality."""
+        return self.beat.quality_reasons.replace(";", ", ")
 
     @property
     def warning(self) -> str:
         """What is wrong with the recording; empty if nothing is."""
-        return (
-            f"POOR QUALITY: {self.beat.quality_reasons.replace(';', ', ')}"
-            if self.beat.poor_quality
-            else ""
-        )
+        return f"POOR QUALITY: {self.remarks}" if self.beat.poor_quality else ""
+
+    @property
+    def facts(self) -> dict:
+        """What ``run.json`` keeps of it."""
+        networks = self.networks
+        return {
+            "file": self.file,
+            "runs": [str(run["folder"]) for run in networks.runs],
+            "label_kind": networks.kind,
+            "label_meaning": networks.meaning,
+            "verdict": self.verdict,
+            "warning": self.warning,
+            "origin": self.origin,
+            "quality": self.beat.columns(),
+        }
 
     @property
     def quality(self) -> pd.Series:
@@ -111,14 +148,10 @@ class Explanation:
         told = {
             "duration (s)": f"{beat.filtered.shape[1] / RATE_HZ:.1f}",
             "beats found": beat.n_beats,
-        }
-        told |= {
             "beats in the median": beat.n_used,
             "heart rate (/min)": f"{60_000 / beat.rr_ms:.0f}",
-        }
-        told |= {
             "noise (µV)": f"{beat.noise_uv:.0f}",
-            "remarks": beat.quality_reasons.replace(";", ", ") or "none",
+            "remarks": self.remarks or "none",
         }
         if self.unused:
             told["channels not used"] = textwrap.shorten(", ".join(self.unused), 60)
@@ -156,18 +189,19 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.signal import fiducials
     from ecglib.trainer import TrainingError, load_model
 
-    networks = open_networks(run)
-    beat, unused = read_beat(ecg_path, networks.signal, networks.band_hz)
+    networks, ecg = open_networks(run), places.find(ecg_path or EXAMPLE)
+    beat, unused = read_beat(ecg_path, networks.signal)
     try:
         models = [load_model(told["folder"]) for told in networks.runs]
     except TrainingError as error:
         raise ExplainError(str(error)) from None
-    scores, maps, falls = [], [], []
+    scores, maps, falls = {}, [], []
     for told, model in zip(networks.runs, models, strict=True):
         x = inputs(np.rint(beat.beat[None]), told["identity"])  # whole µV, as in a cohort
         with torch.inference_mode():
             score = float(model(x).double().softmax(1)[0, 1])
-        scores.append({"score": score} | (_clinical(told, score) if networks.clinical else {}))
+        standing = _standing(told, score, networks.clinical) if networks.calibrated else {}
+        scores[told["folder"].name.replace("_", " ")] = {"score": score} | standing
         maps.append(saliency.attribute(model, x[:, 0])[0])
         falls.append(saliency.attribute(model, x[:, 0], "occlude_leads")[0].sum(1))
     maps, found = np.stack(maps), fiducials.find(beat.beat[None]).points
@@ -176,17 +210,16 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     pairs = [
         saliency.agreement(maps[[a]], maps[[b]])[0] for a, b in combinations(range(len(maps)), 2)
     ]
+    whole = saliency.lead_contributions(maps).mean()
     return Explanation(
-        file=places.find(ecg_path or EXAMPLE).name,
+        file=ecg.name,
+        simulated=_simulated(ecg),
         networks=networks,
         beat=beat,
         points=dict(zip(fiducials.POINTS, found[0], strict=True)),
-        scores=pd.DataFrame(scores, index=[Path(told["folder"]).name for told in networks.runs]),
+        scores=pd.DataFrame.from_dict(scores, orient="index"),
         saliency=saliency.paper_map(maps, per="map"),
-        leads=pd.DataFrame(
-            {"saliency": saliency.lead_contributions(maps).mean(), "occlusion": np.mean(falls, 0)},
-            index=LEADS,
-        ),
+        leads=pd.DataFrame({"saliency": whole, "occlusion": np.mean(falls, 0)}, index=LEADS),
         segments=pd.DataFrame(
             {k: saliency.segment_contributions(m, segments).mean() for k, m in shares.items()}
         ),
@@ -206,8 +239,8 @@ def read_ecg(ecg_path: str):
         raise ExplainError(str(error)) from None
 
 
-def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
-    """Read a recording and make its median beat, of the band `band_hz`.
+def read_beat(ecg_path: str, settings: Signal):
+    """Read a recording and make its median beat.
 
     Returns the `ecglib.signal.Beat`, and the names of the file's channels that are none of the 12
     leads. `ExplainError` if it can't be done, what was made is no beat, or a lead is neither there
@@ -217,7 +250,7 @@ def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
 
     name, recording = places.find(ecg_path or EXAMPLE).name, read_ecg(ecg_path)
     try:
-        beat = process(recording.signal, recording.rate, settings, band_hz)
+        beat = process(recording.signal, recording.rate, settings)
     except SignalError as error:
         raise ExplainError(f"{name}: {error}") from None
     reasons = beat.quality_reasons.split(";")
@@ -234,22 +267,36 @@ def read_beat(ecg_path: str, settings: Signal, band_hz: float | None = None):
     return beat, recording.unused
 
 
-def _clinical(told: dict, score: float) -> dict:
-    """Calibrated risk and decision at the operating point, both fitted on the run's own validation
-    predictions.
+def _standing(told: dict, score: float, clinical: bool) -> dict:
+    """Where a score stands among those of the run's own ECGs: test ECGs for the ranks; validation
+    ECGs for the operating point, and for the calibrated risk.
     """
     from ecglib.analysis.calibration import recalibrate
     from ecglib.metrics import operating_point
 
-    table = pd.read_parquet(told["folder"] / "predictions.parquet").query("split == 'validation'")
+    table = pd.read_parquet(told["folder"] / "predictions.parquet")
+    tested, validation = (table[table.split == split] for split in ("test", "validation"))
+    lower = (tested.probability < score).groupby(tested.label).mean()
+    row = {f"of {group}": lower.get(i) for i, group in GROUPS.items()}
     try:
-        risk = float(recalibrate(table.label, table.probability, [score])[0])
-        point = operating_point(table.label, table.probability)
+        point = operating_point(validation.label, validation.probability)
+        row |= {"operating point": point, "positive": score >= point}
+        if clinical:
+            row["risk"] = float(recalibrate(validation.label, validation.probability, [score])[0])
     except ValueError as error:
         raise ExplainError(
-            f"{told['folder']} can't be calibrated on its validation predictions: {error}"
+            f"{told['folder']}: its validation predictions give no scale for a score: {error}"
         ) from None
-    return {"risk": risk, "operating_point": point, "positive": score >= point}
+    return row
+
+
+def _simulated(path: Path) -> str:
+    """What the first line of a file that this package simulated says of it; else empty."""
+    if not path.is_file():  # a WFDB record goes by its name
+        return ""
+    with path.open("rb") as file:
+        first = file.readline(200).decode(errors="ignore")
+    return first.removeprefix(SIMULATED).split(" (")[0] if first.startswith(SIMULATED) else ""
 
 
 def folder_of(ecg_path: str = "") -> Path:
@@ -259,33 +306,34 @@ def folder_of(ecg_path: str = "") -> Path:
 
 
 def run(ecg: str, network: str) -> int:
-    """Run notebook 10 on one ECG; returns 0, or 1 with one sentence on what is wrong.
+    """Explain one ECG on one page, as notebook 10 does in a notebook; returns 0, or 1 with one
+    sentence on what is wrong.
 
     `ecg` and `network` are those of `explain`.
     """
-    if network and places.find(network).is_dir():
-        network = str(places.find(network))
-    file = str(places.find(ecg)) if ecg else ""
+    from ecglib.plots import explanation as pictures
+    from ecglib.study.machine import environment
+
     try:
-        # what is wrong is told at once: a notebook takes ten seconds to start
-        read_ecg(file)
-        answering = open_networks(network)
-        read_beat(file, answering.signal, answering.band_hz)
         if problem := places.unwritable():
             raise ExplainError(problem)
-        folder = folder_of(file)
-        run_notebook("10_explain_ecg", {"ecg_path": file, "run": network}, folder, log=False)
+        print(
+            f"[1/2] reading {places.find(ecg or EXAMPLE).name} and asking the network", flush=True
+        )
+        found = explain(ecg, network)
     except ExplainError as error:
         print(error, file=sys.stderr)
         return 1
-    except StudyError as error:
-        cell = error.__context__  # papermill's error, which knows whether it is one of ours
-        expected = getattr(cell, "ename", "") == ExplainError.__name__
-        if expected:
-            shutil.rmtree(partial(folder), ignore_errors=True)
-        print(cell.evalue if expected else error, file=sys.stderr)
-        return 1
-    found = json.loads((folder / "run.json").read_text())
-    warning = [found["warning"]] if found["warning"] else []
-    print(*found["verdict"], *warning, f"{folder}/page.pdf, page.png", sep="\n")
+    print("[2/2] drawing the page", flush=True)
+    final = folder_of(ecg)
+    with hold(final):
+        folder = partial(final)
+        folder.mkdir(exist_ok=True)
+        pictures.save_page(found, folder)
+        for name in ("scores", "leads", "segments"):
+            getattr(found, name).to_csv(folder / f"{name}.csv")
+        write_json(folder / "run.json", found.facts | {"environment": environment()})
+        replace(folder, final)
+    print(*filter(None, [found.origin, *found.verdict, found.warning]), sep="\n")
+    print(f"The page: {final}/page.pdf, page.png")
     return 0

@@ -3,15 +3,16 @@
 The graph itself is the ``Snakefile``, which reads its table of steps here.
 """
 
-import csv
 import json
+import logging
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial
-from ecglib.study import places
+from ecglib.study import places, progress
 from ecglib.study.params import Study, StudyError, find_study, load_study
 from ecglib.study.step import check_path
 
@@ -192,8 +193,18 @@ def run(study, given) -> int:
     words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.WORK)]
     words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={jobs}"]
     dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
-    words += ["--quiet", "host", "progress", *([] if dry else ["rules"]), "--keep-going"]
+    words += [
+        "--quiet",
+        *(("host", "progress") if dry else ("host", "progress", "rules") if cluster else ("all",)),
+        "--keep-going",
+    ]
     words += ["--rerun-incomplete", "--nolock", *given.more]
+    watch = progress.Watch(
+        study, _costs(study, given), jobs or given.cores, f"{outputs(study)}/logs/"
+    )
+    if dry:  # what would run is told in Snakemake's own words
+        watch.addFilter(lambda record: getattr(record, "event", "") == "run_info")
+    logging.getLogger("snakemake").addHandler(watch)
     try:
         with lock:
             snakemake(words)
@@ -204,7 +215,24 @@ def run(study, given) -> int:
         elif not dry:
             print(summary(study))
         return end.code or 0
+    finally:
+        watch.close()
     return 0
+
+
+def _costs(study, given) -> dict[str, tuple[str, float]]:
+    """Rule of every step and run, and seconds of one core that it should take."""
+    told = {}
+    for name, folder in jobs_of(study).items():
+        kind, _, rest = name.partition("/")
+        trained = "tree" if rest.split("/")[0] in study.trees else "network"
+        cost = progress.seconds(study, name) * (study.threads_per_run if rest else 1)
+        if rest and given.gpus:
+            cost = min(cost, 20 + cost / 50)
+        if rest and not given.fresh and places.kept(folder).is_dir():
+            cost = 15  # taken over
+        told[name] = (trained if kind == "runs" else kind), cost
+    return told
 
 
 def jobs_of(study) -> dict[str, Path]:
@@ -247,22 +275,21 @@ def _state(folder: Path) -> tuple[str, str]:
 
 
 def summary(study) -> str:
-    """What a study found and where to look, as text."""
-    lines = [f"\n{study.title}"]
-    for folder in jobs_of(study).values():
-        file = folder / "tables" / "table_4.csv"
-        if not file.is_file():
-            continue
-        label = json.loads((folder / "run.json").read_text())
-        lines += [
-            f"Label: {label['label_meaning']} [{label['label_kind']} label]; "
-            "research only, no medical device",
-            "",
-        ]
-        rows = list(csv.reader(file.read_text().splitlines()))
-        widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-        for row in rows:
-            cells = zip(row, widths, strict=False)
-            lines.append("  ".join(cell.ljust(width) for cell, width in cells))
+    """What a study found and where to look, as text of at most 100 columns."""
+    import pandas as pd
+
+    lines = ["", study.title]
+    for step in study.steps:
+        folder = places.step_folder(study.name, step)
+        for name in ("extended.csv", "front.csv"):
+            if (file := folder / "tables" / name).is_file():
+                told = json.loads((folder / "run.json").read_text())
+                table = (
+                    pd.read_csv(file, index_col=0).iloc[:, :2].add_prefix("test ").rename_axis(None)
+                )
+                lines += [f"Label: {told['label_meaning']} [{told['label_kind']} label]"]
+                lines += ["", table.to_string(), ""]
+                lines += [textwrap.fill(sentence, 98) for sentence in told["findings"]]
+    lines += ["For research only; no medical device.", ""]
     where = places.shown(places.study_folder(study.name))
-    return "\n".join([*lines, "", f"Tables, figures and executed notebooks: {where}/*/"])
+    return "\n".join([*lines, f"Tables, figures and executed notebooks: {where}/*/"])

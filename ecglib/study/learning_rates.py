@@ -29,8 +29,8 @@ def read_grid(study) -> tuple[pd.DataFrame, list[str]]:
         rows.append(row | {name: facts[name] for name in ("best_epoch", "epochs")})
     if not rows:
         raise StudyError(
-            f"Study {study.name} has no finished run of its grid: run notebook 05_train_network "
-            "for it"
+            f"Study {study.name} has no finished run of its grid: run "
+            f"`make reproduce STUDY=params/{study.name}.yaml`"
         )
     return pd.DataFrame(rows), problems
 

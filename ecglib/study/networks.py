@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ecglib.errors import Refusal
 from ecglib.settings import LabelKind, Signal
 from ecglib.study import places
 from ecglib.study.params import Study, StudyError, load_study
@@ -13,13 +14,8 @@ DEFAULTS = ("ptbxl", "smoke")
 """Studies whose trained networks are taken when none is named: the first that has any."""
 
 
-class ExplainError(ValueError):
-    """An ECG or a run that can't be used; one sentence, which is all that a notebook shows of
-    it.
-    """
-
-    def _render_traceback_(self):
-        return [str(self)]
+class ExplainError(Refusal, ValueError):
+    """An ECG or a run that can't be used; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +27,27 @@ class Networks:
     runs : list of dict
         ``run.json`` of each, with its ``folder``.
     signal : ecglib.settings.Signal
-        How their median beats were made.
+        How their median beats were made, and the highest frequency that these hold, if it is told.
     kind, meaning : str
         Of the label they learned; kind is 'unknown' unless all of them, and their study, name the
         same known one.
-    band_hz : float or None
-        Highest frequency that the beats they learned from hold; None if it isn't told.
     """
 
     runs: list
     signal: Signal
     kind: str
     meaning: str
-    band_hz: float | None = None
 
     name = property(lambda self: self.runs[0].get("study") or "unknown")
     seed = property(lambda self: self.runs[0].get("seed"))
     label = property(lambda self: self.runs[0].get("label") or self.runs[0]["identity"]["network"])
     clinical = property(
-        lambda self: self.kind == "angiographic", doc="Whether risk and decision may be told."
+        lambda self: self.kind == "angiographic" and self.calibrated,
+        doc="Whether risk and decision may be told.",
+    )
+    calibrated = property(
+        lambda self: all("predictions.parquet" in run["files"] for run in self.runs),
+        doc="Whether each run has validation predictions to calibrate on.",
     )
     caption = property(lambda self: f"{self.meaning} [{self.kind} label]")
 
@@ -69,14 +67,14 @@ def open_networks(run: str = "") -> Networks:
     ExplainError
         If there is none, or one is damaged or takes another input than 12 leads of 400 samples.
     """
-    run = run or next((name for name in DEFAULTS if _rotations(_study(name))), "")
+    run = run or next((name for name in DEFAULTS if with_weights(_study(name))), "")
     if not run:
         raise ExplainError(
             "No trained network is here yet; "
             "run `make reproduce STUDY=params/smoke.yaml`, or name one"
         )
     if places.find(run).is_dir():
-        runs = [_read(places.find(run))]
+        runs = [read_network(places.find(run))]
         study = _study(runs[0].get("study"))
     else:
         try:
@@ -85,7 +83,7 @@ def open_networks(run: str = "") -> Networks:
             raise ExplainError(
                 f"{run} is neither the folder of a run nor a study ({error})"
             ) from None
-        runs = [_read(folder) for folder in _rotations(study)]
+        runs = [read_network(folder) for folder in with_weights(study)]
         if not runs:
             raise ExplainError(
                 f"Study {study.name} has no trained network with weights; "
@@ -99,9 +97,14 @@ def open_networks(run: str = "") -> Networks:
         dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs)
     )
     signal = study.signal if isinstance(study, Study) else Signal()
-    bands = [run["band_hz"] for run in runs if run.get("band_hz")]
     kind = kinds.pop() if known else "unknown"
-    return Networks(runs, signal, kind, meaning, min(bands, default=None))
+    return Networks(runs, of_their_band(signal, runs), kind, meaning)
+
+
+def of_their_band(signal: Signal, runs: list) -> Signal:
+    """Settings that make beats of the band that those have from which the runs learned."""
+    bands = [run["band_hz"] for run in runs if run.get("band_hz")]
+    return signal.model_copy(update={"band_hz": min(bands, default=None)})
 
 
 def _study(name) -> Study | None:
@@ -112,20 +115,23 @@ def _study(name) -> Study | None:
         return None
 
 
-def _rotations(study) -> list[Path]:
-    """Folders of the study's selected model that hold weights, own ones before shipped ones."""
+def with_weights(study, model: str = "") -> list[Path]:
+    """Folders of a model of the study, or its selected one, that hold weights: own ones before
+    shipped ones.
+    """
     if not isinstance(study, Study):
         return []
-    own = [places.run_folder(study.name, study.selected_model, k) for k in study.rotations]
-    pairs = [(folder, places.REFERENCE / folder.relative_to(places.OUTPUTS)) for folder in own]
+    model = model or study.selected_model
+    file = WEIGHTS if model in study.networks else "model.skops"
+    own = [places.run_folder(study.name, model, k) for k in study.rotations]
+    pairs = [(folder, places.kept(folder)) for folder in own]
     there = [
-        [f for f in pair if (f / "run.json").is_file() and (f / WEIGHTS).is_file()]
-        for pair in pairs
+        [f for f in pair if (f / "run.json").is_file() and (f / file).is_file()] for pair in pairs
     ]
     return [pair[0] for pair in there if pair]
 
 
-def _read(folder: Path) -> dict:
+def read_network(folder: Path) -> dict:
     """Read a run, and refuse one whose network takes another input before its weights are read."""
     # a second to import, which the command line needn't wait for
     from ecglib.study.runs import RunError, read_run

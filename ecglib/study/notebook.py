@@ -34,6 +34,8 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
         If the notebook or a parameter is unknown, or a cell failed; the failed notebook stays in
         ``<final>.partial``.
     """
+    # jsonschema does without it, and its grammar takes two seconds to build
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill  # seconds, which a refusal needn't wait for
 
     from ecglib.study.step import check_values, typed

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, get_args
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ecglib.errors import nearest
+from ecglib.errors import Refusal, nearest
 from ecglib.models import NETWORKS
 from ecglib.settings import (
     Closed,
@@ -34,6 +34,7 @@ from ecglib.study import places
 from ecglib.trees import TREES
 
 MODELS = NETWORKS | TREES
+INPUTS = {"millivolt": "mV", "lead_max": "lead maximum", 200: "250 Hz"}
 STEPS = (
     "00_cohort",
     "01_data_exploration",
@@ -46,7 +47,7 @@ STEPS = (
 )
 
 
-class StudyError(ValueError):
+class StudyError(Refusal, ValueError):
     """A study file, or a parameter of a notebook, that can't be used; one sentence a mistake."""
 
 
@@ -67,7 +68,7 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
     return models
 
 
-Models = Annotated[dict[str, Model], Field(min_length=1), AfterValidator(_check_models)]
+Models = Annotated[dict[str, Model], AfterValidator(_check_models)]
 """Models of a study by their keys."""
 
 
@@ -98,15 +99,19 @@ class AnyStudy(Closed):
         return self.models[model].network or model
 
     def display_name(self, model: str) -> str:
-        """Name of a model in tables and figures; what its input is, if leads aren't z-scored."""
+        """Name of a model in tables and figures; what its input is, if it isn't the paper's."""
         entry = self.models[model]
         name = MODELS[self.registered(model)].display_name(entry.options)
-        return name + (" (mV)" if entry.normalisation == "millivolt" else "")
+        told = [INPUTS[said] for said in (entry.normalisation, entry.samples) if said in INPUTS]
+        return name + (f" ({', '.join(told)})" if told else "")
 
 
 class Study(AnyStudy):
-    """A whole study; see the files under ``params/``."""
+    """A whole study; see the files under ``params/``. Without models it is a cohort to look at, to
+    which those of another are applied.
+    """
 
+    models: Models = Field(default_factory=dict)
     cohort: Annotated[SyntheticCohort | PtbxlCohort | FilesCohort, Field(discriminator="source")]
     signal: Signal = Signal()
     folds: Folds = Folds()
@@ -147,7 +152,7 @@ class Study(AnyStudy):
         for name in self.sensitivity if self.cohort.source != "ptbxl" else ():
             if name in ("strict_label", "human_validated"):
                 yield f"sensitivity: '{name}' needs annotations that only ptbxl has"
-        if (chosen := self.selected_model) not in self.models:
+        if self.models and (chosen := self.selected_model) not in self.models:
             yield f"selected_model: '{chosen}' is not in models{nearest(chosen, self.models)}"
 
     @property
@@ -174,6 +179,8 @@ class Study(AnyStudy):
     @property
     def steps(self) -> tuple[str, ...]:
         """Notebooks that run once for the study, in order; between them lie its runs."""
+        if not self.models:
+            return STEPS[:2]
         return STEPS if self.learning_rates else tuple(s for s in STEPS if s[:2] != "04")
 
     @cached_property

@@ -96,6 +96,11 @@ def grid_folder(study: str, model: str, learning_rate: float, rotation: int) -> 
     return OUTPUTS / study / "grid" / model / f"{learning_rate:g}" / f"rotation_{rotation}"
 
 
+def kept(folder: Path) -> Path:
+    """Where a step or a run of `OUTPUTS` lies among the results that are committed."""
+    return REFERENCE / folder.relative_to(OUTPUTS)
+
+
 def run_folders(study: str, identity: dict, of_grid: bool) -> list[Path]:
     """Return where a run belongs, then where else it may lie finished: the grid, the reference
     results.
@@ -104,4 +109,4 @@ def run_folders(study: str, identity: dict, of_grid: bool) -> list[Path]:
     folders = [run_folder(study, model, rotation)]
     if rate:
         folders.insert(0 if of_grid else 1, grid_folder(study, model, rate, rotation))
-    return [*folders, *(REFERENCE / folder.relative_to(OUTPUTS) for folder in folders)]
+    return [*folders, *map(kept, folders)]

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from ecglib.analysis.tables import NAMES, POINTS
 from ecglib.analysis.texts import interval_texts, markdown
-from ecglib.dataset import normalisation_of
+from ecglib.dataset import seen_as
 from ecglib.models import NETWORKS
 from ecglib.settings import Label
 
@@ -70,7 +70,7 @@ def model_card(
         label=Label(run["label_kind"], run["label_meaning"]),
         kind=KINDS[run["label_kind"]],
         network=identity["network"] in NETWORKS,
-        z_scored="training" in identity and normalisation_of(identity) == "lead_zscore",
+        seen=seen_as(identity),
         weights=weights[0] if weights else None,
         folds=study.folds.count if study.folds.by == "patient" else 0,
     )

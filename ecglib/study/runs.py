@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from ecglib import metrics
+from ecglib.dataset import seen_as
+from ecglib.errors import Refusal
 from ecglib.folders import sha256
 from ecglib.models import build_model, flops, without_download
 from ecglib.study import places
@@ -17,7 +19,7 @@ from ecglib.study.params import load_study
 WEIGHTS = "weights.safetensors"
 
 
-class RunError(ValueError):
+class RunError(Refusal, ValueError):
     """A run that can't be used; one sentence that says why."""
 
 
@@ -93,7 +95,8 @@ def performance(step) -> pd.DataFrame:
 def load_runs(study, outputs: Path | None = None) -> Runs:
     """Load every run that a study asks for; what is missing or damaged is named in `Runs.problems`.
 
-    `outputs` is where results lie, if it isn't `ecglib.study.places.OUTPUTS`.
+    A study that has none of its own shows those that are committed. `outputs` is where results lie,
+    if it isn't `ecglib.study.places.OUTPUTS`.
 
     Raises
     ------
@@ -101,23 +104,27 @@ def load_runs(study, outputs: Path | None = None) -> Runs:
         If no run is there at all.
     """
     predictions, history, facts, problems = [], [], [], []
-    for model in study.models:
-        for rotation in study.rotations:
-            try:
-                folder = places.run_folder(study.name, model, rotation)
-                if outputs:
-                    folder = outputs / folder.relative_to(places.OUTPUTS)
-                told = read_run(folder)
-            except RunError as error:
-                problems.append(str(error))
-                continue
-            facts.append({"model": model, "rotation": rotation, **told})
-            predictions.append(pd.read_parquet(told["folder"] / "predictions.parquet"))
-            if (told["folder"] / "history.csv").is_file():
-                run = pd.read_csv(told["folder"] / "history.csv")
-                history.append(run.assign(model=model, rotation=rotation))
+    named = [(model, rotation) for model in study.models for rotation in study.rotations]
+    own = [places.run_folder(study.name, *name) for name in named]
+    if not outputs and not any((folder / "run.json").is_file() for folder in own):
+        outputs = places.REFERENCE
+        problems.append(f"Nothing was trained here: the runs are those in {places.shown(outputs)}.")
+    for (model, rotation), folder in zip(named, own, strict=True):
+        try:
+            told = read_run((outputs or places.OUTPUTS) / folder.relative_to(places.OUTPUTS))
+        except RunError as error:
+            problems.append(str(error))
+            continue
+        facts.append({"model": model, "rotation": rotation, **told})
+        predictions.append(pd.read_parquet(told["folder"] / "predictions.parquet"))
+        if (told["folder"] / "history.csv").is_file():
+            run = pd.read_csv(told["folder"] / "history.csv")
+            history.append(run.assign(model=model, rotation=rotation))
     if not facts:
-        raise RunError(f"Study {study.name} has no finished run; the first reason: {problems[0]}")
+        raise RunError(
+            f"Study {study.name} has no finished run ({problems[-1]}); "
+            f"train it with `make reproduce STUDY=params/{study.name}.yaml`"
+        )
     facts = pd.DataFrame(facts)
     labels = display_names(study)
     history = pd.concat(history, ignore_index=True) if history else pd.DataFrame()
@@ -177,7 +184,8 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
 def mflops(identity: dict) -> float:
     """Million operations of one ECG's forward pass through the network of a run."""
     options = without_download(identity["network"], identity["options"])
-    return flops(build_model(identity["network"], **options)) / 1e6
+    network = build_model(identity["network"], **options)
+    return flops(network, samples=seen_as(identity)["samples"]) / 1e6
 
 
 def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
+from ecglib.cohort.contract import CohortError
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace, sha256, write_json
 from ecglib.settings import Label
@@ -73,8 +74,27 @@ class Step:
 
     @cached_property
     def cohort(self):
-        """The study's cohort, an `ecglib.cohort.contract.Cohort`."""
-        return cohort_of(self.study)
+        """The study's cohort, an `ecglib.cohort.contract.Cohort`; where it isn't on this machine,
+        the committed copy of the notebook is shown instead, and the notebook ends.
+        """
+        try:
+            return cohort_of(self.study)
+        except CohortError as error:
+            if not (copy := places.kept(self.final) / "notebook.ipynb").is_file():
+                raise
+            import nbformat  # seconds, which a batch run needn't wait for
+
+            for cell in nbformat.read(copy, 4).cells:
+                for output in cell.get("outputs", ()):
+                    display(output.get("data", {}), raw=True)
+            raise CohortError(f"{error}. Shown above instead: {places.shown(copy)}") from None
+
+    @property
+    def has_cohort(self) -> bool:
+        """Whether the study's cohort is on this machine."""
+        with suppress(CohortError):
+            return bool(cohort_of(self.study))
+        return False
 
     @cached_property
     def folds(self) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ecglib.folders import sha256
 from ecglib.study import places
+from ecglib.study.learned import FILE, learned
 from ecglib.study.params import MODELS
 from ecglib.study.runs import WEIGHTS, RunError, read_run
 
@@ -43,7 +44,7 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
         "protocol": MODELS[study.registered(model)].protocol,
     }
     if network:
-        given = entry.model_dump(include={"normalisation", "epochs"}, exclude_none=True)
+        given = entry.model_dump(include={"normalisation", "samples", "epochs"}, exclude_none=True)
         training = study.training.model_copy(update=given).model_dump(exclude_defaults=True)
         identity |= {"model_seed": entry.seed} if entry.seed else {}
         rate = learning_rate or learning_rate_of(study, model, rotation)
@@ -85,7 +86,8 @@ def train_or_take_over(step, train) -> dict:
     print(*refused, sep="\n", end="\n" * bool(refused))
     if facts is None:
         facts = train(step.identity, step.cohort, step.folds, step.folder)
-    return facts
+    learned(step.cohort, step.identity, step.folder).tofile(step.folder / FILE)
+    return {"band_hz": step.cohort.info.get("band_hz")} | facts
 
 
 def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]]:

@@ -136,6 +136,22 @@ class TestAttribution:
         assert (table.hit == 1).all() or method == "occlude_leads"
         assert table.share.min() > (0.99 if method != "occlude_leads" else 60 / 400 - 1e-6)
 
+    @pytest.mark.parametrize("method", saliency.METHODS)
+    def test_maps_of_a_network_that_sees_fewer_samples_lie_at_the_same_time(self, method):
+        w = np.zeros((12, 200), np.float32)
+        w[AVL, 100:130] = weights()[0, :30]
+        x = normalise(torch.from_numpy(1000 * ecgs()), "millivolt", 200).numpy()
+        maps = saliency.attribute(Linear(w), x, method, segments={"ST": region()[:, AVL]})
+        assert maps.shape == (5, 12, 400) and maps.dtype == np.float32
+        share = 1 if method != "occlude_leads" else 60 / 400
+        assert saliency_checks.localisation(maps, region()).share.tolist() == pytest.approx(
+            [share] * 5
+        )
+        isoelectric = np.median(x, axis=-1, keepdims=True) if method == "occlude_waves" else 0
+        whole = np.abs(w) if method == "gradient" else w * (x - isoelectric)
+        expected = np.broadcast_to(whole, x.shape).sum((1, 2))
+        np.testing.assert_allclose(maps.sum((1, 2)), expected, rtol=1e-3, atol=1e-3)
+
     def test_refusals(self):
         with pytest.raises(
             ValueError, match="'gradients' is not one of gradient, integrated_gradients"

@@ -16,6 +16,7 @@ from ecglib.settings import SyntheticCohort
 
 SEED = 5
 ZSCORE, MILLIVOLT = ({"training": {"normalisation": how}} for how in ("lead_zscore", "millivolt"))
+RESAMPLED = {"training": {"normalisation": "millivolt", "samples": 200}}
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +122,15 @@ def anterior(place):
 
 
 class TestCheck:
-    def test_the_right_network_passes_and_its_table_has_a_row_per_method(self, bare, st_detector):
-        place = anterior(known_place.known_place(bare, bare.records, MILLIVOLT, SEED, 16))
-        found = saliency_checks.check(st_detector, place.beats, place.inputs, place, thorough=False)
+    @pytest.mark.parametrize("identity", [MILLIVOLT, RESAMPLED], ids=["400", "200"])
+    def test_the_right_network_passes_and_its_table_has_a_row_per_method(
+        self, bare, st_detector, identity
+    ):
+        detector = st_detector
+        if identity is RESAMPLED:
+            detector = Linear(st_detector.fc.weight[1].detach().reshape(12, 400)[:, ::2].numpy())
+        place = anterior(known_place.known_place(bare, bare.records, identity, SEED, 16))
+        found = saliency_checks.check(detector, place.beats, place.inputs, place, thorough=False)
         assert found.table.index.tolist() == list(saliency.METHODS.values())
         row = found.table.loc["Gradient saliency"]
         assert row.randomisation == row.deletion == row.localisation == "yes"
@@ -161,6 +168,16 @@ class TestCheck:
             "no map deserves trust: none may be read as the place of a disease."
         )
 
+    def test_what_is_erased_of_fewer_samples_is_40_ms_too(self):
+        x = np.zeros((1, 12, 200), np.float32)
+        x[0, 3, 105], x[0, 3, 112:118] = 100, 1  # a spike, and the next 40 ms
+        model = Linear(np.ones((12, 200)))
+        logit = (
+            saliency_checks.deletion(model, x, {}, fractions=(1, 1 / 240)).set_index("map").logit
+        )
+        gone, left = logit["QRS energy"]
+        assert left - gone == pytest.approx(6, abs=1e-3)
+
     def test_compare(self):
         maps = {name: np.random.default_rng(k).random((3, 12, 400)) for k, name in enumerate("abc")}
         table = saliency_checks.compare(maps)
@@ -183,6 +200,14 @@ class TestLimits:
         table = rows["millivolt"].region
         assert table[volts] == pytest.approx(table[z], rel=1e-3)
         assert rows["lead_zscore"].region[z] < 0.6 * rows["lead_zscore"].region[volts]
+
+    def test_fewer_samples_keep_it_in_place_too(self, cohort, st_detector):
+        detector = Linear(st_detector.fc.weight[1].detach().reshape(12, 400)[:, ::2].numpy())
+        place = known_place.known_place(cohort, cohort.records, RESAMPLED, SEED, 6)
+        assert place.inputs.shape[2] == 200 and place.truth.shape[2] == 400
+        table, _ = saliency_checks.limits(detector, place)
+        volts, seen = table.loc["the change in µV"], table.loc["the change in the network's input"]
+        assert seen.region == pytest.approx(volts.region, rel=0.02)
 
     def test_shares_are_those_of_localisation(self, cohort, st_detector):
         place = known_place.known_place(cohort, cohort.records, ZSCORE, SEED, 6)

@@ -18,9 +18,10 @@ import wfdb
 
 from ecglib.beat import LEADS
 from ecglib.cohort import files, ptbxl, reading
-from ecglib.cohort.build import open_source
+from ecglib.cohort.build import build_cohort, open_source
 from ecglib.cohort.reading import read_recording
 from ecglib.cohort.source import ReadError, SourceError
+from ecglib.folds import build_folds
 from ecglib.settings import FilesCohort, Signal
 from ecglib.signal import process
 
@@ -700,8 +701,7 @@ def test_bad_values_are_named(folder, column, value, message):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda t: t.drop(columns="label"), "lacks the column label; it has record_id, patient_id"),
-        (lambda t: t.drop(columns="patient_id"), "lacks the column patient_id"),
+        (lambda t: t.drop(columns="patient_id"), "lacks the column patient_id; it has record_id"),
         (lambda t: t.drop(columns="record_id"), "lacks the column record_id"),
         (lambda t: t.assign(label=0), "no usable row with the label 1; 0 are rejected"),
         (
@@ -716,6 +716,19 @@ def test_unusable_tables_are_refused(folder, edit, message):
     with pytest.raises(SourceError, match=message) as error:
         open_source(settings(folder), 42)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("edit", [lambda t: t.drop(columns="label"), lambda t: t.assign(label="")])
+def test_where_no_row_has_a_label_there_are_none(folder, edit, tmp_path):
+    change(folder, edit)
+    source = open_source(settings(folder), 42)
+    assert len(source.records) == 6 and source.records.label.isna().all()
+    assert source.rejected.empty and source.counts["usable rows"]["positive_ecgs"] == 0
+    source.records = source.records.head(2)
+    built = build_cohort(source, Signal(), tmp_path / "cohort")
+    assert built.records.label.isna().all() and len(built.beats) == 2
+    with pytest.raises(ValueError, match="need 3 positive patients, but there are 0"):
+        build_folds(built.records, 3, 0)
 
 
 def test_absent_and_unreadable_tables_and_folders_are_named(folder):

@@ -225,10 +225,16 @@ def test_alignment_finds_the_shift_that_brute_force_finds():
 def test_a_beat_can_be_made_of_the_band_that_a_cohort_holds():
     signal, _, _ = recording(5, noise=10)
     low = process(resample_poly(signal, 100, RATE, axis=1, padtype="line"), 100, SETTINGS)
-    wide, same = (process(signal, RATE, SETTINGS, band) for band in (None, 50))
+    wide, same = (
+        process(signal, RATE, SETTINGS.model_copy(update={"band_hz": band})) for band in (None, 50)
+    )
     assert rms(same.beat - low.beat) < 0.5 * rms(wide.beat - low.beat)
     assert same.quality_reasons == wide.quality_reasons == ""
-    narrow = process(signal[:, ::5], 100, SETTINGS, 150)
+    low, own, narrow = (
+        process(signal[:, ::5], 100, SETTINGS.model_copy(update={"band_hz": band}))
+        for band in (None, 50, 150)
+    )
+    np.testing.assert_array_equal(own.beat, low.beat, "it is of that band")
     assert narrow.quality_reasons == "narrow_band:50_Hz" and not narrow.poor_quality
 
 

@@ -16,6 +16,11 @@ def test_shipped_studies_are_valid(name):
     )
 
 
+def test_a_study_without_models_is_a_cohort_to_look_at():
+    assert load_study("smoke_again").steps == ("00_cohort", "01_data_exploration")
+    assert len(load_study("smoke").steps) == 8
+
+
 def test_defaults_are_the_papers():
     study = load_study("paper")
     training, folds = study.training, study.folds
@@ -94,7 +99,7 @@ def broken(tmp_path, change):
         ),
         (lambda s: s.update(selected_model="resnet18"), ["selected_model", "resnet18"]),
         (lambda s: s.update(name="other"), ["other", "broken"]),
-        (lambda s: s.pop("models"), ["models is missing"]),
+        (lambda s: s.pop("models"), ["learning_rates.grid: 'mayo_alvd' is not in models"]),
     ],
 )
 def test_mistakes_are_named(tmp_path, change, says):

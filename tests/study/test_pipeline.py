@@ -14,7 +14,7 @@ import pytest
 
 from ecglib import folders
 from ecglib.beat import LEADS
-from ecglib.study import graph, places, runs
+from ecglib.study import graph, learned, places, runs
 from ecglib.study.data import cohort_of, folds_of
 from ecglib.study.params import load_study
 
@@ -63,6 +63,7 @@ def test_predictions_keep_the_contract(smoke):
     truth = cohort.records.set_index("record_id")
     assert (found.predictions.label == truth.label[found.predictions.record_id].to_numpy()).all()
     assert found.predictions.probability.between(0, 1).all()
+    assert all((folder / learned.FILE).is_file() for folder in found.facts.folder)
     fold = folds.set_index("record_id").fold
     for (rotation, split), part in found.predictions.groupby(["rotation", "split"]):
         expected = rotation if split == "validation" else (rotation + 1) % smoke.folds.count

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from ecglib.analysis import inference
+from ecglib.cohort.contract import CohortError
 from ecglib.folders import sha256
-from ecglib.study import places, runs
-from ecglib.study.params import Study
+from ecglib.study import data, learning_rates, places, runs, step
+from ecglib.study.params import Study, load_study
 
 MODELS = {
     "ecg_smart_net": {"learning_rate": 1e-4},
@@ -122,7 +123,7 @@ def test_a_model_without_runs_still_has_its_name(study):
 
 
 def test_a_study_without_runs_says_so(study):
-    with pytest.raises(runs.RunError, match="no finished run; the first reason"):
+    with pytest.raises(runs.RunError, match=r"no finished run .*it isn.t finished.*; train it"):
         runs.load_runs(study.model_copy(update={"name": "other"}))
 
 
@@ -162,3 +163,33 @@ def test_operations_are_those_counted_by_hand():
 def test_selecting_among_no_runs_is_refused(study):
     with pytest.raises(runs.RunError, match="no test predictions of 'resnet18'"):
         runs.select(runs.load_runs(study).predictions, "resnet18", "test")
+
+
+def test_a_committed_study_can_be_opened(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(places, "OUTPUTS", tmp_path)
+    study = load_study("demo")
+    done = runs.load_runs(study)
+    assert len(done.facts) == len(study.models) * len(study.rotations) and len(done.history)
+    assert done.problems == ["Nothing was trained here: the runs are those in outputs/reference."]
+    shown = []
+    monkeypatch.setattr(step, "display", lambda what, raw: shown.append(what))
+    opened = step.open_step("09_saliency", {"study": "demo", "output_dir": ""})
+    assert not opened.has_cohort
+    with pytest.raises(CohortError) as error:
+        _ = opened.cohort
+    assert sum("image/png" in what for what in shown) > 5, "its committed figures"
+    (told,) = error.value._render_traceback_()
+    assert told.startswith(
+        "Study demo has no cohort on this machine: run notebook 00_cohort, or `make"
+    )
+    assert told.endswith("Shown above instead: outputs/reference/demo/09_saliency/notebook.ipynb")
+
+
+def test_what_is_missing_is_told_with_the_command_that_makes_it(tmp_path, monkeypatch):
+    for name in ("OUTPUTS", "REFERENCE"):
+        monkeypatch.setattr(places, name, tmp_path / name.lower())
+    study = load_study("smoke")
+    for ask in (runs.load_runs, data.cohort_of, data.folds_of, learning_rates.read_grid):
+        with pytest.raises(ValueError, match=r"`make reproduce STUDY=params/smoke.yaml`") as error:
+            ask(study)
+        assert error.value._render_traceback_() == [str(error.value)]

@@ -59,6 +59,8 @@ def identity(tmp_path, monkeypatch):
         {"folds": {"by": "site", "rotations": [0]}},
         {"training": {"epochs": 6}},
         {"training": {"epochs": 5, "normalisation": "millivolt"}},
+        {"training": {"epochs": 5, "samples": 200}},
+        {"models": {"ecg_smart_net": {"learning_rate": 1e-4, "samples": 200}, "mayo_alvd": {}}},
     ],
 )
 def test_what_decides_a_runs_numbers_makes_it_another_run(identity, change):
@@ -74,7 +76,7 @@ def test_what_decides_a_runs_numbers_makes_it_another_run(identity, change):
         {"selected_model": "mayo_alvd"},
         {"models": {"ecg_smart_net": {"learning_rate": 1e-4}, "mayo_alvd": {}}},
         {"folds": {"rotations": [0, 1]}},
-        {"training": {"epochs": 5, "batch_size": 128, "device": "auto"}},
+        {"training": {"epochs": 5, "batch_size": 128, "device": "auto", "samples": 400}},
     ],
 )
 def test_what_decides_none_leaves_it_the_same(identity, change):

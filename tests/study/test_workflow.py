@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from study_home import TINY, Home
 
 from ecglib import folders
@@ -141,10 +142,17 @@ def test_the_summary_reads_finished_steps_alone(tmp_path, monkeypatch):
     for place, auc in (("07_comparison", 0.9), ("07_comparison.partial", 0.1)):
         tables = tmp_path / "outputs" / "smoke" / place / "tables"
         tables.mkdir(parents=True)
-        (tables / "table_4.csv").write_text(f"Model,AUC\nnet,{auc}\n")
+        name, interval = "Gradient boosting (not in the paper)", f'"{auc}00 [0.848, 0.951]"'
+        row = f"{name},{interval},{interval},{interval},0.659 ± 0.158,−3.240 ± 1.407"
+        (tables / "extended.csv").write_text(f"Model,AUC,AP,Score,Slope,Intercept\n{row}\n")
     told = {"label_kind": "synthetic", "label_meaning": "simulated occlusion"}
+    told["findings"] = ["Nothing was found in a long sentence about everything there is. " * 4]
     (tables.parents[1] / "07_comparison" / "run.json").write_text(json.dumps(told))
-    assert "0.9" in graph.summary(study) and "0.1" not in graph.summary(study)
+    said = graph.summary(study)
+    assert "0.900 [0.848" in said and "0.100" not in said and said.count("Nothing was found") == 4
+    assert (
+        max(map(len, said.splitlines())) <= 100 and "simulated occlusion [synthetic label]" in said
+    )
 
 
 # ---- mistakes
@@ -373,6 +381,48 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again_alone(home, tmp_path
     assert other.run("run", runs[0]).returncode == 0 and read_run(
         other.outputs / "runs/lost/rotation_0"
     )
+
+
+@pytest.mark.slow
+def test_the_readmes_papermill_example_works_at_once(tmp_path):
+    example = (places.ROOT / "README.md").read_text().split("## Papermill by hand")[1]
+    lines = re.findall(r"^papermill (.+)$", example, flags=re.M)
+    assert len(lines) == 3
+    smoke = yaml.safe_load((places.PARAMS / "smoke.yaml").read_text())
+    home = Home(tmp_path / "home", smoke)
+    for line in lines:
+        command = [sys.executable, "-m", "papermill", *line.split()]
+        done = subprocess.run(
+            command, cwd=home.folder, env=home.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    read_run(home.outputs / "runs/ecg_smart_net/rotation_0")
+
+
+@pytest.mark.slow
+def test_a_committed_study_opens_in_notebooks_07_to_09(tmp_path):
+    home = Home(tmp_path / "home", yaml.safe_load((places.PARAMS / "demo.yaml").read_text()))
+    (home.folder / "outputs").mkdir()
+    (home.folder / "outputs" / "reference").symlink_to(places.REFERENCE)
+    for name in ("07_comparison", "08_selected_model", "09_saliency"):
+        notebook, executed = home.folder / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
+        command = [sys.executable, "-m", "papermill", str(notebook), str(executed)]
+        done = subprocess.run(
+            [*command, "-p", "study", "demo"],
+            cwd=home.folder,
+            env=home.environment,
+            capture_output=True,
+            text=True,
+        )
+        cells = json.loads(executed.read_text())["cells"]
+        shown = [o for c in cells for o in c.get("outputs", ()) if "image/png" in o.get("data", {})]
+        assert len(shown) > 3, f"{name} shows figures"
+        if name == "07_comparison":
+            assert done.returncode == 0, done.stderr[-3000:]
+            found = json.loads((home.outputs / name / "run.json").read_text())
+            assert "Nothing was trained here" in found["problems"][0] and found["findings"]
+        else:
+            assert "Study demo has no cohort on this machine: run notebook 00" in done.stderr
 
 
 @pytest.mark.slow

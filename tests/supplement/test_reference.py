@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import collect
 import nbformat
@@ -15,6 +16,7 @@ from ecglib.analysis.tables import PAPER_TABLE_4
 from ecglib.folders import write_json
 from ecglib.folds import build_folds
 from ecglib.study import places, runs
+from ecglib.study.learned import FILE
 from ecglib.study.params import StudyError, load_study
 from ecglib.study.training import run_identity
 
@@ -129,6 +131,21 @@ def test_every_run_among_the_reference_results_counts_as_done():
         runs.read_run(told.parent)
 
 
+def test_every_kept_network_is_the_run_that_its_study_asks_for():
+    studies = {path.name: load_study(path.name) for path in places.REFERENCE.iterdir()}
+    kept = [
+        (studies[name], told["identity"])
+        for name in studies
+        for file in (places.REFERENCE / name).glob("runs/*/*/run.json")
+        if "learning_rate" in (told := json.loads(file.read_text()))["identity"]
+    ]
+    assert kept
+    for study, told in kept:
+        cohort = types.SimpleNamespace(key=told["cohort"])
+        model, rotation, rate = (told[key] for key in ("model", "rotation", "learning_rate"))
+        assert run_identity(study, model, rotation, cohort, rate) == told
+
+
 def test_nothing_large_or_of_this_machine_is_kept():
     files = [f for f in places.REFERENCE.rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files if f.suffix != ".safetensors")
@@ -156,6 +173,7 @@ def trained(tmp_path, monkeypatch):
     )
     run.mkdir(parents=True), step.mkdir()
     finished(run, told, trainer.train(told, cohort, build_folds(cohort.records, 4, 0), run))
+    (run / FILE).write_bytes(b"hashes")
     write_json(step / "run.json", {"model": "mayo_alvd", "rotation": 0})
     (step / "model_card.md").write_text(
         "# Card\n\n- Weights: `weights.safetensors`, SHA-256 `ab12`\n- More\n"
@@ -175,6 +193,8 @@ def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
     assert (trained / runs.WEIGHTS).stat().st_size < 0.6 * (own / runs.WEIGHTS).stat().st_size
     facts = runs.read_run(trained)
     assert facts["weights"] == "float16", "its hash is the shipped file's"
+    kept = [(folder / FILE).read_bytes() for folder in (own, trained)]
+    assert kept == [b"hashes"] * 2, "others can tell what it learned from"
     card = (
         (places.REFERENCE / "smoke" / "08_selected_model" / "model_card.md")
         .read_text()
@@ -307,6 +327,27 @@ def test_the_figures_in_the_sentences_of_the_readme_are_those_that_are_kept():
     said.append(f"hold {100 * waves['mean']:.0f} % of the saliency and an even map would give them")
     said.append(f"give them {100 * waves['even map']:.0f} %")
     said.append("none of four methods passes all three checks")
+    front = places.REFERENCE / "omi_features/11_omi_features/tables/front.csv"
+    omi, ours = (
+        pd.read_csv(file, index_col=0).AUC.str[:5]
+        for file in (front, kept / "07_comparison/tables/extended.csv")
+    )
+    boosting = "Gradient boosting (not in the paper)"
+    said.append(f"reaches a test AUC of {omi['Random Forest, all columns']} and gradient boosting")
+    said.append(f"boosting {omi[boosting + ', all columns']}.")
+    said.append(f"ECG-SMART-NET reaches {ours['ECG-SMART-NET']} and boosting")
+    said.append(f"features {ours[boosting]}, so")
+    pairs = pd.read_csv(kept / "07_comparison/tables/differences.csv").query("metric == 'auc'")
+    pairs = pairs[pairs.a == "ecg_smart_net"].set_index("b")
+    for other, sign, word in (
+        ("gradient_boosting", -1, "lower"),
+        ("temporal_resnet18", 1, "lower"),
+        ("ecg_smart_net_millivolt", -1, "higher"),
+    ):
+        row = pairs.loc[other]
+        ends = sorted(sign * end for end in (row.low, row.high))
+        interval = ", ".join(f"{end:.3f}".replace("-", "−") for end in ends)
+        said.append(f"{word} by {sign * row.estimate:.3f} [{interval}]")
     assert [words for words in said if words not in told] == []
     checks = pd.read_csv(kept / "09_saliency/tables/checks.csv")[
         ["randomisation", "deletion", "localisation"]
