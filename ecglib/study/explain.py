@@ -228,17 +228,6 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     )
 
 
-def read_ecg(ecg_path: str):
-    """Read a recording, an `ecglib.cohort.reading.Recording`; `ExplainError` if it can't be."""
-    from ecglib.cohort.reading import open_recording
-    from ecglib.cohort.source import ReadError
-
-    try:
-        return open_recording(places.find(ecg_path or EXAMPLE))
-    except ReadError as error:
-        raise ExplainError(str(error)) from None
-
-
 def read_beat(ecg_path: str, settings: Signal):
     """Read a recording and make its median beat.
 
@@ -246,11 +235,17 @@ def read_beat(ecg_path: str, settings: Signal):
     leads. `ExplainError` if it can't be done, what was made is no beat, or a lead is neither there
     nor told by others: a network would take it for a flat one.
     """
+    from ecglib.cohort.reading import open_recording
+    from ecglib.cohort.source import ReadError
     from ecglib.signal import SignalError, process
 
-    name, recording = places.find(ecg_path or EXAMPLE).name, read_ecg(ecg_path)
+    path = places.find(ecg_path or EXAMPLE)
+    name = path.name
     try:
+        recording = open_recording(path)
         beat = process(recording.signal, recording.rate, settings)
+    except ReadError as error:
+        raise ExplainError(str(error)) from None
     except SignalError as error:
         raise ExplainError(f"{name}: {error}") from None
     reasons = beat.quality_reasons.split(";")
