@@ -96,6 +96,16 @@ def test_each_label_finds_what_it_is_defined_by(small):
         assert {"acute_mi", "acute_mi_strict", "mi"} <= set(source.records)
 
 
+@pytest.mark.parametrize("column", ["infarction_stadium1", "infarction_stadium2"])
+def test_stages_i_and_i_to_ii_are_acute_and_no_other(small, column):
+    stages = ["Stadium I", "Stadium I-II", "Stadium II", "Stadium II-III", "Stadium III", "unknown"]
+    empty = {"scp_codes": "{}", "infarction_stadium1": "", "infarction_stadium2": ""}
+    change(small, lambda t: t.assign(**empty).assign(**{column: [*stages, *[""] * 6]}))
+    records = ptbxl.read_tables(small, 100)[0]
+    for label in ("acute_mi", "acute_mi_strict"):
+        assert records[label].tolist() == [1, 1, *[0] * 10]
+
+
 def test_columns_are_translated(small):
     records = open_source(study(), 42, small).records
     assert records.sex[:2].tolist() == ["male", "female"]
