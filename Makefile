@@ -31,7 +31,7 @@ $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
 HEAVY := kills slurm browser simulations fuzzing
-TESTS := units notebooks slow $(HEAVY) gpu
+TESTS := units notebooks slow $(HEAVY) planted gpu
 
 .PHONY: help reproduce plan status explain test test-all $(TESTS:%=test-%) lint lab format supplement keep
 .PHONY: check-reference clean
@@ -99,6 +99,10 @@ test-notebooks: $(READY)
 
 test-slow $(HEAVY:%=test-%): test-%: $(READY)
 	$(PYTEST) -m $* tests
+
+# faults in scientific lines, one by one: a test must catch each
+test-planted: $(READY)
+	$(PYTHON) -m tests.system.planted_faults
 
 # without a GPU it says so, with code 77
 test-gpu: $(READY)
