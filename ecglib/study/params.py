@@ -34,7 +34,9 @@ from ecglib.study import places
 from ecglib.trees import TREES
 
 MODELS = NETWORKS | TREES
+OF_NETWORKS = {"learning_rate", "normalisation", "samples", "epochs", "seed"}
 INPUTS = {"millivolt": "mV", "lead_max": "lead maximum", 200: "250 Hz"}
+INPUTS |= {"without_age_hr": "without age, HR"}
 STEPS = (
     "00_cohort",
     "01_data_exploration",
@@ -57,7 +59,9 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
         name = model.network or key
         if name not in MODELS:
             raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, MODELS)}")
-        entry = MODELS[name]
+        entry, foreign = MODELS[name], OF_NETWORKS if name in TREES else {"features"}
+        for setting in sorted(foreign & model.model_fields_set):
+            raise ValueError(f"models.{key}.{setting}: {entry.name} takes none; leave it out")
         for option, value in model.options.items():
             if option not in entry.options:
                 raise ValueError(
@@ -102,8 +106,9 @@ class AnyStudy(Closed):
         """Name of a model in tables and figures; what its input is, if it isn't the paper's."""
         entry = self.models[model]
         name = MODELS[self.registered(model)].display_name(entry.options)
-        told = [INPUTS[said] for said in (entry.normalisation, entry.samples) if said in INPUTS]
-        return name + (f" ({', '.join(told)})" if told else "")
+        given = entry.normalisation, entry.samples, entry.features
+        told = [INPUTS[said] for said in given if said in INPUTS]
+        return (name + (f" ({', '.join(told)})" if told else "")).replace(") (", ", ")
 
 
 class Study(AnyStudy):
