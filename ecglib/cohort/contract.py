@@ -24,7 +24,8 @@ RECORDS = pa.DataFrameSchema(
         "site": pa.Column(str),
         "age": pa.Column(float, pa.Check.in_range(0, 120), nullable=True),
         "sex": pa.Column(str, pa.Check.isin(["female", "male"]), nullable=True),
-        "label": pa.Column(int, pa.Check.isin([0, 1])),
+        # unknown in a cohort that models are only applied to
+        "label": pa.Column(checks=pa.Check.isin([0, 1]), nullable=True),
         "poor_quality": pa.Column(bool),
     },
     strict=False,

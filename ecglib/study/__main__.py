@@ -4,6 +4,7 @@
     python -m ecglib.study status --study params/demo.yaml
     python -m ecglib.study notebook 05_train_network --study params/demo.yaml --set rotation=3
     python -m ecglib.study explain --ecg my.xml
+    python -m ecglib.study make-acs-ecg FOLDER --records 2000
 
 Words after ``--`` go to Snakemake.
 """
@@ -13,6 +14,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from ecglib.cohort.source import SourceError
 from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
 
@@ -55,10 +57,17 @@ def _explain(given) -> int:
     return run(given.ecg, given.run)
 
 
+def _make_acs_ecg(given) -> int:
+    from ecglib.cohort.made_up import write
+
+    print(write(given.folder, given.records, given.positives).value_counts(["part", "trap"]))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Commands and their options."""
     top = argparse.ArgumentParser(prog="python -m ecglib.study", description="Studies and ECGs.")
-    commands = top.add_subparsers(required=True, metavar="run | status | notebook | explain")
+    commands = top.add_subparsers(required=True)
     told = {}
     for name, does in (("run", _run), ("status", _status), ("notebook", _notebook)):
         told[name] = commands.add_parser(name)
@@ -78,6 +87,11 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--ecg", default="", help="a recording; default: a simulated one")
     explain.add_argument("--run", default="", help="folder of a trained network, or a study")
     explain.set_defaults(does=_explain)
+    make = commands.add_parser("make-acs-ecg")  # simulated ECGs in the layout of the data set
+    make.add_argument("folder", type=Path)
+    make.add_argument("--records", type=int, default=2000)
+    make.add_argument("--positives", type=float, default=0.0641)
+    make.set_defaults(does=_make_acs_ecg)
     return top
 
 
@@ -90,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     given.more = more
     try:
         return given.does(given)
-    except StudyError as error:
+    except (StudyError, SourceError) as error:
         print(error, file=sys.stderr)
         return 1
 
