@@ -22,6 +22,19 @@ ANALYSES = {
     "human_validated": "ECGs whose statements a human validated",
     "without_negatives_of_positive_patients": "Without negative ECGs of patients "
     "who have a positive one",
+    "within_12_h": "ECGs of the 12 h before angiography",
+    "within_24_h": "ECGs of the 24 h before angiography",
+    "nstemi_only": "ECGs of patients with NSTEMI, whose occlusions ST criteria miss",
+    "without_pacing": "Without paced ECGs",
+    "without_earlier_pci": "Without patients who had a PCI before",
+}
+KEPT = {  # of these, by one column of the records
+    "human_validated": lambda known: known["validated_by_human"],
+    "within_12_h": lambda known: known["hours"] <= 12,
+    "within_24_h": lambda known: known["hours"] <= 24,
+    "nstemi_only": lambda known: known["presentation"] == "NSTEMI",
+    "without_pacing": lambda known: known["paced"] == 0,
+    "without_earlier_pci": lambda known: known["prior_pci"] == 0,
 }
 
 
@@ -29,8 +42,8 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     """Subgroups of a cohort's records by ``record_id``: a categorical column each, NaN where a
     record is in none.
 
-    Sex, age band, signal quality and site; culprit artery and severity of the positives where they
-    are known.
+    Sex, age band, signal quality and site; time to angiography, and culprit artery, presentation
+    and severity of the positives, where they are known.
     """
     sites, years = records["site"].value_counts(), [0, 50, 65, 80, 121]
     large = [*sites.index[: SITES if len(sites) > SITES + 1 else None]]
@@ -43,12 +56,20 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     if len(sites) > 1:
         named = records["site"].where(records["site"].isin(large), "other sites")
         groups["Site"] = pd.Categorical(named, [*large, "other sites"])
-    if {"culprit", "severity"} <= set(records):
-        ill, bands = records["label"] == 1, ["under 0.4", "0.4 to 0.75", "over 0.75"]
-        groups["Culprit, of positives"] = records["culprit"].where(ill)
+    ill = records["label"] == 1
+    for column in ("culprit", "presentation"):
+        if column in records:
+            groups[f"{column.capitalize()}, of positives"] = records[column].where(ill)
+    if "severity" in records:
+        bands = ["under 0.4", "0.4 to 0.75", "over 0.75"]
         groups["Severity, of positives"] = pd.cut(
             records["severity"], [-1, 0.4, 0.75, 2], labels=bands
         ).where(ill)
+    if "hours" in records:
+        bands = ["under 12", "12 to 24", "24 to 72", "72 and over"]
+        groups["Hours to angiography"] = pd.cut(
+            records["hours"], [0, 12, 24, 72, np.inf], right=False, labels=bands
+        )
     return pd.DataFrame(groups).astype("category").set_index(records["record_id"])
 
 
@@ -137,8 +158,8 @@ def _kept(name: str, predictions: pd.DataFrame, known: pd.DataFrame) -> np.ndarr
     negative = (predictions["label"] == 0).to_numpy()
     if name == "strict_label":
         return negative | known["acute_mi_strict"].loc[predictions["record_id"]].to_numpy(bool)
-    if name == "human_validated":
-        return known["validated_by_human"].loc[predictions["record_id"]].to_numpy(bool)
+    if name in KEPT:
+        return KEPT[name](known.loc[predictions["record_id"]]).to_numpy(bool)
     if name == "without_negatives_of_positive_patients":
         ill = known["patient_id"][known["label"] == 1]
         return ~negative | ~predictions["patient_id"].isin(ill).to_numpy()

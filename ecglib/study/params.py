@@ -16,11 +16,14 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ecglib.errors import Refusal, nearest
 from ecglib.models import NETWORKS
 from ecglib.settings import (
+    AcsEcgCohort,
     Closed,
     FilesCohort,
     Folds,
     LearningRates,
     Model,
+    OfAcsEcg,
+    OfPtbxl,
     OmiFeatures,
     PtbxlCohort,
     Saliency,
@@ -117,7 +120,9 @@ class Study(AnyStudy):
     """
 
     models: Models = Field(default_factory=dict)
-    cohort: Annotated[SyntheticCohort | PtbxlCohort | FilesCohort, Field(discriminator="source")]
+    cohort: Annotated[
+        SyntheticCohort | PtbxlCohort | AcsEcgCohort | FilesCohort, Field(discriminator="source")
+    ]
     signal: Signal = Signal()
     folds: Folds = Folds()
     training: Training = Training()
@@ -154,9 +159,9 @@ class Study(AnyStudy):
                     f"models.{key}: learning_rate is missing; give it, or a grid in "
                     "learning_rates.grid"
                 )
-        for name in self.sensitivity if self.cohort.source != "ptbxl" else ():
-            if name in ("strict_label", "human_validated"):
-                yield f"sensitivity: '{name}' needs annotations that only ptbxl has"
+        for source, names in (("ptbxl", OfPtbxl.__args__), ("acs_ecg", OfAcsEcg.__args__)):
+            for name in set(self.sensitivity) & set(names) if source != self.cohort.source else ():
+                yield f"sensitivity: '{name}' needs annotations that only {source} has"
         if self.models and (chosen := self.selected_model) not in self.models:
             yield f"selected_model: '{chosen}' is not in models{nearest(chosen, self.models)}"
 

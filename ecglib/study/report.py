@@ -160,7 +160,15 @@ def describe(record: pd.Series) -> str:
     """Say in a line what a cohort knows about one of its records."""
     parts = [str(record["sex"]) if pd.notna(record["sex"]) else "sex unknown"]
     parts.append(f"{record['age']:.0f} years" if pd.notna(record["age"]) else "age unknown")
-    for name in ("culprit", "severity", "mimic", "disturbance", "stage1", "quality_reasons"):
+    for name in (
+        "presentation",
+        "culprit",
+        "severity",
+        "mimic",
+        "disturbance",
+        "stage1",
+        "quality_reasons",
+    ):
         if name in record and pd.notna(record[name]) and record[name] not in ("", "none", 0):
             parts.append(f"{name.replace('_', ' ')}: {record[name]}")
     return ", ".join(parts)

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import wfdb
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
 from web import served
 
@@ -160,47 +158,6 @@ def test_all_of_a_download_makes_the_full_study(small):
     source = open_source(load_study("ptbxl_full").cohort, 42, small)
     assert len(source.records) == 12 and set(source.records.strat_fold) == set(range(1, 11))
     assert source.records.label.sum() == 2 and source.rejected.empty
-
-
-def test_same_patient_negatives_can_be_dropped(small):
-    kept, dropped = (
-        open_source(study(same_patient_negatives=x), 42, small) for x in ("keep", "drop")
-    )
-    assert set(kept.records.record_id) - set(dropped.records.record_id) == {"ptbxl-00004"}
-    last = list(dropped.counts.values())[-1]
-    assert last == {"ecgs": 11, "patients": 10, "positive_ecgs": 2, "positive_patients": 2}
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.floats(0.05, 0.5), st.integers(0, 2**31 - 1))
-def test_drawn_negatives_meet_the_prevalence(table_seed, prevalence, seed):
-    rng = np.random.default_rng(table_seed)
-    patients = rng.integers(0, 300, 600)
-    positive_patients = rng.choice(300, 12, replace=False)
-    label = np.isin(patients, positive_patients) & (rng.random(600) < 0.8)
-    records = pd.DataFrame({"patient_id": patients.astype(str), "label": label.astype(int)})
-    fixed = records.patient_id.isin(records.patient_id[records.label == 1]).sum() - label.sum()
-    if not fixed <= label.sum() * (1 - prevalence) / prevalence <= 600 - label.sum():
-        with pytest.raises(SourceError, match="allow"):
-            ptbxl.draw_negatives(records, prevalence, seed)
-        return
-    drawn = ptbxl.draw_negatives(records, prevalence, seed)
-    assert drawn.label.sum() == label.sum()
-    wanted = label.sum() * (1 - prevalence) / prevalence
-    assert abs((drawn.label == 0).sum() - wanted) <= records.groupby("patient_id").size().max() / 2
-    whole = records[records.patient_id.isin(drawn.patient_id)]
-    assert len(whole) == len(drawn)  # no patient is cut
-    shuffled = ptbxl.draw_negatives(records.sample(frac=1, random_state=1), prevalence, seed)
-    assert set(shuffled.index) == set(drawn.index)
-
-
-def test_another_seed_draws_other_negatives(real_data):
-    draw = [
-        open_source(study(prevalence=0.2), seed, real_data / "ptb-xl").records for seed in (1, 1, 2)
-    ]
-    assert draw[0].equals(draw[1])
-    assert set(draw[0].record_id) != set(draw[2].record_id)
-    assert len(draw[0]) == pytest.approx(401 / 0.2, abs=2)
 
 
 def test_part_of_ptbxl_has_the_measured_counts(real_data):
@@ -375,17 +332,19 @@ def completed(folder, **options):
 
 
 def test_download_fetches_what_is_needed_once(server, small):
-    source = completed(server.folder, prevalence=0.25)
+    listed = small / "listed.csv"
+    listed.write_text("ecg_id\n" + "\n".join(map(str, range(1, 9))))
+    source = completed(server.folder, records=str(listed))
     assert len(source.records) == 8
     fetched = {name for name, _ in server.log}
     assert fetched == {"SHA256SUMS.txt", "ptbxl_database.csv", "scp_statements.csv"} | {
         f"{name}.{ending}" for name in source.records.filename for ending in ("hea", "dat")
     }
     assert len(server.log) == len(fetched)
-    local = open_source(study(prevalence=0.25), 42, small)
+    local = open_source(study(records=str(listed)), 42, small)
     row = next(source.records.itertuples())
     np.testing.assert_array_equal(source.read(row)[0], local.read(row)[0])
-    completed(server.folder, prevalence=0.25)
+    completed(server.folder, records=str(listed))
     assert len(server.log) == len(fetched)  # nothing is asked for again
     assert not list(server.folder.rglob("*.part"))
 
