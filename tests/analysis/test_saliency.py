@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from ecglib.analysis import known_place, saliency, saliency_checks
+from ecglib.analysis import inference, known_place, saliency, saliency_checks
 from ecglib.beat import LEADS
 from ecglib.dataset import CROP, normalise
 from ecglib.models import build_model
@@ -264,16 +264,16 @@ class TestIntervals:
         """
         rng = np.random.default_rng(0)
         values = pd.DataFrame({"I": rng.normal(0.1, 0.02, 40), "II": rng.normal(0.2, 0.04, 40)})
-        once = saliency.patient_intervals(values, np.arange(40))
+        once = inference.patient_intervals(values, np.arange(40))
         repeated = values.loc[np.repeat(np.arange(40), 10)].reset_index(drop=True)
-        clustered = saliency.patient_intervals(repeated, np.repeat(np.arange(40), 10))
+        clustered = inference.patient_intervals(repeated, np.repeat(np.arange(40), 10))
         pd.testing.assert_frame_equal(once, clustered, rtol=0.02)
-        single = saliency.patient_intervals(repeated, np.arange(400))
+        single = inference.patient_intervals(repeated, np.arange(400))
         assert ((single.high - single.low) < 0.5 * (once.high - once.low)).all()
 
     def test_close_to_the_normal_interval(self):
         values = pd.DataFrame({"I": np.random.default_rng(1).normal(5, 2, 300)})
-        row = saliency.patient_intervals(values, np.arange(300), draws=4000).loc["I"]
+        row = inference.patient_intervals(values, np.arange(300), draws=4000).loc["I"]
         error = values["I"].std() / np.sqrt(300)
         assert row["mean"] == pytest.approx(values["I"].mean())
         assert row.low == pytest.approx(row["mean"] - 1.96 * error, abs=0.25 * error)
@@ -282,7 +282,7 @@ class TestIntervals:
     def test_seed(self):
         values, patients = pd.DataFrame({"I": np.arange(30.0)}), np.arange(30) // 2
         first, again, other = (
-            saliency.patient_intervals(values, patients, seed=s) for s in (1, 1, 2)
+            inference.patient_intervals(values, patients, seed=s) for s in (1, 1, 2)
         )
         assert first.equals(again) and not first.equals(other)
 

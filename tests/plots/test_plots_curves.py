@@ -403,11 +403,11 @@ def test_cases_are_the_surest_of_their_kind():
     table = pd.DataFrame({"record_id": list("abcdefg"), "label": [1, 1, 0, 0, 1, 1, 1]})
     table = table.assign(split="test", probability=[0.9, 0.6, 0.7, 0.8, 0.4, 0.1, 0.99])
     table.loc[6, "split"] = "validation"
-    got = inference.cases(table, 0.5).set_index("case").record_id.to_dict()
+    got = subgroups.cases(table, 0.5).set_index("case").record_id.to_dict()
     assert got == {"true positive": "a", "false positive": "d", "false negative": "f"}
-    cases = inference.cases(table, 0.05)["case"].tolist()
+    cases = subgroups.cases(table, 0.05)["case"].tolist()
     assert cases == ["true positive", "false positive"]
-    two = inference.cases(table, 0.5, most=2).query("case == 'false negative'")
+    two = subgroups.cases(table, 0.5, most=2).query("case == 'false negative'")
     assert two.record_id.tolist() == ["f", "e"] and two.number.tolist() == [1, 2]
 
 

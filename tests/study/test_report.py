@@ -64,7 +64,7 @@ def test_the_card_names_label_use_and_limits(kind):
         "- Rule-in, PPV ≥ 0.85: not attainable on validation.",
         "- Rotation 0 has the highest validation score and is kept; its test score of 0.700",
         "- Too few to say how it does by Sex (female); Site (Hill).",
-        "- Its test fold has 1 positives among 2 ECGs.",
+        "- The test fold has 1 positives among 2 ECGs.",
         "- 2 of 5 rotations were run.",
         "- Weights: `weights.safetensors`, SHA-256 `ab12`",
     ):
@@ -90,11 +90,13 @@ def test_what_was_selected_is_told_with_its_fold_and_its_luck():
     assert kept == (
         "Rotation 0 has the highest validation score and is kept; its test score of 0.700 is "
         "number 3 of 3, -0.100 from their mean. On the same test fold the other models lie -0.050 "
-        "from theirs (r² 0.98 over rotations), by which -0.060 is the fold's."
+        "from theirs (r² 0.98 over rotations): -0.060 is put down to the fold."
     )
     assert top.startswith("The highest test score, 0.900, is that of rotation 1: +0.070 of it is")
     assert top.endswith("+0.020 to luck, which leaves 0.810.")
-    assert grid == "Its test fold was a validation fold of the choice of learning rates."
+    assert grid == (
+        "The test fold of rotation 0 was a validation fold of the choice of learning rates."
+    )
     assert "was not a validation fold" in report.selection(study, LEADS, 2)[2]
     alone = report.selection(load_study("demo"), LEADS.assign(others=np.nan), 1)
     assert len(alone) == 2 and "other models" not in alone[0]
