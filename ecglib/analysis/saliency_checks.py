@@ -216,7 +216,8 @@ def check(model, beats, inputs, places: dict, seed: int = 42) -> Checks:
                 rows[name]["localised"] = found["trained"] >= mark > found["randomised"]
     erased = deletion(model, inputs, maps, seed=seed)
     table = _judged(pd.DataFrame.from_dict(rows, orient="index"), erased)
-    layers = cascade(model, inputs, maps[METHODS["gradient"]], seed)
+    gradient = METHODS["gradient"]
+    layers = cascade(model, inputs, maps[gradient], seed).assign(method=gradient)
     return Checks(table, layers, erased, maps, judged)
 
 
