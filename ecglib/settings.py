@@ -186,6 +186,9 @@ class Statistics(Closed):
 
     draws: int = Field(2000, ge=100)
     confidence: Fraction = 0.95
+    training_noise: str | None = Field(
+        None, description="study whose kept runs repeat this one's with other seeds"
+    )
 
 
 Sensitivity = Literal["strict_label", "human_validated", "without_negatives_of_positive_patients"]

@@ -8,6 +8,29 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ecglib.analysis.inference import RANKING, Bootstrap, interval
+from ecglib.analysis.tables import METRICS, interval_texts, p_text
+
+PAPER_ORDER = ("ecg_smart_net", "mayo_alvd", "temporal_resnet18", "random_forest", "resnet18")
+"""The paper's models by their mean test AUC, the highest first (Table 4)."""
+
+MARGINS = {"auc": 0.02, "average_precision": 0.05}
+"""Equivalence margins: smaller differences of means count as none. The paper's SD between rotations
+is 0.027 and 0.087.
+"""
+
+EFFECTS = {
+    ("ecg_smart_net", "temporal_resnet18"): "Spatial convolution",
+    ("ecg_smart_net_millivolt", "ecg_smart_net"): "Amplitude (leads in mV, not z-scored)",
+    ("random_forest", "random_forest_without_age_hr"): "Age and heart rate, forest",
+    ("gradient_boosting", "gradient_boosting_without_age_hr"): "Age and heart rate, boosting",
+}
+"""Models, by key, of which the first has what is named and the second hasn't."""
+
+FAMILIES = {
+    "the paper's": [(PAPER_ORDER[0], other) for other in PAPER_ORDER[1:]],
+    "one thing changed": [*EFFECTS],
+}
+"""Comparisons that were planned, each family with a Holm correction of its own."""
 
 
 def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95) -> pd.DataFrame:
@@ -50,6 +73,90 @@ def _holm(p: pd.Series) -> np.ndarray:
     return multipletests(p, method="holm")[1]
 
 
+def planned(paired: pd.DataFrame) -> pd.DataFrame:
+    """Those of `differences` that are in one of `FAMILIES`, AUC and AP, b subtracted from a.
+
+    Returns its columns behind ``family``, ``p_holm`` within the family and metric, and ``verdict``.
+    """
+    turned = paired.rename(columns={"a": "b", "b": "a", "low": "high", "high": "low"})
+    turned[["estimate", "low", "high"]] *= -1
+    both, parts = pd.concat([paired, turned]), [paired.iloc[:0].assign(family="", verdict="")]
+    for name, pairs in FAMILIES.items():
+        asked = pd.DataFrame(pairs, columns=["a", "b"]).merge(both, on=["a", "b"])
+        for metric in MARGINS:
+            part = asked[asked["metric"] == metric].assign(family=name)
+            part["p_holm"] = _holm(part["p"].fillna(1)) if len(part) else part["p"]
+            parts.append(part.assign(verdict=[_verdict(row) for row in part.itertuples()]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _verdict(row) -> str:
+    """Say what a difference is; one that isn't significant stands with its equivalence margin."""
+    if row.p_holm < 0.05:
+        return "significantly higher" if row.estimate > 0 else "significantly lower"
+    margin = MARGINS[row.metric]
+    within = -margin < row.low and row.high < margin
+    told = "within" if within else "not shown to be within"
+    return f"not significantly different, {told} the equivalence margin of ±{margin}"
+
+
+def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
+    """Say what a comparison found, in sentences: the highest AUC; how many pairs differ; whether
+    the paper's order holds on this label, what each of `EFFECTS` changes, how large training noise
+    is beside it, and what can't be separated. Of a synthetic label only the first two.
+
+    `bounds` is from `ecglib.analysis.inference.intervals`, `paired` from `differences`, `families`
+    from `planned`, `noise` from
+    `ecglib.study.runs.training_noise`; `names` maps a model to its display name; `label`
+    is an `ecglib.settings.Label`.
+    """
+    of_auc = bounds[bounds["metric"] == "auc"].set_index("model")
+    auc, simulated = of_auc["estimate"], label.kind == "synthetic"
+    first = of_auc.loc[[auc.idxmax()]]
+    said = [
+        f"{'Simulated ECGs, synthetic label: t' if simulated else 'T'}he highest mean test AUC "
+    ]
+    said[0] += f"is that of {names[auc.idxmax()]}: {interval_texts(first)[0]}."
+    if len(paired):
+        pairs = paired[paired["metric"] == "auc"]
+        count = (pairs["p_holm"] < 0.05).sum()
+        said.append(f"Of {len(pairs)} pairs of models {count} differ in AUC (Holm over all pairs).")
+    if simulated:
+        return said
+    paper = [model for model in PAPER_ORDER if model in auc]
+    here = sorted(paper, key=auc.get, reverse=True)
+    if len(paper) > 1:
+        rule, told = (", ".join(names[model] for model in order) for order in (paper, here))
+        said.append(
+            f"The paper's order by mean test AUC ({rule}) holds on this label."
+            if here == paper
+            else f"The paper's order by mean test AUC ({rule}) doesn't hold on this label ({told})."
+        )
+    for (family, a, b), rows in families.groupby(["family", "a", "b"], sort=False):
+        size = len(families[families["family"] == family].groupby(["a", "b"]))
+        what = f"{EFFECTS[a, b]}: " if family == "one thing changed" else ""
+        told = zip(rows.itertuples(), interval_texts(rows), strict=True)
+        parts = [
+            f"{METRICS[row.metric]} {text}, p {p_text(row.p_holm)}, {row.verdict}"
+            for row, text in told
+        ]
+        said.append(f"{what}{names[a]} − {names[b]} (Holm over {size}): {'; '.join(parts)}.")
+    for row in noise.itertuples():
+        of_mean = row.AUC / np.sqrt(bounds["rotations"].max())
+        said.append(
+            f"Training noise, {names[row.network]}: another seed alone moves a rotation's test AUC "
+            f"by an SD of {row.AUC:.3f} and its AP by {row.AP:.3f} ({row.seeds} "
+            f"seeds, {row.rotations} rotations), so the mean AUC over rotations by {of_mean:.3f} "
+            f"and the difference of two such means by {np.sqrt(2) * of_mean:.3f}."
+        )
+    if "resnet18" in names:
+        said.append(
+            "What depth and a start from ImageNet give can't be separated here: no two models "
+            f"differ in one of them alone, and {names['resnet18']} was trained from one start."
+        )
+    return said
+
+
 def delong(label, probability) -> tuple[np.ndarray, np.ndarray]:
     """AUCs ``(m,)`` and their covariance ``(m, m)`` of m models on the same n records, probability
     ``(m, n)``.
@@ -88,23 +195,28 @@ def delong_differences(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def selection_optimism(boot: Bootstrap, model: str) -> dict:
-    """What choosing the best of a model's rotations by this very score adds to it, by shrinking
-    towards their mean.
+def leads(boot: Bootstrap, model: str) -> pd.DataFrame:
+    """Why some rotations of a model have a higher score than others, by rotation.
 
-    The part of the variance between rotations that sampling of patients (the draws) explains is
-    taken out of the best one's lead (Efron and Morris, J Am Stat Assoc 1975;70:311–319):
-    ``rotation, apparent, optimism, corrected``.
+    Returns ``score``, its ``lead`` over the mean, and two parts of the lead: ``fold``, what the
+    fold's ease gives (the other models' mean lead there, times the slope between both over
+    rotations), and ``luck``, what choosing the rotation by this very score adds to the rest: its
+    share that sampling of patients (the draws) explains (Efron and Morris, J Am Stat Assoc
+    1975;70:311–319). ``others`` is that mean lead, NaN without other models.
     """
-    runs = boot.runs[boot.runs["model"] == model]
-    values = boot.estimate["score"][runs.index]
-    noise = np.nanvar(boot.draws["score"][runs.index], axis=1).mean()
-    best = values.argmax()
-    lead = values[best] - values.mean()
-    optimism = lead * min(1, noise / values.var(ddof=1)) if lead > 0 else 0.0
-    return {
-        "rotation": runs["rotation"].iloc[best],
-        "apparent": values[best],
-        "optimism": optimism,
-        "corrected": values[best] - optimism,
-    }
+    wide = boot.runs.reset_index().pivot_table("index", "rotation", "model", sort=False)
+    wide = wide[wide[model].notna()]
+    own, others = wide[model].astype(int), wide.drop(columns=model).dropna(axis=1).astype(int)
+    values, draws = boot.estimate["score"], boot.draws["score"]
+    table = pd.DataFrame({"score": values[own], "others": np.nan}, index=wide.index)
+    table["lead"], slope, drawn = table["score"] - table["score"].mean(), 0.0, draws[own]
+    if others.size:
+        mean = values[others].mean(axis=1)
+        table["others"] = shared = mean - mean.mean()
+        slope = np.clip(table["lead"] @ shared / (shared @ shared or 1), 0, 1)
+        drawn = drawn - slope * draws[others.to_numpy()].mean(axis=1)
+    table["fold"] = slope * table["others"].fillna(0)
+    rest = table["lead"] - table["fold"]
+    spread = rest.var() if len(rest) > 1 else 0
+    noise = np.nanvar(drawn, axis=1).mean()
+    return table.assign(luck=rest * min(1, noise / spread) if spread > 0 else 0.0)

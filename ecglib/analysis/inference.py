@@ -14,8 +14,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from scipy import sparse, stats
-from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
+from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
 
@@ -88,21 +87,6 @@ def _unusable(model: str, rotation: int, run: pd.DataFrame) -> str:
     return " and ".join(reasons)
 
 
-def cases(predictions: pd.DataFrame, threshold: float, most: int = 1) -> pd.DataFrame:
-    """The surest true positives, false positives and false negatives of a test fold, at most `most`
-    of each: rows of `predictions` with the columns ``case`` and ``number``, from 1.
-    """
-    test = predictions[predictions["split"] == "test"].sort_values("probability", ascending=False)
-    called, ill = test["probability"] >= threshold, test["label"] == 1
-    kinds = {
-        "true positive": test[called & ill],
-        "false positive": test[called & ~ill],
-        "false negative": test[~called & ill].iloc[::-1],
-    }
-    parts = (part.head(most).assign(case=case) for case, part in kinds.items())
-    return pd.concat([part.assign(number=range(1, len(part) + 1)) for part in parts])
-
-
 def per_rotation(predictions: pd.DataFrame) -> pd.DataFrame:
     """Metrics of every run: ``model, rotation, split``, its counts, and ``auc, average_precision,
     score, brier``.
@@ -131,8 +115,9 @@ class Bootstrap:
     """Metrics of every run, as they are and in every draw of patients.
 
     ``runs`` has a row for each of r runs (model, rotation, effective patients of the scarcer
-    class); ``estimate`` and ``draws`` map a metric to float64 ``(r,)`` and ``(r, draws)``, NaN
-    where a draw leaves it undefined.
+    class; with a threshold, for each proportion the patients whom it counts); ``estimate`` and
+    ``draws`` map a metric, and ``pairs`` of a positive and a negative, to float64 ``(r,)`` and
+    ``(r, draws)``, NaN where a draw leaves it undefined.
     """
 
     runs: pd.DataFrame
@@ -162,7 +147,9 @@ def bootstrap(
     code, names = pd.factorize(predictions["patient_id"])
     by_run = ["model", "rotation"]
     groups = dict(list(predictions.assign(patient=code).groupby(by_run, sort=False, observed=True)))
-    tables = [_sums(run, (thresholds or {}).get(key), names.size) for key, run in groups.items()]
+    limits = [(thresholds or {}).get(key) for key in groups]
+    told = list(zip(groups.values(), limits, strict=True))
+    tables = [_sums(run, limit, names.size) for run, limit in told]
     generator, weights = np.random.default_rng(seed), np.ones((names.size, 1))
     parts, left = [[_evaluate(*table, weights) for table in tables]], draws
     while left > 0:  # in portions that bound the memory; the draws don't depend on their size
@@ -176,13 +163,24 @@ def bootstrap(
     estimate, *drawn = (
         {name: np.stack([run[name] for run in part]) for name in part[0]} for part in parts
     )
-    runs = pd.DataFrame(list(groups), columns=by_run)
-    runs["patients"] = [_effective_patients(run) for run in groups.values()]
+    runs = pd.DataFrame(list(groups), columns=by_run).join(
+        pd.DataFrame([_patients(run, limit) for run, limit in told])
+    )
     drawn = {name: np.concatenate([part[name] for part in drawn], axis=1) for name in estimate}
     return Bootstrap(runs, {name: value[:, 0] for name, value in estimate.items()}, drawn)
 
 
-def _effective_patients(run: pd.DataFrame) -> float:
+def _patients(run: pd.DataFrame, threshold: float | None) -> dict:
+    """Effective patients of a run, and with a threshold those whom each proportion counts."""
+    counted, ill = {}, run["label"] == 1
+    if threshold is not None:
+        called = run["probability"] >= threshold
+        counted = {"acc": ill | ~ill, "sens": ill, "spec": ~ill, "ppv": called, "npv": ~called}
+    counted = {name: run["patient_id"][rows].nunique() for name, rows in counted.items()}
+    return {"patients": effective_patients(run)} | counted
+
+
+def effective_patients(run: pd.DataFrame) -> float:
     """Patients of the scarcer class that say as much as these with their unequal numbers of ECGs
     (Kish).
     """
@@ -219,7 +217,7 @@ def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str,
     sums = table @ weights
     gained, tied, between = sums[:q], sums[q : 2 * q], sums[2 * q : 3 * q + 1]
     tp, fp = np.cumsum(gained, axis=0), np.cumsum(tied + between[:-1], axis=0)
-    positives, negatives = tp[-1], fp[-1] + between[-1]
+    positives, negatives = gained.sum(axis=0), tied.sum(axis=0) + between.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         area = 1 - np.sum(gained * (fp - tied / 2), axis=0) / np.where(
             negatives > 0, positives * negatives, np.nan
@@ -231,6 +229,7 @@ def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str,
         "average_precision": precision,
         "score": metrics.combine(area, precision),
         "brier": squares,
+        "pairs": positives * negatives,
     }
     if len(sums) > 3 * q + 2:
         ratios = metrics.from_counts(sums[-2], sums[-1], positives - sums[-2], negatives - sums[-1])
@@ -292,16 +291,38 @@ def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
     """Mean over rotations of every metric of every model: ``model, metric, rotations``, then as in
     `interval`.
 
-    Limits are NaN where all draws are alike, as for a sensitivity of 1: they can't tell how far it
-    may be off.
+    Where all draws are alike they can't tell how far a value may be off. A proportion of 0 or 1
+    then has the exact limits of its patients (Clopper and Pearson, Biometrika 1934;26:404–413),
+    all of whom are on one side; what is no proportion has none (NaN).
     """
-    rows = []
-    for (model, runs), name in product(boot.runs.groupby("model", sort=False), boot.estimate):
+    rows, names = [], [name for name in boot.estimate if name != "pairs"]
+    for (model, runs), name in product(boot.runs.groupby("model", sort=False), names):
         values = boot.estimate[name][runs.index].mean(), boot.draws[name][runs.index].mean(axis=0)
-        rows.append({"model": model, "metric": name, "rotations": len(runs)})
-        rows[-1] |= interval(*values, runs["patients"], confidence)
-    table = pd.DataFrame(rows).drop(columns="p")
-    return table.assign(**table[["low", "high"]].mask(table["se"] == 0))
+        row = {"model": model, "metric": name, "rotations": len(runs)}
+        row |= interval(*values, runs["patients"], confidence)
+        if row["se"] == 0:
+            row |= {"low": np.nan, "high": np.nan}
+            if name in runs and row["estimate"] in (0, 1):
+                n = runs[name].sum()
+                limits = proportion_confint(row["estimate"] * n, n, 1 - confidence, "beta")
+                row |= dict(zip(("low", "high"), limits, strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows).drop(columns="p")
+
+
+def patient_intervals(values, patients, per=1.0, draws=2000, confidence=0.95, seed=42):
+    """Sum of each column of `values` over that of `per`, by default the mean over ECGs: a data
+    frame with ``mean, low, high``, percentile intervals from drawing patients with replacement.
+    """
+    sums = values.assign(ecgs=per).groupby(np.asarray(patients)).sum().to_numpy()
+    weights = np.random.default_rng(seed).multinomial(
+        len(sums), np.full(len(sums), 1 / len(sums)), size=draws
+    )
+    drawn = weights @ sums
+    edges = [0.5 - confidence / 2, 0.5 + confidence / 2]
+    low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], edges, axis=0)
+    mean = sums[:, :-1].sum(axis=0) / sums[:, -1].sum()
+    return pd.DataFrame({"mean": mean, "low": low, "high": high}, index=values.columns)
 
 
 def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **options) -> pd.DataFrame:
@@ -319,27 +340,3 @@ def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **optio
         if point is not None
     }
     return pd.concat(found, names=["point"]).reset_index("point")
-
-
-def recalibrate(label, probability, new) -> np.ndarray:
-    """Probabilities `new` on the scale that fits (label, probability): logistic regression on their
-    log odds.
-
-    Fit on validation, for test: training on as many positives as negatives makes probabilities too
-    high. Ranks stay.
-    """
-    label, probability = metrics.check(label, probability)
-    x, new = (
-        logit(np.clip(p, metrics.LOGIT_CLIP, 1 - metrics.LOGIT_CLIP)) for p in (probability, new)
-    )
-    line = LogisticRegression(C=np.inf).fit(x[:, None], label)
-    return line.predict_proba(np.asarray(new)[:, None])[:, 1]
-
-
-def recalibrated(validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """A run's test predictions twice, by the column ``scale``: as they came out of training, and
-    after `recalibrate` on its validation fold.
-    """
-    mended = recalibrate(validation["label"], validation["probability"], test["probability"])
-    after = test.assign(probability=mended, scale="recalibrated on validation")
-    return pd.concat([test.assign(scale="as trained"), after])

@@ -6,15 +6,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
+from ecglib.analysis.saliency import answers
 from ecglib.beat import BEAT_SAMPLES, LEADS
 from ecglib.cohort.synthetic import heart_of
 from ecglib.dataset import CROP, inputs
 from ecglib.signal import fiducials
 
-ANTERIOR = {"V2": 200, "V3": 200, "V4": 200}
-# µV, as Einthoven and Goldberger have it
-INFERIOR = {"II": 200, "III": 200, "aVF": 200, "aVR": -100, "aVL": -100}
+# µV, limb leads as Einthoven and Goldberger have it; each change is for its share of the ECGs
+CHANGES = {
+    "ST elevation": (
+        "0.2 mV of ST elevation added to negatives (V2–V4, or II, III and aVF)",
+        {"V2": 200, "V3": 200, "V4": 200},
+        {"II": 200, "III": 200, "aVF": 200, "aVR": -100, "aVL": -100},
+    ),
+    "ST depression": (
+        "0.2 mV of subendocardial ST depression added to negatives (V3–V6, half in I and II)",
+        {"V3": -200, "V4": -200, "V5": -200, "V6": -200}
+        | {"I": -100, "II": -100, "aVR": 100, "aVL": -50, "aVF": -50},
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -56,8 +68,8 @@ def _seen(beats, identity: dict) -> np.ndarray:
     return inputs(beats, identity)[:, 0].numpy()
 
 
-def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int) -> Place:
-    """Take the injury of simulated positives, or add an ST change to the beats of negatives.
+def known_places(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int) -> dict:
+    """Take the injury of simulated positives, or add ST changes to the beats of negatives.
 
     Parameters
     ----------
@@ -66,9 +78,15 @@ def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int
     seed : int
         The study's, from which a simulated cohort was drawn.
     most : int
-        ECGs at most. Without a simulation's truth, half of them get 0.2 mV of ST elevation in
-        V2–V4, the others in II, III and aVF with half as much reciprocal depression, from the J
-        point to the end of T.
+        ECGs at most.
+
+    Returns
+    -------
+    dict
+        Name → `Place`. Without a simulation's truth: ST elevation, half of the ECGs in V2–V4, the
+        others in II, III and aVF with half as much reciprocal depression; and ST depression of the
+        subendocardial kind, which the statements behind PTB-XL's proxy name most often; each from
+        the J point to the end of T.
     """
     records = cohort.records.set_index("record_id", drop=False).loc[rows.record_id]
     if "affected_leads" in records:
@@ -78,25 +96,49 @@ def known_place(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: int
         beats, seen = inputs_of(cohort, records, identity)
         change, truth = np.array(injuries), true_region(records)
         without = _seen(beats - change, identity)
-        return Place(beats, seen, without, truth, change[..., CROP], "the simulated injury")
+        told = (beats, seen, without, truth, change[..., CROP], "the simulated injury")
+        return {"simulated injury": Place(*told)}
     records = records[(records.label == 0) & ~records.poor_quality].head(4 * most)
     beats, seen = inputs_of(cohort, records, identity)
     points = fiducials.find(beats)
     fine = np.flatnonzero(np.isfinite(points["qrs_off"]) & np.isfinite(points["t_off"]))[:most]
-    parts = []
-    for half, change in ((fine[::2], ANTERIOR), (fine[1::2], INFERIOR)):
-        edges = points["qrs_off"][half], points["t_off"][half]
-        parts.append(inject_st(beats[half], change, *edges))
-    changed, truth = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = np.concatenate([fine[::2], fine[1::2]])
-    return Place(
-        beats=changed,
-        inputs=_seen(changed, identity),
-        without=seen[order],
-        truth=truth[..., CROP],
-        change=(changed - beats[order])[..., CROP],
-        meaning="0.2 mV of ST elevation added to negatives (V2–V4, or II, III and aVF)",
-    )
+    places = {}
+    for name, (meaning, *changes) in CHANGES.items():
+        order = np.concatenate([fine[k :: len(changes)] for k in range(len(changes))])
+        parts = []
+        for k, change in enumerate(changes):
+            part = fine[k :: len(changes)]
+            edges = points["qrs_off"][part], points["t_off"][part]
+            parts.append(inject_st(beats[part], change, *edges))
+        changed, truth = (np.concatenate(part) for part in zip(*parts, strict=True))
+        places[name] = Place(
+            beats=changed,
+            inputs=_seen(changed, identity),
+            without=seen[order],
+            truth=truth[..., CROP],
+            change=(changed - beats[order])[..., CROP],
+            meaning=meaning,
+        )
+    return places
+
+
+def called(model, places: dict, threshold: float) -> tuple[pd.DataFrame, list[str]]:
+    """Which share of ECGs the network calls positive with the change of each place and without,
+    from `threshold` up; a row per place, and a sentence for each.
+    """
+    rows, told = {}, []
+    for name, place in places.items():
+        row = {"ECGs": len(place.inputs)}
+        for when, x in ((" without", place.without), ("", place.inputs)):
+            score = softmax(answers(model, x), axis=1)[:, 1]
+            row |= {f"score{when}": np.median(score), f"called{when}": (score >= threshold).mean()}
+        rows[name] = row
+        told.append(
+            f"With {place.meaning} the network calls {row['called']:.0%} of {row['ECGs']} ECGs "
+            f"positive, without it {row['called without']:.0%}; the median score goes from "
+            f"{row['score without']:.2f} to {row['score']:.2f}."
+        )
+    return pd.DataFrame.from_dict(rows, orient="index"), told
 
 
 def true_region(records: pd.DataFrame) -> np.ndarray:

@@ -5,7 +5,7 @@ Maps are float32 ``(n, 12, samples)``, one value for each of the 400 samples tha
 be in eval mode.
 """
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -78,12 +78,16 @@ def _batches(model, inputs, size):
         yield torch.tensor(part, device=device, requires_grad=True)
 
 
-def logits(model, inputs, batch=32) -> np.ndarray:
-    """Return the logit of the positive class, ``(n,)``, for inputs ``(n, 12, samples)``."""
+def answers(model, inputs, batch=32) -> np.ndarray:
+    """Return both logits, ``(n, 2)``, for inputs ``(n, 12, samples)``."""
     with torch.no_grad():
-        return np.concatenate(
-            [model(part)[:, 1].float().cpu().numpy() for part in _batches(model, inputs, batch)]
-        )
+        parts = [model(part).float().cpu() for part in _batches(model, inputs, batch)]
+    return torch.cat(parts).numpy()
+
+
+def logits(model, inputs) -> np.ndarray:
+    """Return the logit of the positive class, ``(n,)``, for inputs ``(n, 12, samples)``."""
+    return answers(model, inputs)[:, 1]
 
 
 def erase(inputs, mask) -> np.ndarray:
@@ -124,9 +128,10 @@ def segments_of(points) -> dict[str, np.ndarray]:
     return inside | {"other": ~np.any(list(inside.values()), axis=0)}
 
 
-def windows(maps) -> np.ndarray:
-    """Means of the absolute values over 40 ms, ``(n, 12, 20)``."""
-    return np.abs(maps).reshape(*maps.shape[:2], -1, WINDOW).mean(-1)
+def windows(maps, signed: bool = False) -> np.ndarray:
+    """Means of the absolute values, or with `signed` of the values, over 40 ms, ``(n, 12, 20)``."""
+    values = maps if signed else np.abs(maps)
+    return values.reshape(*maps.shape[:2], -1, WINDOW).mean(-1)
 
 
 def paper_map(maps, per="lead") -> np.ndarray:
@@ -164,26 +169,37 @@ def segment_contributions(maps, segments) -> pd.DataFrame:
     return pd.DataFrame({name: (size * inside).sum(1) / total for name, inside in segments.items()})
 
 
-def patient_intervals(
-    values: pd.DataFrame, patients, draws=2000, confidence=0.95, seed=42
-) -> pd.DataFrame:
-    """``mean, low, high`` of each column over ECGs: percentile interval from drawing patients with
-    replacement.
-    """
-    sums = values.assign(ecgs=1.0).groupby(np.asarray(patients)).sum().to_numpy()
-    weights = np.random.default_rng(seed).multinomial(
-        len(sums), np.full(len(sums), 1 / len(sums)), size=draws
-    )
-    drawn = weights @ sums
-    edges = [0.5 - confidence / 2, 0.5 + confidence / 2]
-    low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], edges, axis=0)
-    return pd.DataFrame({"mean": values.mean(), "low": low, "high": high})
-
-
-def agreement(first, second) -> np.ndarray:
+def agreement(first, second, signed: bool = False) -> np.ndarray:
     """Spearman's rank correlation of two maps of the same ECG over their 240 windows, ``(n,)``; 0
-    for a flat map.
+    for a flat map. `signed` compares the values, else their sizes.
     """
-    ranks = [rankdata(windows(maps).reshape(len(maps), -1), axis=1) for maps in (first, second)]
+    ranks = [
+        rankdata(windows(maps, signed).reshape(len(maps), -1), axis=1) for maps in (first, second)
+    ]
     a, b = (rank - rank.mean(1, keepdims=True) for rank in ranks)
     return (a * b).sum(1) / np.maximum(np.sqrt((a**2).sum(1) * (b**2).sum(1)), 1e-30)
+
+
+def compare(maps: dict) -> pd.DataFrame:
+    """Mean rank correlation over ECGs of every two entries of `maps` (name → maps of the same
+    ECGs).
+    """
+    table = pd.DataFrame(np.eye(len(maps)), index=list(maps), columns=list(maps))
+    for a, b in combinations(maps, 2):
+        table.loc[a, b] = table.loc[b, a] = agreement(maps[a], maps[b]).mean()
+    return table
+
+
+def rotations_alike(maps: dict) -> str:
+    """Say how alike the maps of several networks are, ECG by ECG and as the paper's mean map."""
+    if len(maps) < 2:
+        return "Only one rotation's weights are here: its maps can't be compared with others'."
+    means = {
+        name: np.repeat(paper_map(m, per="map")[None], WINDOW, axis=2) for name, m in maps.items()
+    }
+    each, whole = (compare(m).to_numpy()[np.triu_indices(len(maps), 1)] for m in (maps, means))
+    return (
+        f"Maps of {len(maps)} rotations' networks of the same ECG correlate by {each.mean():.2f} "
+        f"on average ({each.min():.2f} to {each.max():.2f} over {each.size} pairs), their mean "
+        f"maps by {whole.mean():.2f} ({whole.min():.2f} to {whole.max():.2f})."
+    )

@@ -1,15 +1,15 @@
 """Can a saliency map be believed? Three checks of every method, and what limits them.
 
-A method passes *randomisation* if its maps correlate by less than `CORRELATION` with those of the
-same network without its training; *deletion* if erasing what it ranks first lowers the logit more
-than erasing at random and by QRS energy (95 % of the mean difference below 0); *localisation* if it
-puts at least `RATIO` times an even map's share into the known place, and the randomised network
-doesn't.
+A method passes *randomisation* if its maps, with their signs, correlate with those of networks
+without the training by less than half of what is left above chance (`CORRELATION`), where chance is
+the same map shuffled within the windows it can reach; *deletion* if erasing what it ranks first
+lowers the logit more than erasing at random and by QRS energy (95 % of the mean difference below
+0); *localisation* if it puts more than half (`MARK`) of what an exact map would put into the known
+place, above an even map's share, and the randomised networks don't.
 """
 
 import copy
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -30,25 +30,42 @@ from ecglib.analysis.saliency import (
 )
 from ecglib.signal import fiducials
 
-CORRELATION, RATIO = 0.5, 2.0
+CORRELATION, MARK, NETWORKS = 0.5, 0.5, 3
 # what occlusion by wave replaces; the rest is near the level it is replaced by
 WAVES = ("P", "QRS", "ST", "T")
 
 
-def forget(model, seed=42):
+def forget(model, inputs, seed=42):
     """Yield ``name, network``: a copy of the network whose layers are put back to a random start,
     from the last one on.
 
     It is one copy, which forgets more with each step; the last step has nothing of the training
-    left.
+    left. Batch norms that forgot get the statistics of what `inputs`, ``(n, 12, samples)`` with n
+    of at least 2, give them: any others would flatten what follows, and no map is left to compare.
     """
-    network = copy.deepcopy(model)
+    network, norms = copy.deepcopy(model), []
+    x = torch.as_tensor(np.asarray(inputs), dtype=torch.float32)[:, None]
+    x = x.to(next(model.parameters()).device)
     for number, name, layers in _learned(network):
         with torch.random.fork_rng():
             torch.manual_seed(seed + number)
             for layer in layers:
                 layer.reset_parameters()
-        yield name, network
+        norms += [
+            layer for layer in layers if isinstance(layer, torch.nn.modules.batchnorm._NormBase)
+        ]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean of what comes, not a running one
+            norm.train()
+        with torch.no_grad():
+            network(x)
+        yield name, network.eval()
+
+
+def random_networks(model, inputs, seed=42) -> list:
+    """Copies of the network that have forgotten all, from `NETWORKS` random starts."""
+    return [list(forget(model, inputs, seed + 1000 * k))[-1][1] for k in range(NETWORKS)]
 
 
 def _learned(network) -> list[tuple[int, str, list]]:
@@ -62,40 +79,29 @@ def _learned(network) -> list[tuple[int, str, list]]:
     return found
 
 
-def cascade(model, inputs, method="gradient", seed=42, trained=None, stages=None, **options):
-    """Check by cascading randomisation (Adebayo et al. 2018): a map must change when layers forget
-    what they learned.
+def cascade(model, inputs, maps, seed=42) -> pd.DataFrame:
+    """Check by cascading randomisation (Adebayo et al. 2018): gradient `maps` must change when
+    layers forget what they learned.
 
-    A method whose correlation with the trained network's map stays high doesn't show what the
-    network learned.
-
-    Parameters
-    ----------
-    trained : array, optional
-        Maps of the trained network, if they are there already.
-    stages : int, optional
-        At how many layers, evenly spread and the first one always among them, maps are taken; None:
-        at each.
-    **options
-        For `attribute`.
-
-    Returns
-    -------
-    table, maps
-        ``layer, ecg, rank_correlation`` (`agreement`) in order from the last layer to the first;
-        and the maps of the network that has forgotten all.
+    Returns ``layer, ecg, rank_correlation`` (`agreement`) in order from the last layer to the
+    first.
     """
-    trained = attribute(model, inputs, method, **options) if trained is None else trained
-    count, rows, maps = len(_learned(model)), [], None
-    chosen = range(count) if stages is None else np.linspace(0, count - 1, stages + 1).round()[1:]
-    for number, (name, network) in enumerate(forget(model, seed)):
-        if number in chosen:
-            maps = attribute(network, inputs, method, **options)
-            found = pd.DataFrame({"rank_correlation": agreement(trained, maps)})
-            found = found.rename_axis("ecg").reset_index()
-            found.insert(0, "layer", name)
-            rows.append(found)
-    return pd.concat(rows, ignore_index=True), maps
+    rows = []
+    for name, network in forget(model, inputs, seed):
+        found = pd.DataFrame({"rank_correlation": agreement(maps, attribute(network, inputs))})
+        rows.append(found.rename_axis("ecg").reset_index().assign(layer=name))
+    return pd.concat(rows, ignore_index=True)[["layer", "ecg", "rank_correlation"]]
+
+
+def shuffled(maps, seed=42) -> np.ndarray:
+    """Each ECG's map with its windows in random order among those where it isn't 0: what a method
+    can't reach stays 0.
+    """
+    generator, blocks = np.random.default_rng(seed), maps.reshape(len(maps), -1, WINDOW).copy()
+    for one in blocks:
+        there = np.flatnonzero(one.any(-1))
+        one[there] = one[generator.permutation(there)]
+    return blocks.reshape(maps.shape)
 
 
 def deletion(
@@ -152,16 +158,18 @@ def localisation(maps, truth) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Checks:
-    """What `check` found: ``table`` has a row per method, ``layers`` and ``deletion`` are the
-    curves behind it.
+    """What `check` found: ``table`` has a row per method, ``layers`` (of the gradient) and
+    ``deletion`` are the curves behind it.
 
-    ``maps`` holds each method's maps of the ECGs that were checked.
+    ``maps`` holds each method's maps of the ECGs that were checked; ``judged`` is the known place
+    on which localisation was judged.
     """
 
     table: pd.DataFrame
     layers: pd.DataFrame
     deletion: pd.DataFrame
     maps: dict
+    judged: str
 
     @property
     def verdict(self) -> str:
@@ -179,56 +187,76 @@ class Checks:
         return "\n".join([*lines, f"By these checks, {end}"])
 
 
-def check(model, beats, inputs, place: Place, seed: int = 42, thorough: bool = True) -> Checks:
+def check(model, beats, inputs, places: dict, seed: int = 42) -> Checks:
     """Run the three checks on every method.
 
     Parameters
     ----------
     model, beats, inputs : torch.nn.Module, array, array
-        A trained network in eval mode, and positives: a few, since most methods take hundreds of
-        passes an ECG.
-    place : Place
-        For the localisation; its ECGs may be the same ones.
-    thorough : bool
-        16 steps of Integrated Gradients, and maps at 3 layers of the randomisation; or else 8, and
-        1. The gradient's maps are taken at each layer in any case.
+        A trained network in eval mode, and positives: a few, at least 2, since most methods take
+        hundreds of passes an ECG.
+    places : dict of str to Place
+        For the localisation, which is judged on the one that moves the logit most.
     """
-    same, steps, stages = place.inputs is inputs, 16 if thorough else 8, 3 if thorough else 1
-    (*_, (_, random)) = forget(model, seed)
-    rows, layers, maps = {}, [], {}
+    randoms, rows, maps = random_networks(model, inputs, seed), {}, {}
+    moved = {
+        k: (logits(model, p.inputs) - logits(model, p.without)).mean() for k, p in places.items()
+    }
+    judged = max(moved, key=moved.get)
     for method, name in METHODS.items():
-        options = _options(method, beats, steps)
-        trained = maps[name] = attribute(model, inputs, method, **options)
-        at = None if method == "gradient" else stages
-        table, forgotten = cascade(model, inputs, method, seed, trained, at, **options)
-        layers.append(table.assign(method=name))
-        if not same:
-            options = _options(method, place.beats, steps)
-            trained, forgotten = (
-                attribute(network, place.inputs, method, **options) for network in (model, random)
-            )
-        inside = localisation(trained, place.truth).mean()
-        by_random = localisation(forgotten, place.truth).mean()
-        last = table[table.layer == table.layer.iloc[-1]].rank_correlation
-        rows[name] = {
-            "ECGs": len(inputs),
-            "correlation with randomised": last.mean(),
-            "share / chance, trained": inside["share"] / inside["chance"],
-            "share / chance, randomised": by_random["share"] / by_random["chance"],
-            "hits": inside["hit"],
-            "hits by chance": inside["hit_chance"],
-        }
+        options = _options(method, beats)
+        maps[name] = attribute(model, inputs, method, **options)
+        forgotten = [attribute(network, inputs, method, **options) for network in randoms]
+        rows[name] = {"ECGs": len(inputs)} | _randomised(maps[name], forgotten, seed)
+        for kind, place in places.items():
+            found = _localised([model, *randoms], method, place)
+            rows[name] |= {f"{kind}: {what}": value for what, value in found.items()}
+            if kind == judged:
+                mark = 1 + MARK * (found["exact"] - 1)
+                rows[name]["localised"] = found["trained"] >= mark > found["randomised"]
     erased = deletion(model, inputs, maps, seed=seed)
     table = _judged(pd.DataFrame.from_dict(rows, orient="index"), erased)
-    return Checks(table, pd.concat(layers, ignore_index=True), erased, maps)
+    gradient = METHODS["gradient"]
+    layers = cascade(model, inputs, maps[gradient], seed).assign(method=gradient)
+    return Checks(table, layers, erased, maps, judged)
 
 
-def _options(method: str, beats, steps: int) -> dict:
+def _options(method: str, beats) -> dict:
     """What a method of `attribute` needs besides."""
     if method == "occlude_waves":
         found = segments_of(fiducials.find(beats).points)
         return {"segments": {name: found[name] for name in WAVES}}
-    return {"steps": steps} if method == "integrated_gradients" else {}
+    return {"steps": 16} if method == "integrated_gradients" else {}
+
+
+def _randomised(trained, forgotten: list, seed: int) -> dict:
+    """Mean correlation of a map with those of random networks, and with the same shuffled."""
+    null, found = [shuffled(maps, seed) for maps in forgotten], {}
+    for kind, signed in (("signed", True), ("absolute", False)):
+        for name, others in ((kind, forgotten), (f"{kind}, by chance", null)):
+            each = [agreement(trained, maps, signed) for maps in others]
+            found[f"correlation with randomised, {name}"] = np.mean(each)
+    return found
+
+
+def _localised(networks: list, method: str, place: Place) -> dict:
+    """Share over chance in a known place, of the first network's maps, of the others' and of an
+    exact map: the change in the network's input, as finely as the method can show it.
+    """
+    options, exact = _options(method, place.beats), np.abs(place.inputs - place.without)
+    cells = {"occlude_leads": [np.ones((len(exact), exact.shape[2]), bool)]}
+    cells["occlude_waves"] = options.get("segments", {}).values()
+    if method in cells:
+        inside = [cell[:, None] for cell in cells[method]]
+        exact = sum(
+            cell * (exact * cell).sum(-1, keepdims=True) / np.maximum(cell.sum(-1)[..., None], 1)
+            for cell in inside
+        )
+    maps = [attribute(network, place.inputs, method, **options) for network in networks]
+    found = [localisation(each, place.truth).mean() for each in (*maps, exact)]
+    trained, *forgotten, best = (one["share"] / one["chance"] for one in found)
+    told = {"trained": trained, "randomised": np.mean(forgotten), "exact": best}
+    return told | {"hits": found[0]["hit"], "hits by chance": found[0]["hit_chance"]}
 
 
 def _judged(table: pd.DataFrame, erased: pd.DataFrame) -> pd.DataFrame:
@@ -239,72 +267,44 @@ def _judged(table: pd.DataFrame, erased: pd.DataFrame) -> pd.DataFrame:
         gap = area[list(table.index)].sub(area[other], axis=0)
         table[f"logit against {other}"] = gap.mean()
         falls &= gap.mean() + stats.t.ppf(0.975, max(len(gap) - 1, 1)) * gap.sem() < 0
-    trained, random = table["share / chance, trained"], table["share / chance, randomised"]
+    alike = table["correlation with randomised, signed"]
+    chance = table["correlation with randomised, signed, by chance"]
     passes = {
-        "randomisation": table["correlation with randomised"] < CORRELATION,
+        "randomisation": alike - chance < CORRELATION * (1 - chance),
         "deletion": falls,
-        "localisation": (trained >= RATIO) & (random < RATIO),
+        "localisation": table.pop("localised").astype(bool),
     }
     return table.assign(**{name: np.where(passed, "yes", "no") for name, passed in passes.items()})
 
 
-def compare(maps: dict) -> pd.DataFrame:
-    """Mean rank correlation over ECGs of every two entries of `maps` (name → maps of the same
-    ECGs).
-    """
-    table = pd.DataFrame(np.eye(len(maps)), index=list(maps), columns=list(maps))
-    for a, b in combinations(maps, 2):
-        table.loc[a, b] = table.loc[b, a] = agreement(maps[a], maps[b]).mean()
-    return table
-
-
-def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
+def limits(model, place: Place) -> tuple[pd.DataFrame, str]:
     """Ask why a gradient map puts no more relevance into a known place than it does.
 
     Returns
     -------
     table : pandas.DataFrame
-        For several maps the share inside the place over an even map's: ``region``, and for its
-        ``leads`` (at any time) and ``time`` (in any lead) alone. Among them is the change itself,
-        in µV and as the network's input has it.
-    sentences : str
-        The same in words, with what the change does to the logit.
+        Of the change in µV, of the change in the network's input and of the gradient map, the
+        ``share`` inside the place, and over an even map's share that of the ``region``, of its
+        ``leads`` (at any time) and of its ``time`` (in any lead).
+    sentence : str
+        The same in words.
     """
-    (*_, (_, random)) = forget(model, seed)
-    gradient, change = attribute(model, place.inputs), place.inputs - place.without
-    everywhere = np.ones_like(place.truth)
-    truth = {
-        "region": place.truth,
-        "leads": place.truth.any(2, keepdims=True) & everywhere,
-        "time": place.truth.any(1, keepdims=True) & everywhere,
-    }
-    rows = {}
+    truth, rows = place.truth, {}
+    everywhere = {"region": truth, "leads": truth.any(2, keepdims=True) | (truth & False)}
+    everywhere["time"] = truth.any(1, keepdims=True) | (truth & False)
     for name, maps in (
         ("the change in µV", place.change),
-        ("the change in the network's input", change),
-        ("gradient (the paper's map)", gradient),
-        ("gradient × input", gradient * place.inputs),
-        ("gradient × change", gradient * change),
-        ("gradient of the randomised network", attribute(random, place.inputs)),
+        ("the change in the network's input", place.inputs - place.without),
+        ("gradient (the paper's map)", attribute(model, place.inputs)),
     ):
-        found = {kind: localisation(maps, at).mean() for kind, at in truth.items()}
+        found = {kind: localisation(maps, at).mean() for kind, at in everywhere.items()}
         rows[name] = {"share": found["region"]["share"]}
         rows[name] |= {kind: inside["share"] / inside["chance"] for kind, inside in found.items()}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return table, _limits_in_words(model, place, table)
-
-
-def _limits_in_words(model, place: Place, table: pd.DataFrame) -> str:
-    only = logits(model, np.where(place.truth, place.inputs, place.without)).mean()
-    before, after = (logits(model, x).mean() for x in (place.without, place.inputs))
-    volts, seen, map_ = (row for _, row in table.head(3).iterrows())
-    return (
-        f"What acts is {place.meaning}. It moves the mean logit from {before:.2f} to {after:.2f}; "
-        f"its part inside the place alone, to {only:.2f}.\n"
-        f"In µV, {volts.share:.0%} of it lies in the place ({volts.region:.1f} × chance). Of what "
-        f"it changes in the network's input, {seen.share:.0%} does ({seen.region:.1f} × chance): "
-        "so much a map that followed the change exactly would reach.\n"
-        f"The gradient map reaches {map_.region:.2f} × chance (right leads {map_.leads:.2f} ×, "
-        f"right time {map_.time:.2f} ×): a gradient tells to which samples the network is "
-        "sensitive, not which of them differ in this ECG."
+    volts, seen, map_ = (row for _, row in table.iterrows())
+    return table, (
+        f"Of {place.meaning}, {volts.share:.0%} lies in its place in µV ({volts.region:.1f} × "
+        f"chance), and {seen.share:.0%} of what it changes in the network's input "
+        f"({seen.region:.1f} ×), which is what an exact map would reach; the gradient map reaches "
+        f"{map_.region:.2f} × (right leads {map_.leads:.2f} ×, right time {map_.time:.2f} ×)."
     )

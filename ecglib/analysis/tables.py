@@ -141,7 +141,7 @@ def calibrations(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibration_by_scale(both: pd.DataFrame) -> pd.DataFrame:
-    """How well probabilities fit on each scale of `ecglib.analysis.inference.recalibrated`."""
+    """How well probabilities fit on each scale of `ecglib.analysis.calibration.by_scale`."""
     rows = {}
     for scale, part in both.groupby("scale", sort=False):
         label, p = part["label"], part["probability"]
@@ -182,36 +182,41 @@ def sensitivity(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def subgroups(found: pd.DataFrame) -> pd.DataFrame:
-    """Counts and AUC of `ecglib.analysis.subgroups.estimate`, by group."""
-    table = found.assign(AUC=interval_texts(found)).set_index("group")
-    return table[["level", "positives", "records", "AUC"]].replace("–", "too few")
+    """Counts, AUC and calibration of `ecglib.analysis.subgroups.estimate`, by group."""
+    told = {"AUC": interval_texts(found)}
+    if "ratio_estimate" in found:
+        told["Observed / expected"] = interval_texts(
+            found.filter(like="ratio").set_axis(INTERVAL, axis=1)
+        )
+    table = found.assign(**told).set_index("group")
+    return table[["level", "positives", "records", *told]].replace("–", "too few")
 
 
-def selection(
-    by_test: pd.Series, by_validation: pd.Series, optimism: dict, mean: pd.DataFrame
-) -> pd.DataFrame:
-    """Scores of the rotation kept by its test score (the paper's rule) and by validation, and the
-    mean over rotations.
+def selection(by_test: pd.Series, by_validation: pd.Series, leads: pd.DataFrame, mean):
+    """Scores of the rotation kept by its validation score and by its test score (the paper's rule),
+    and the mean over rotations; a data frame.
 
-    `by_test` and `by_validation` map a rotation to its score, highest first; `optimism` is from
-    `ecglib.analysis.comparison.selection_optimism`, `mean` is the score's row, a frame, of
+    `by_test` and `by_validation` map a rotation to its score, highest first; `leads` is from
+    `ecglib.analysis.comparison.leads`, `mean` is the score's row, a frame, of
     `ecglib.analysis.inference.intervals`.
     """
-    first, second = (
-        {
-            "Rotation": str(scores.index[0]),
-            "Validation score": f"{by_validation[scores.index[0]]:.3f}",
-            "Test score": f"{by_test[scores.index[0]]:.3f}",
+    rows = {}
+    for rule, scores in (("validation", by_validation), ("test", by_test)):
+        row = leads.loc[scores.index[0]]
+        parts = {
+            "Validation score": by_validation[row.name],
+            "Test score": row["score"],
+            "Ease of the test fold": row["fold"],
+            "Luck of the choice": row["luck"] if rule == "test" else np.nan,
         }
-        for scores in (by_test, by_validation)
-    )
-    first["Optimism"] = f"{optimism['optimism']:.3f}"
-    first["Test score less optimism"] = f"{optimism['corrected']:.3f}"
-    third = {"Validation score": f"{by_validation.mean():.3f}"}
-    third["Test score"] = interval_texts(mean)[0]
-    rules = ["Highest test score (the paper)", "Highest validation score", "Mean over rotations"]
-    table = pd.DataFrame([first, second, third], index=pd.Index(rules, name="Rule"))
-    return table.fillna("–")
+        parts["Test score less both"] = 2 * row["score"] - np.nansum([*parts.values()][1:])
+        told = {name: f"{value:.3f}".replace("-", "−") for name, value in parts.items()}
+        rows[f"Highest {rule} score"] = {"Rotation": str(row.name)} | told
+    rows["Highest test score (the paper)"] = rows.pop("Highest test score")
+    rows["Mean over rotations"] = {"Validation score": f"{by_validation.mean():.3f}"}
+    rows["Mean over rotations"]["Test score"] = interval_texts(mean)[0]
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Rule")
+    return table.replace("nan", "–").fillna("–")
 
 
 def operating_points(bounds: pd.DataFrame, points: dict) -> pd.DataFrame:

@@ -238,7 +238,7 @@ def _clinical(told: dict, score: float) -> dict:
     """Calibrated risk and decision at the operating point, both fitted on the run's own validation
     predictions.
     """
-    from ecglib.analysis.inference import recalibrate
+    from ecglib.analysis.calibration import recalibrate
     from ecglib.metrics import operating_point
 
     table = pd.read_parquet(told["folder"] / "predictions.parquet").query("split == 'validation'")
@@ -250,6 +250,19 @@ def _clinical(told: dict, score: float) -> dict:
             f"{told['folder']} can't be calibrated on its validation predictions: {error}"
         ) from None
     return {"risk": risk, "operating_point": point, "positive": score >= point}
+
+
+def planted(networks: Networks) -> list[str]:
+    """What a network makes of changes planted into ECGs, as notebook 09 of its study found; a
+    sentence each, none where another network, or none, was asked.
+    """
+    run = Path(networks.runs[0]["folder"]).parts[-2:]
+    for outputs in (places.OUTPUTS, places.REFERENCE):
+        file = outputs / networks.name / "09_saliency" / "run.json"
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        if Path(told.get("run", "")).parts[-2:] == run:
+            return told.get("planted", [])
+    return []
 
 
 def folder_of(ecg_path: str = "") -> Path:
@@ -287,5 +300,6 @@ def run(ecg: str, network: str) -> int:
         return 1
     found = json.loads((folder / "run.json").read_text())
     warning = [found["warning"]] if found["warning"] else []
-    print(*found["verdict"], *warning, f"{folder}/page.pdf, page.png", sep="\n")
+    told = [*found["verdict"], *warning, *planted(answering)]
+    print(*told, f"{folder}/page.pdf, page.png", sep="\n")
     return 0

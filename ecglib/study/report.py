@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
-from ecglib.analysis.tables import POINTS, markdown
+from ecglib.analysis.tables import NAMES, POINTS, interval_texts, markdown
 from ecglib.dataset import normalisation_of
 from ecglib.models import NETWORKS
 from ecglib.settings import Label
@@ -75,49 +75,77 @@ def model_card(
     )
 
 
-def ease(performance: pd.DataFrame, model: str, rotation: int) -> str:
-    """Say how the rotation kept does on its test fold, and whether the other models find that fold
-    easy, too.
+def selection(study, leads: pd.DataFrame, rotation: int) -> list[str]:
+    """Say how the rotation kept, the one with the highest validation score, does on its test fold;
+    how much of the highest test score is ease of its fold and luck; and whether the test fold had a
+    part in the choice of learning rates.
 
-    `performance` is from `ecglib.analysis.inference.per_rotation`; `rotation` is the one with the
-    highest validation score of `model`. The lead of a rotation is its test score (Equation 1) minus
-    the mean over rotations of the same model.
+    `leads` is from `ecglib.analysis.comparison.leads`.
     """
-    scores = performance.pivot_table("score", "rotation", ["split", "model"])
-    lead = scores["test"].loc[rotation] - scores["test"].mean()
-    tested = scores["test"][model]
-    place = int((tested > tested[rotation]).sum()) + 1
-    sentence = (
-        f"Rotation {rotation} has the highest validation score; its test score lies "
-        f"{lead[model]:+.3f} from the mean over rotations and is number {place} of {len(tested)}."
+    kept, top = leads.loc[rotation], leads.loc[leads["score"].idxmax()]
+    place = int((leads["score"] > kept["score"]).sum()) + 1
+    told = [
+        f"Rotation {rotation} has the highest validation score and is kept; its test score of "
+        f"{kept['score']:.3f} is number {place} of {len(leads)}, {kept['lead']:+.3f} from their "
+        "mean."
+    ]
+    if len(leads) > 2 and pd.notna(kept["others"]):
+        alike = leads["lead"].corr(leads["others"]) ** 2
+        told[0] += f" On the same test fold the other models lie {kept['others']:+.3f} from theirs "
+        told[0] += f"(r² {alike:.2f} over rotations): {kept['fold']:+.3f} is put down to the fold."
+    told.append(
+        f"The highest test score, {top['score']:.3f}, is that of rotation {top.name}: "
+        f"{top['fold']:+.3f} of it is put down to its test fold and {top['luck']:+.3f} to luck, "
+        f"which leaves {top['score'] - top['fold'] - top['luck']:.3f}."
     )
-    others = lead.drop(model).dropna()
-    if len(others):
-        sentence += f" On the same test fold {len(others)} other models lie "
-        sentence += f"{others.mean():+.3f} from their means."
-    return sentence
+    if study.learning_rates and study.folds.by == "patient":
+        own = study.learning_rates.rule == "per_rotation"
+        fold, used = (rotation + 1) % study.folds.count, study.grid_rotations
+        was = "was not" if own or fold not in used else "was"
+        told.append(
+            f"The test fold of rotation {rotation} {was} a validation fold of the choice of "
+            "learning rates."
+        )
+    return told
+
+
+def at_point(bounds: pd.DataFrame, threshold: float, by_group: pd.DataFrame) -> list[str]:
+    """Say how the rotation kept does at its operating point, and which subgroup has the lowest AUC
+    over all rotations.
+
+    `bounds` are the rows of that point from `ecglib.analysis.inference.at_points`, `by_group` is
+    from `ecglib.analysis.subgroups.estimate`.
+    """
+    values = dict(zip(bounds["metric"], interval_texts(bounds), strict=True))
+    first, then = (
+        ", ".join(f"{NAMES[name]} {values[name]}" for name in names)
+        for names in (("auc", "average_precision"), ("sens", "spec", "ppv"))
+    )
+    told = [
+        f"On its test fold: {first}; at the threshold of {threshold:.3f} (highest F1 on "
+        f"validation): {then}."
+    ]
+    if by_group["estimate"].notna().any():
+        low = by_group.loc[[by_group["estimate"].idxmin()]]
+        row = low.iloc[0]
+        told.append(
+            f"The subgroup with the lowest AUC over all rotations is {row['group']}: "
+            f"{row['level']}, {interval_texts(low)[0]} ({row['positives']} positives among "
+            f"{row['records']} ECGs); no subgroup was planned for."
+        )
+    return told
 
 
 def limits(
-    cohort: dict,
-    chosen: pd.DataFrame,
-    optimism: dict,
-    by_group: pd.DataFrame,
-    points: dict,
-    ease: str,
+    cohort: dict, chosen: pd.DataFrame, by_group: pd.DataFrame, points: dict, selected: list
 ) -> list:
     """Say what this study's own figures leave open; `chosen` are the selected run's predictions,
-    `ease` see there.
+    `selected` the sentences of `selection`.
     """
     test, few = chosen[chosen["split"] == "test"], by_group[by_group["estimate"].isna()]
     found = [] if cohort["label_kind"] == "angiographic" else [KINDS[cohort["label_kind"]]]
-    found += [
-        "Selected by its validation score. The highest test score, by which the paper selects, "
-        f"is {optimism['apparent']:.3f}; about {optimism['optimism']:.3f} of it is estimated to be "
-        "luck.",
-        ease,
-        f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.",
-    ]
+    found += selected
+    found.append(f"The test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
     found += [
         f"{POINTS[name]}: not attainable on validation."
         for name, point in points.items()

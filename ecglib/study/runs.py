@@ -79,7 +79,12 @@ def read_run(folder: Path) -> dict:
 
 def performance(step) -> pd.DataFrame:
     """AUC, average precision, score and Brier score of a run's predictions, by split."""
-    table = pd.read_parquet(step.folder / "predictions.parquet")
+    return scores(step.folder)
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    """As `performance`, of the run in a folder."""
+    table = pd.read_parquet(folder / "predictions.parquet")
     measures = {"AUC": metrics.auc, "AP": metrics.average_precision, "score": metrics.score}
     measures["Brier"] = metrics.brier
     rows = {
@@ -118,6 +123,27 @@ def load_runs(study) -> Runs:
     facts, first = facts.assign(label=facts.model.map(labels)), facts.iloc[0]
     kind = first.label_kind, first.label_meaning
     return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
+
+
+def training_noise(study, done: Runs) -> pd.DataFrame:
+    """SD of the test AUC and AP between runs that differ in their seed alone, over the rotations
+    that have such runs: among the study's own, and those kept of the study that
+    ``statistics.training_noise`` names.
+
+    Returns ``network, seeds, rotations, AUC, AP``, a row per network.
+    """
+    kept = places.REFERENCE / str(study.statistics.training_noise) / "runs"
+    found = []
+    for folder in [*done.facts.folder, *(file.parent for file in kept.glob("*/*/run.json"))]:
+        told = read_run(folder)["identity"]
+        same = {k: v for k, v in told.items() if k not in ("model", "model_seed")}
+        found.append({"network": told["network"], "same": str(sorted(same.items()))})
+        found[-1] |= scores(folder).loc["test"]
+    alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)[["AUC", "AP"]]
+    variances, seeds = alike.var().dropna(), alike.size()
+    table = variances.groupby("network", sort=False).mean() ** 0.5
+    sizes = seeds[variances.index].groupby("network", sort=False).agg(["max", "size"])
+    return sizes.set_axis(["seeds", "rotations"], axis=1).join(table).reset_index()
 
 
 def display_names(study) -> dict[str, str]:

@@ -10,7 +10,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from ecglib import metrics
-from ecglib.analysis import comparison, inference
+from ecglib.analysis import calibration, comparison, inference
+from ecglib.settings import Label
 
 
 def study(models=("a", "b"), rotations=3, patients=90, seed=0, decimals=1):
@@ -75,6 +76,7 @@ def test_every_draw_agrees_with_drawing_the_records_themselves(decimals):
                 "score": 2 / 3 * area + precision / 3,
             }
             expected["brier"] = np.mean((label - probability) ** 2)
+            expected["pairs"] = (label == 1).sum() * (label == 0).sum()
             for name, values in boot.draws.items():
                 assert values[place, draw] == pytest.approx(
                     expected[name], abs=1e-9, nan_ok=True
@@ -328,38 +330,143 @@ def test_a_bootstrap_of_two_splits_is_refused():
         inference.bootstrap(study(), 10)
 
 
-def test_optimism_of_choosing_by_test_score_is_what_choosing_gains():
-    """Ten rotations of one model: the best one's lead over its own truth, averaged over many
-    studies.
+def made_up_scores(generator, own, fold, models=("a",)):
+    """Scores of ten rotations: a model's own truth, the fold's ease and noise that all models
+    share, noise of its own; with draws that know both kinds of noise.
     """
-    generator = np.random.default_rng(11)
-    runs = pd.DataFrame({"model": "a", "rotation": range(10), "patients": 40.0})
-    for spread in (0.0, 0.02):
-        gained, told = [], []
-        for _ in range(400):
-            truth = 0.8 + spread * generator.normal(size=10)
-            seen = truth + 0.02 * generator.normal(size=10)
-            draws = {"score": seen[:, None] + 0.02 * generator.normal(size=(10, 200))}
-            found = comparison.selection_optimism(
-                inference.Bootstrap(runs, {"score": seen}, draws), "a"
-            )
-            assert (
-                found["rotation"] == seen.argmax()
-                and found["corrected"] <= found["apparent"] == seen.max()
-            )
-            gained.append(seen.max() - truth[seen.argmax()])
-            told.append(found["optimism"])
-        assert np.mean(told) == pytest.approx(np.mean(gained), rel=0.15)
+    truth = 0.8 + own * generator.normal(size=(len(models), 10))
+    shared = fold * generator.normal(size=10)
+    seen = truth + shared + 0.02 * generator.normal(size=truth.shape)
+    drawn = fold * generator.normal(size=(1, 10, 200)) * (len(models) > 1)
+    drawn = seen[..., None] + drawn + 0.02 * generator.normal(size=(*truth.shape, 200))
+    runs = pd.DataFrame([(m, k, 40.0) for m in models for k in range(10)])
+    runs.columns = ["model", "rotation", "patients"]
+    draws = {"score": drawn.reshape(-1, 200)}
+    return truth[0], inference.Bootstrap(runs, {"score": seen.ravel()}, draws)
 
 
-def test_draws_that_are_all_alike_give_no_limits():
+@pytest.mark.parametrize("own", [0.0, 0.02])
+@pytest.mark.parametrize("models", ["a", "abcdef"])
+def test_optimism_of_choosing_by_test_score_is_what_choosing_gains(own, models):
+    """The best rotation's lead over its own truth, averaged over many studies; with other models,
+    most of it is an easy fold.
+    """
+    generator, gained, told, folds = np.random.default_rng(11), [], [], []
+    for _ in range(200):
+        truth, boot = made_up_scores(generator, own, 0.03 * (len(models) > 1), models)
+        found = comparison.leads(boot, "a")
+        best = found["score"].idxmax()
+        gained.append(found["score"][best] - truth[best])
+        told.append(found["fold"][best] + found["luck"][best])
+        folds.append(found["fold"][best])
+    assert np.mean(told) == pytest.approx(np.mean(gained), rel=0.15)
+    assert (np.mean(folds) > 0.4 * np.mean(told)) == (len(models) > 1)
+
+
+def test_a_lead_that_all_models_share_is_the_folds():
+    runs = pd.DataFrame({"model": np.repeat(["a", "b", "c"], 4), "rotation": [*range(4)] * 3})
+    score = 0.8 + np.tile([0.0, 0.03, 0.06, -0.09], 3) + np.repeat([0, 0.05, 0.1], 4)
+    boot = inference.Bootstrap(runs, {"score": score}, {"score": score[:, None].repeat(9, 1)})
+    found = comparison.leads(boot, "b")
+    np.testing.assert_allclose(found["fold"], found["lead"], atol=1e-12)
+    np.testing.assert_allclose(found[["luck"]], 0, atol=1e-12)
+
+
+def paired(**gaps):
+    """A table of `differences`: AUC and AP of pairs a_b with estimate, low, high, p."""
+    rows = [
+        {"metric": metric, "a": key.split("__")[0], "b": key.split("__")[1], "rotations": 10}
+        | dict(zip(("estimate", "low", "high", "p"), values, strict=True))
+        for metric in ("auc", "average_precision", "score")
+        for key, values in gaps.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_planned_comparisons_are_families_of_their_own():
+    """The paper's four, and those of one thing: Holm counts no other pair; the margin is said."""
+    found = comparison.planned(
+        paired(
+            ecg_smart_net__mayo_alvd=(0.01, -0.005, 0.015, 0.2),
+            temporal_resnet18__ecg_smart_net=(-0.05, -0.08, -0.02, 0.01),
+            ecg_smart_net__random_forest=(0.01, -0.03, 0.05, 0.6),
+            mayo_alvd__random_forest=(0.3, 0.2, 0.4, 0.001),
+            random_forest__random_forest_without_age_hr=(0.01, 0.0, 0.03, 0.03),
+        )
+    )
+    auc = found[found["metric"] == "auc"].set_index(["family", "b"])
+    paper = auc.loc["the paper's"]
+    assert list(paper.index) == ["mayo_alvd", "temporal_resnet18", "random_forest"]
+    np.testing.assert_allclose(paper["p_holm"], [0.4, 0.03, 0.6])
+    row = paper.loc["temporal_resnet18"]  # turned round
+    assert (row["estimate"], row["low"], row["high"]) == (0.05, 0.02, 0.08)
+    margin = "the equivalence margin of ±0.02"
+    assert list(paper["verdict"]) == [
+        f"not significantly different, within {margin}",
+        "significantly higher",
+        f"not significantly different, not shown to be within {margin}",
+    ]
+    changed = auc.loc["one thing changed"]
+    assert list(changed["a"]) == ["ecg_smart_net", "random_forest"]
+    np.testing.assert_allclose(changed["p_holm"], [0.02, 0.03])
+    assert set(found["metric"]) == {"auc", "average_precision"}
+    assert comparison.planned(paired(x__y=(0, 0, 0, 1))).empty
+
+
+NAMES = {"ecg_smart_net": "Net", "mayo_alvd": "Mayo", "resnet18": "ResNet-18"}
+
+
+def told(kind, mayo=0.8):
+    """What `answers` says of three models and one pair."""
+    auc = {"ecg_smart_net": 0.9, "mayo_alvd": mayo, "resnet18": 0.7}
+    bounds = pd.DataFrame({"model": auc.keys(), "estimate": auc.values(), "metric": "auc"})
+    bounds = bounds.assign(low=0.6, high=0.95, rotations=4)
+    gaps = paired(ecg_smart_net__mayo_alvd=(0.1, 0.05, 0.15, 0.01)).assign(p_holm=0.01)
+    noise = pd.DataFrame([{"network": "mayo_alvd", "seeds": 3, "rotations": 2}])
+    noise = noise.assign(AUC=0.02, AP=0.03)
+    families = comparison.planned(gaps)
+    return comparison.answers(bounds, gaps, families, noise, NAMES, Label(kind, "x"))
+
+
+def test_a_comparison_answers_what_is_asked_of_it():
+    said = told("proxy")
+    assert said[0] == "The highest mean test AUC is that of Net: 0.900 [0.600, 0.950]."
+    assert said[1] == "Of 1 pairs of models 1 differ in AUC (Holm over all pairs)."
+    order = "The paper's order by mean test AUC (Net, Mayo, ResNet-18)"
+    assert said[2] == f"{order} holds on this label."
+    assert said[3].startswith("Net − Mayo (Holm over 1): AUC 0.100 [0.050, 0.150], p 0.010, signif")
+    assert "a rotation's test AUC by an SD of 0.020" in said[4]
+    assert "over rotations by 0.010 and the difference of two such means by 0.014" in said[4]
+    assert "can't be separated" in said[5] and len(said) == 6
+    assert (
+        told("proxy", mayo=0.6)[2] == f"{order} doesn't hold on this label (Net, ResNet-18, Mayo)."
+    )
+
+
+def test_of_a_synthetic_label_nothing_is_said_of_the_paper():
+    said = told("synthetic")
+    assert "synthetic label" in said[0] and not any("paper" in sentence for sentence in said)
+
+
+def test_draws_that_are_all_alike_give_exact_limits_of_proportions_alone():
+    """Sensitivity and specificity of 1: with n patients the limit is (alpha/2)^(1/n)."""
     rows = study(models=("a",), rotations=3)
     rows = rows[rows["split"] == "test"].assign(probability=lambda part: part["label"] * 0.8 + 0.1)
     thresholds = {("a", rotation): 0.5 for rotation in range(3)}
-    found = inference.intervals(inference.bootstrap(rows, 100, thresholds=thresholds)).set_index(
-        "metric"
-    )
-    assert found.loc["sens", "estimate"] == 1 and found.loc["sens", ["low", "high"]].isna().all()
+    boot = inference.bootstrap(rows, 100, thresholds=thresholds)
+    found = inference.intervals(boot, 0.9).set_index("metric")
+    for name, label in (("sens", 1), ("spec", 0)):
+        n = rows["patient_id"][rows["label"] == label].nunique()
+        assert found.loc[name, "estimate"] == found.loc[name, "high"] == 1
+        assert found.loc[name, "low"] == pytest.approx(0.05 ** (1 / n))
+    assert found.loc["f1", "estimate"] == 1 and found.loc["f1", ["low", "high"]].isna().all()
+    wrong = rows.assign(probability=0.9 - 0.8 * rows["label"])
+    boot = inference.bootstrap(wrong, 100, thresholds=thresholds)
+    none = inference.intervals(boot, 0.9).set_index("metric").loc["sens"]
+    n = rows["patient_id"][rows["label"] == 1].nunique()
+    assert none["estimate"] == none["low"] == 0
+    assert none["high"] == pytest.approx(1 - 0.05 ** (1 / n))
+    assert "pairs" not in found.index
 
 
 def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
@@ -373,7 +480,7 @@ def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
 
 def test_one_rotation_leaves_nothing_to_choose(tested):
     boot = inference.bootstrap(tested[tested["rotation"] == 0], 50)
-    assert comparison.selection_optimism(boot, "a")["optimism"] == 0
+    assert (comparison.leads(boot, "a")[["lead", "fold", "luck"]] == 0).all(axis=None)
     assert np.isnan(comparison.differences(boot, 3)["p_t"]).all()
 
 
@@ -383,7 +490,7 @@ def test_recalibration_mends_slope_and_intercept_and_keeps_ranks():
     label = (generator.random(truth.size) < 1 / (1 + np.exp(-truth))).astype(int)
     shown = 1 / (1 + np.exp(-(1.5 * truth + 3)))  # as after undersampling: too high, too extreme
     half = truth.size // 2
-    mended = inference.recalibrate(label[:half], shown[:half], shown[half:])
+    mended = calibration.recalibrate(label[:half], shown[:half], shown[half:])
     found = metrics.calibration(label[half:], mended)
     assert found["slope"] == pytest.approx(1, abs=0.06) and found["intercept"] == pytest.approx(
         0, abs=0.12
@@ -392,3 +499,32 @@ def test_recalibration_mends_slope_and_intercept_and_keeps_ranks():
         metrics.auc(label[half:], shown[half:]), abs=1e-9
     )
     assert metrics.brier(label[half:], mended) < metrics.brier(label[half:], shown[half:])
+
+
+def test_each_rotation_is_recalibrated_on_its_own_validation_fold():
+    generator = np.random.default_rng(3)
+    parts = []
+    for rotation, shift in ((0, 1.0), (1, 3.0)):
+        for split in ("validation", "test"):
+            truth = generator.normal(-2, 1, 4000)
+            part = pd.DataFrame({"label": generator.random(4000) < 1 / (1 + np.exp(-truth))})
+            part["probability"] = 1 / (1 + np.exp(-truth - shift))
+            parts.append(part.astype(float).assign(split=split, rotation=rotation, model="a"))
+    rows = pd.concat(parts, ignore_index=True).assign(patient_id=range(16_000))
+    found = calibration.with_risk(rows)
+    assert len(found) == 8000 and (found["split"] == "test").all()
+    for _, run in found.groupby("rotation"):
+        assert run["risk"].mean() == pytest.approx(run["label"].mean(), rel=0.1)
+    both = calibration.by_scale(found)
+    assert both.groupby("scale")["probability"].mean()["as trained"] > 0.3 > found["risk"].mean()
+
+
+def test_observed_to_expected_has_the_limits_of_its_patients():
+    """One ECG a patient, risks all alike: the ratio is a proportion over a constant."""
+    rows = pd.DataFrame({"label": (np.arange(900) % 10 < 3).astype(int), "risk": 0.2})
+    args = rows[["label"]], np.arange(900), rows["risk"]
+    found = inference.patient_intervals(*args).loc["label"]
+    assert found["mean"] == pytest.approx(1.5)
+    error = np.sqrt(0.3 * 0.7 / 900) / 0.2
+    assert found["low"] == pytest.approx(1.5 - 1.96 * error, abs=0.03)
+    assert found["high"] == pytest.approx(1.5 + 1.96 * error, abs=0.03)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ecglib import metrics
-from ecglib.analysis import inference, subgroups, tables
+from ecglib.analysis import subgroups, tables
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,15 @@ def mean_auc(part):
     )
 
 
+def pooled_auc(part):
+    """All pairs of a positive and a negative of the same rotation, one by one."""
+    wins = []
+    for _, run in part.groupby("rotation"):
+        p, n = (run["probability"][run["label"] == y].to_numpy() for y in (1, 0))
+        wins.append(((p[:, None] > n) + 0.5 * (p[:, None] == n)).ravel())
+    return np.concatenate(wins).mean()
+
+
 def test_each_level_is_the_metric_of_its_records(cohort):
     records, predictions = cohort
     rows = predictions[predictions["model"] == "a"]
@@ -52,7 +61,7 @@ def test_each_level_is_the_metric_of_its_records(cohort):
         ["group", "level"]
     )
     hill = rows[rows["record_id"].isin(records["record_id"][records["site"] == "Hill"])]
-    assert found.loc[("Site", "Hill"), "estimate"] == pytest.approx(mean_auc(hill))
+    assert found.loc[("Site", "Hill"), "estimate"] == pytest.approx(pooled_auc(hill))
     assert found.loc[("Site", "Hill"), "low"] < found.loc[("Site", "Hill"), "high"]
     assert found.loc[("Site", "Hill"), "records"] == len(hill)
     assert found.loc["Sex", "records"].sum() == found.loc["Site", "records"].sum() == 600
@@ -73,7 +82,7 @@ def test_a_part_of_the_positives_stands_against_all_negatives(cohort):
     )
     lad = records["record_id"][(records["culprit"] == "LAD") | (records["label"] == 0)]
     row = found.loc[("Culprit, of positives", "LAD")]
-    assert row["estimate"] == pytest.approx(mean_auc(rows[rows["record_id"].isin(lad)]))
+    assert row["estimate"] == pytest.approx(pooled_auc(rows[rows["record_id"].isin(lad)]))
     assert row["records"] == 480 + row["positives"] and row["positives"] == 60
     # levels nobody has aren't listed
     assert list(found.loc["Severity, of positives"].index) == ["0.4 to 0.75"]
@@ -145,16 +154,55 @@ def test_a_cohort_too_small_for_any_analysis_gets_a_table_that_says_so(cohort):
     assert len(shown) == 4 and (shown.drop(columns="Positives / ECGs") == "too few").all(axis=None)
 
 
-def test_draws_that_often_lose_a_class_are_too_few():
-    """Ten positive patients in all, but one alone in the second rotation: other patients might
-    leave none there.
-    """
-    rows = pd.DataFrame(
-        {"record_id": range(220), "patient_id": range(220), "rotation": np.arange(220) % 2}
-    )
-    rows["label"] = (rows["record_id"].isin([*range(0, 20, 2), 1])).astype(int)
-    rows = rows.assign(model="a", split="test", probability=np.linspace(0, 1, 220), group="x")
-    groups = rows.set_index("record_id")[["group"]].astype("category")
-    boot = inference.bootstrap(rows, 100)
-    assert np.isnan(boot.draws["auc"]).any(axis=0).mean() > 0.1
-    assert np.isnan(subgroups.estimate(rows, groups, draws=100)["estimate"]).all()
+@pytest.fixture(scope="module")
+def rare():
+    """Twelve positives of a level, all but one in the first of two rotations, none in the third."""
+    rows = pd.DataFrame({"record_id": range(330), "patient_id": range(330)})
+    rows["rotation"] = rows["record_id"] % 3
+    rows["label"] = rows["record_id"].isin([*range(0, 33, 3), 1]).astype(int)
+    rows = rows.assign(model="a", split="test", probability=(rows["record_id"] * 37 % 331) / 331)
+    return rows, pd.DataFrame({"group": pd.Categorical(["x"] * 330)}, index=rows["record_id"])
+
+
+def test_a_level_that_a_rotation_lacks_counts_by_its_pairs(rare):
+    rows, groups = rare
+    found = subgroups.estimate(rows, groups, draws=300).iloc[0]
+    assert found["estimate"] == pytest.approx(pooled_auc(rows)) and found["positives"] == 12
+    assert found["low"] < found["estimate"] < found["high"]
+    few = rows.assign(label=rows["label"] * (rows["record_id"] != 1) * (rows["record_id"] > 5))
+    assert few["label"].sum() == 9
+    assert np.isnan(subgroups.estimate(few, groups, draws=100)["estimate"]).all()
+
+
+def test_pooled_limits_agree_with_delongs_in_one_rotation(cohort):
+    """One ECG a patient and one rotation: all pairs, whose standard error is known."""
+    from ecglib.analysis import comparison
+
+    rows = cohort[1][cohort[1]["model"] == "a"].assign(rotation=0, patient_id=range(600))
+    found = subgroups.pooled_auc(rows, draws=2000)
+    area, variance = comparison.delong(rows["label"], rows["probability"])
+    assert found["estimate"] == pytest.approx(area[0])
+    reach = 1.98 * np.sqrt(variance[0, 0])
+    assert found["low"] == pytest.approx(area[0] - reach, abs=0.15 * reach)
+    assert found["high"] == pytest.approx(area[0] + reach, abs=0.15 * reach)
+
+
+def test_calibration_of_a_level_is_that_of_its_risks(cohort):
+    records, predictions = cohort
+    rows = predictions[predictions["model"] == "a"]
+    rows = rows.assign(risk=np.where(rows["record_id"].isin(hill_of(records)), 0.1, 0.2))
+    found = subgroups.estimate(rows, subgroups.groups_of(records), draws=200)
+    found = found.set_index(["group", "level"])
+    ratio = found["ratio_estimate"]
+    assert ratio["Site", "Harbour"] == pytest.approx(1, abs=0.02)
+    assert ratio["Site", "Hill"] == pytest.approx(2, abs=0.05)
+    hill = found.loc[("Site", "Hill")]
+    assert hill["ratio_low"] < hill["ratio_estimate"] < hill["ratio_high"]
+    # positives of one culprit against all negatives say nothing of calibration
+    assert np.isnan(ratio["Culprit, of positives", "LAD"])
+    shown = tables.subgroups(found.reset_index())
+    assert shown["Observed / expected"].str.match(r"\d\.\d+ \[|too few").all()
+
+
+def hill_of(records):
+    return records["record_id"][records["site"] == "Hill"]
