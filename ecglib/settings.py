@@ -176,6 +176,9 @@ class Model(Closed):
     )
     epochs: int | None = Field(None, ge=1, description="None: those of `training`")
     seed: int = Field(0, ge=0, description="of a repetition: another one trains from another start")
+    features: Literal["all", "without_age_hr"] = Field(
+        "all", description="of a forest or boosting; without: what a network with leads in mV has"
+    )
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="options of the model"
     )

@@ -76,10 +76,12 @@ def compare(name: str, numbers: np.ndarray) -> None:
     np.testing.assert_allclose(
         found["values"], kept["values"][name], rtol=0, atol=1e-3, err_msg=name
     )
-    if CPU not in kept["hashes"]:
-        warnings.warn(f"{name}: no hash is kept for {CPU}; compared to 1e-3", stacklevel=2)
+    # only PyTorch's bits differ between x86 CPUs: see `ecglib.__init__`
+    cpu = "AVX2" if CPU.startswith("AVX") and name not in NETWORKS else CPU
+    if cpu not in kept["hashes"]:
+        warnings.warn(f"{name}: no hash is kept for {cpu}; compared to 1e-3", stacklevel=2)
         return
-    assert found["hash"] == kept["hashes"][CPU][name], (
+    assert found["hash"] == kept["hashes"][cpu][name], (
         f"{name}: its numbers changed; raise its protocol number, or undo the change"
     )
 

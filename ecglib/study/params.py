@@ -34,6 +34,7 @@ from ecglib.study import places
 from ecglib.trees import TREES
 
 MODELS = NETWORKS | TREES
+OF_NETWORKS = {"learning_rate", "normalisation", "epochs", "seed"}
 STEPS = (
     "00_cohort",
     "01_data_exploration",
@@ -56,7 +57,9 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
         name = model.network or key
         if name not in MODELS:
             raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, MODELS)}")
-        entry = MODELS[name]
+        entry, foreign = MODELS[name], OF_NETWORKS if name in TREES else {"features"}
+        for setting in sorted(foreign & model.model_fields_set):
+            raise ValueError(f"models.{key}.{setting}: {entry.name} takes none; leave it out")
         for option, value in model.options.items():
             if option not in entry.options:
                 raise ValueError(
@@ -98,10 +101,12 @@ class AnyStudy(Closed):
         return self.models[model].network or model
 
     def display_name(self, model: str) -> str:
-        """Name of a model in tables and figures; what its input is, if leads aren't z-scored."""
+        """Name of a model in tables and figures; what its input is, if that isn't the usual one."""
         entry = self.models[model]
         name = MODELS[self.registered(model)].display_name(entry.options)
-        return name + (" (mV)" if entry.normalisation == "millivolt" else "")
+        name += " (mV)" if entry.normalisation == "millivolt" else ""
+        name += " (without age, HR)" if entry.features == "without_age_hr" else ""
+        return name.replace(") (", ", ")
 
 
 class Study(AnyStudy):

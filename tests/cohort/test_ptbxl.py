@@ -19,6 +19,7 @@ from ecglib.cohort import ptbxl
 from ecglib.cohort.build import open_source
 from ecglib.cohort.source import ReadError, SourceError
 from ecglib.settings import PtbxlCohort
+from ecglib.study.params import load_study
 
 
 def study(**options):
@@ -96,6 +97,16 @@ def test_each_label_finds_what_it_is_defined_by(small):
         assert {"acute_mi", "acute_mi_strict", "mi"} <= set(source.records)
 
 
+@pytest.mark.parametrize("column", ["infarction_stadium1", "infarction_stadium2"])
+def test_stages_i_and_i_to_ii_are_acute_and_no_other(small, column):
+    stages = ["Stadium I", "Stadium I-II", "Stadium II", "Stadium II-III", "Stadium III", "unknown"]
+    empty = {"scp_codes": "{}", "infarction_stadium1": "", "infarction_stadium2": ""}
+    change(small, lambda t: t.assign(**empty).assign(**{column: [*stages, *[""] * 6]}))
+    records = ptbxl.read_tables(small, 100)[0]
+    for label in ("acute_mi", "acute_mi_strict"):
+        assert records[label].tolist() == [1, 1, *[0] * 10]
+
+
 def test_columns_are_translated(small):
     records = open_source(study(), 42, small).records
     assert records.sex[:2].tolist() == ["male", "female"]
@@ -122,6 +133,33 @@ def test_version_is_told_from_ages_and_rows(small, ages, rows, version):
 
     change(small, resize)
     assert ptbxl.read_tables(small, 100)[1] == version
+
+
+def test_a_list_of_records_gives_the_same_cohort_or_says_which_are_lacking(small, tmp_path):
+    listed = tmp_path / "listed.csv"
+    pd.DataFrame({"ecg_id": [9, 1, 3, 4, 99]}).to_csv(listed, index=False)
+    source = open_source(study(records=str(listed)), 42, small)
+    assert source.records.record_id.tolist() == [f"ptbxl-{i:05d}" for i in (1, 3, 4, 9)]
+    assert source.counts["of the study's list"]["ecgs"] == 4
+    reason = "is not in the table (version ages as in 1.0.3, 12 rows)"
+    assert source.rejected.to_dict("records") == [{"record_id": "ptbxl-00099", "reason": reason}]
+
+    # the other version of the same ECGs: more rows, and an age above 89 as it is
+    change(small, lambda t: t.assign(age=t.age.replace(300, 93)))
+    change(small, lambda t: pd.concat([t, t[-1:].assign(ecg_id=13)]))
+    again = open_source(study(records=str(listed)), 42, small)
+    pd.testing.assert_frame_equal(again.records, source.records)
+    assert "version ages as in 1.0.1, 13 rows" in again.rejected.reason[0]
+
+    listed.write_text("record\n1\n")
+    with pytest.raises(SourceError, match=r"listed.csv is no CSV with a column ecg_id"):
+        open_source(study(records=str(listed)), 42, small)
+
+
+def test_all_of_a_download_makes_the_full_study(small):
+    source = open_source(load_study("ptbxl_full").cohort, 42, small)
+    assert len(source.records) == 12 and set(source.records.strat_fold) == set(range(1, 11))
+    assert source.records.label.sum() == 2 and source.rejected.empty
 
 
 def test_same_patient_negatives_can_be_dropped(small):
