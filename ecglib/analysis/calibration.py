@@ -6,7 +6,6 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
 from ecglib import metrics
-from ecglib.analysis.inference import effective_patients, interval
 
 
 def recalibrate(label, probability, new) -> np.ndarray:
@@ -40,18 +39,3 @@ def by_scale(tested: pd.DataFrame) -> pd.DataFrame:
     """Predictions of `with_risk` twice, by the column ``scale``: as trained, and recalibrated."""
     after = tested.assign(probability=tested["risk"], scale="recalibrated on validation")
     return pd.concat([tested.assign(scale="as trained"), after])
-
-
-def observed_to_expected(
-    part: pd.DataFrame, draws: int = 2000, seed: int = 42, confidence: float = 0.95
-) -> dict:
-    """Positives over the sum of their ``risk``, with the limits of drawing patients again: 1 where
-    risks fit on average, above where they are too low; as `inference.interval`.
-    """
-    sums = part.groupby("patient_id")[["label", "risk"]].sum().to_numpy()
-    weights = np.random.default_rng(seed).multinomial(
-        len(sums), np.full(len(sums), 1 / len(sums)), size=draws
-    )
-    observed, expected = (weights @ sums).T
-    ratio = part["label"].sum() / part["risk"].sum()
-    return interval(ratio, observed / expected, effective_patients(part), confidence)

@@ -1,12 +1,9 @@
 """The same models on some of the test records: subgroups of patients, and sensitivity analyses."""
 
-from itertools import product
-
 import numpy as np
 import pandas as pd
 
 from ecglib.analysis import inference
-from ecglib.analysis.calibration import observed_to_expected
 
 RANKING = ["auc", "average_precision"]
 FEWEST = 10
@@ -73,6 +70,21 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(groups).astype("category").set_index(records["record_id"])
 
 
+def cases(predictions: pd.DataFrame, threshold: float, most: int = 1) -> pd.DataFrame:
+    """The surest true positives, false positives and false negatives of a test fold, at most `most`
+    of each: rows of `predictions` with the columns ``case`` and ``number``, from 1.
+    """
+    test = predictions[predictions["split"] == "test"].sort_values("probability", ascending=False)
+    called, ill = test["probability"] >= threshold, test["label"] == 1
+    kinds = {
+        "true positive": test[called & ill],
+        "false positive": test[called & ~ill],
+        "false negative": test[~called & ill].iloc[::-1],
+    }
+    parts = (part.head(most).assign(case=case) for case, part in kinds.items())
+    return pd.concat([part.assign(number=range(1, len(part) + 1)) for part in parts])
+
+
 def estimate(
     predictions: pd.DataFrame, groups: pd.DataFrame, confidence: float = 0.95, **options
 ) -> pd.DataFrame:
@@ -86,7 +98,7 @@ def estimate(
 
     Returns ``group, level``, counts, ``estimate, low, high``, and of predictions with a ``risk``
     (`calibration.with_risk`) ``ratio_estimate, ratio_low, ratio_high``, positives observed to
-    expected: NaN where either class has under `FEWEST` patients, or a tenth of the draws lose one.
+    expected: NaN where either class has under `FEWEST` patients.
     """
     rows, negative = [], (predictions["label"] == 0).to_numpy()
     told, limits = options | {"confidence": confidence}, ["estimate", "low", "high"]
@@ -95,17 +107,17 @@ def estimate(
         alone = member[negative].isna().all()
         for level in member.cat.categories[member.cat.categories.isin(member)]:
             part = predictions[(member == level).to_numpy() | (negative & alone)]
+            auc, ratio = dict.fromkeys(limits, np.nan), dict.fromkeys(limits, np.nan)
+            if _enough(part):
+                auc = pooled_auc(part, **told)
+                if "risk" in part and not alone:
+                    given = part[["label"]], part["patient_id"], part["risk"]
+                    found = inference.patient_intervals(*given, **told).iloc[0]
+                    ratio = dict(zip(limits, found, strict=True))
             rows.append({"group": column, "level": level} | _counts(part))
-            patients = part.groupby("label")["patient_id"].nunique()
-            enough = patients.reindex([0, 1], fill_value=0).min() >= FEWEST
-            found = pooled_auc(part, **told) if enough else dict.fromkeys(limits, np.nan)
-            if enough and found["undefined"] > 0.1 * options.get("draws", 2000):
-                found = dict.fromkeys(limits, np.nan)
-            rows[-1] |= {name: found[name] for name in limits}
+            rows[-1] |= {name: auc[name] for name in limits}
             if "risk" in part:
-                fits = enough and not alone
-                ratio = observed_to_expected(part, **told) if fits else {}
-                rows[-1] |= {f"ratio_{name}": ratio.get(name, np.nan) for name in limits}
+                rows[-1] |= {f"ratio_{name}": ratio[name] for name in limits}
     return pd.DataFrame(rows)
 
 
@@ -115,14 +127,13 @@ def pooled_auc(run: pd.DataFrame, confidence: float = 0.95, **options) -> dict:
     Pools what a mean over rotations can't hold: rotations with few positives count by their pairs,
     those of one class not at all. Returns what `inference.interval` does.
     """
-    whole = run.groupby("rotation").filter(lambda fold: fold["label"].nunique() == 2)
-    boot = inference.bootstrap(whole, **options)
+    boot = inference.bootstrap(run, **options)
     with np.errstate(invalid="ignore"):
         area, drawn = (
             np.nansum(part["auc"] * part["pairs"], axis=0) / part["pairs"].sum(axis=0)
             for part in (boot.estimate, boot.draws)
         )
-    return inference.interval(area, drawn, inference.effective_patients(whole), confidence)
+    return inference.interval(area, drawn, inference.effective_patients(run), confidence)
 
 
 def sensitivity(
@@ -148,7 +159,7 @@ def sensitivity(
     for name in dict.fromkeys(["main", *analyses]):
         part = predictions[_kept(name, predictions, known)]
         counts = _counts(part.drop_duplicates("record_id"))
-        found = _intervals(part, predictions["model"].unique(), **options)
+        found = _intervals(part, **options)
         rows.append(found.assign(analysis=ANALYSES[name], **counts))
     return pd.concat(rows, ignore_index=True)
 
@@ -174,19 +185,19 @@ def _counts(part: pd.DataFrame) -> dict:
     }
 
 
-def _intervals(part: pd.DataFrame, models, confidence: float = 0.95, **options) -> pd.DataFrame:
-    """Intervals of the AUC and AP of `models`; NaN, "too few", where either class has under
-    `FEWEST` patients, or a run has one class.
+def _enough(part: pd.DataFrame) -> bool:
+    """Whether each class has at least `FEWEST` patients."""
+    patients = part.groupby("label")["patient_id"].nunique()
+    return patients.reindex([0, 1], fill_value=0).min() >= FEWEST
 
-    And where more than a tenth of the draws would leave a run with one class: the rest would tell a
+
+def _intervals(part: pd.DataFrame, confidence: float = 0.95, **options) -> pd.DataFrame:
+    """Intervals of the AUC and AP of each model; NaN, "too few", if not `_enough`, where a run has
+    one class, and where more than a tenth of the draws would leave it one: the rest would tell a
     prettier story.
     """
-    patients = part.groupby("label")["patient_id"].nunique().reindex([0, 1], fill_value=0)
-    classes = part.groupby(["model", "rotation"])["label"].nunique()
-    if patients.min() >= FEWEST and (classes == 2).all():
-        boot = inference.bootstrap(part, **options)
-        found = inference.intervals(boot, confidence)
-        if (found["undefined"] <= 0.1 * boot.draws["auc"].shape[1]).all():
-            return found[found["metric"].isin(RANKING)]
-    rows = product(models, RANKING, [np.nan], [np.nan], [np.nan])
-    return pd.DataFrame(rows, columns=["model", "metric", "estimate", "low", "high"])
+    boot = inference.bootstrap(part, **options)
+    found = inference.intervals(boot, confidence)
+    found = found[found["metric"].isin(RANKING)]
+    few = found["undefined"] > (0.1 * boot.draws["auc"].shape[1] if _enough(part) else -1)
+    return found.assign(**found[["estimate", "low", "high"]].mask(few))

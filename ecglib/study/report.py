@@ -93,7 +93,7 @@ def selection(study, leads: pd.DataFrame, rotation: int) -> list[str]:
     if len(leads) > 2 and pd.notna(kept["others"]):
         alike = leads["lead"].corr(leads["others"]) ** 2
         told[0] += f" On the same test fold the other models lie {kept['others']:+.3f} from theirs "
-        told[0] += f"(r² {alike:.2f} over rotations), by which {kept['fold']:+.3f} is the fold's."
+        told[0] += f"(r² {alike:.2f} over rotations): {kept['fold']:+.3f} is put down to the fold."
     told.append(
         f"The highest test score, {top['score']:.3f}, is that of rotation {top.name}: "
         f"{top['fold']:+.3f} of it is put down to its test fold and {top['luck']:+.3f} to luck, "
@@ -103,7 +103,10 @@ def selection(study, leads: pd.DataFrame, rotation: int) -> list[str]:
         own = study.learning_rates.rule == "per_rotation"
         fold, used = (rotation + 1) % study.folds.count, study.grid_rotations
         was = "was not" if own or fold not in used else "was"
-        told.append(f"Its test fold {was} a validation fold of the choice of learning rates.")
+        told.append(
+            f"The test fold of rotation {rotation} {was} a validation fold of the choice of "
+            "learning rates."
+        )
     return told
 
 
@@ -143,7 +146,7 @@ def limits(
     test, few = chosen[chosen["split"] == "test"], by_group[by_group["estimate"].isna()]
     found = [] if cohort["label_kind"] == "angiographic" else [KINDS[cohort["label_kind"]]]
     found += selected
-    found.append(f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
+    found.append(f"The test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
     found += [
         f"{POINTS[name]}: not attainable on validation."
         for name, point in points.items()
