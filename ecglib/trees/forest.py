@@ -194,10 +194,10 @@ def fit(identity: dict, features, label, patients=None) -> Pipeline:
             "and both among them"
         )
     model = TREES[identity["network"]].build(**identity["options"], seed=identity["seed"])
-    left_out = LEFT_OUT[identity.get("features", "all")]
-    features = features.drop(columns=[*left_out], errors="ignore").astype(np.float64)
-    threads, groups = identity.get("threads", 1), np.arange(len(label))
-    groups = groups if patients is None else np.asarray(patients)
+    left_out = [*LEFT_OUT[identity.get("features", "all")]]
+    features = features.drop(columns=left_out, errors="ignore").astype(np.float64)
+    groups = np.arange(len(label)) if patients is None else np.asarray(patients)
+    threads = identity.get("threads", 1)
     calibrated = isinstance(model[-1], CalibratedClassifierCV)
     if calibrated and patients is not None:
         model[-1].cv = list(StratifiedGroupKFold(CALIBRATION_FOLDS).split(features, label, groups))
