@@ -215,7 +215,7 @@ def leads(boot: Bootstrap, model: str) -> pd.DataFrame:
         table["others"] = shared = mean - mean.mean()
         slope = np.clip(table["lead"] @ shared / (shared @ shared or 1), 0, 1)
         drawn = drawn - slope * draws[others.to_numpy()].mean(axis=1)
-    table["fold"] = slope * table["others"].fillna(0)
+    table["fold"] = slope * table["others"].fillna(0) + 0.0  # no −0
     rest = table["lead"] - table["fold"]
     spread = rest.var() if len(rest) > 1 else 0
     noise = np.nanvar(drawn, axis=1).mean()

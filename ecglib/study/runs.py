@@ -149,7 +149,7 @@ def training_noise(study, done: Runs) -> pd.DataFrame:
     for folder in [*done.facts.folder, *(file.parent for file in kept.glob("*/*/run.json"))]:
         told = read_run(folder)["identity"]
         same = {k: v for k, v in told.items() if k not in ("model", "model_seed")}
-        found.append({"network": told["network"], "same": str(sorted(same.items()))})
+        found.append({"network": told["network"], "same": json.dumps(same, sort_keys=True)})
         found[-1] |= scores(folder).loc["test"]
     alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)[["AUC", "AP"]]
     variances, seeds = alike.var().dropna(), alike.size()

@@ -97,7 +97,7 @@ def test_what_was_selected_is_told_with_its_fold_and_its_luck():
     assert grid == (
         "The test fold of rotation 0 was a validation fold of the choice of learning rates."
     )
-    assert "was not a validation fold" in report.selection(study, LEADS, 2)[2]
+    assert "was not a validation fold" in report.selection(study, LEADS, 1)[2]
     alone = report.selection(load_study("demo"), LEADS.assign(others=np.nan), 1)
     assert len(alone) == 2 and "other models" not in alone[0]
 
