@@ -79,6 +79,18 @@ def predict(runs: list, cohort: Cohort) -> pd.DataFrame:
     return pd.concat([found, mean.probability.mean().assign(rotation=-1)], ignore_index=True)
 
 
+def beside_cross_validation(known: pd.DataFrame) -> pd.DataFrame:
+    """Predictions whose labels are known, by the column ``where``: each model's test folds, all its
+    rotations on the new ECGs, their mean, and each rotation.
+    """
+    new = known[known.split == "new"]
+    each, mean = new[new.rotation >= 0], new[new.rotation < 0]
+    alone = "new ECGs, rotation " + each.rotation.astype(str)
+    parts = known[known.split == "test"], each, mean, each
+    told = "cross-validation", "new ECGs", "new ECGs, mean's answer", alone
+    return pd.concat([part.assign(where=where) for part, where in zip(parts, told, strict=True)])
+
+
 def _probability(run: dict, cohort: Cohort) -> np.ndarray:
     """Probability of label 1 of each ECG of a cohort."""
     if "training" not in run["identity"]:
