@@ -12,7 +12,7 @@ from ecglib.study import places
 from ecglib.study.data import source_of
 from ecglib.study.learned import refuse_known
 from ecglib.study.networks import ExplainError, of_their_band, read_network, with_weights
-from ecglib.study.params import load_study
+from ecglib.study.params import Study, load_study
 from ecglib.study.runs import read_run
 from ecglib.trees import forest
 
@@ -48,12 +48,16 @@ def open_cohort(file: str, study, runs: list, data_dir: str = "") -> Cohort:
     Raises
     ------
     ExplainError
-        If one of the runs knows some of its ECGs (`ecglib.study.learned.refuse_known`).
+        If it has no ECGs, or one of the runs knows some (`ecglib.study.learned.refuse_known`).
     """
-    other = load_study(file).model_copy(update={"signal": of_their_band(study.signal, runs)})
+    if not isinstance(other := load_study(file), Study):
+        raise ExplainError(f"{file} is no study of ECGs; name another one in cohort")
+    other = other.model_copy(update={"signal": of_their_band(study.signal, runs)})
     source, place = source_of(other, data_dir), places.cohort_folder(other.cohort_key)
     cohort = build.open_or_build(source, other.signal, place, build.workers())
-    print("\n".join(filter(None, [refuse_known(cohort, run, study) for run in runs])))
+    for run in runs:
+        if unchecked := refuse_known(cohort, run, study):
+            print(unchecked)
     return cohort
 
 

@@ -188,6 +188,12 @@ class TestRefusals:
         with pytest.raises(ExplainError, match="trained on 8 leads of 400 samples"):
             apply.trained(load_study("mine"))
 
+    def test_a_study_without_ecgs(self, home, runs):
+        omi = (places.CODE / "params" / "omi_features.yaml").read_text()
+        (home / "params" / "omi_features.yaml").write_text(omi)
+        with pytest.raises(ExplainError, match="omi_features is no study of ECGs"):
+            apply.open_cohort("omi_features", load_study("mine"), runs)
+
     def test_no_weights_at_all(self, home, capsys):
         (places.run_folder("mine", "mayo_alvd", 0) / networks.WEIGHTS).unlink()
         assert len(apply.trained(load_study("mine"))) == 1
