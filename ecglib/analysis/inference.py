@@ -276,13 +276,14 @@ def interval(
 def by_part(predictions, part: str, confidence: float = 0.95, **options) -> pd.DataFrame:
     """AUC and AP with their intervals, of each model in each part of the predictions.
 
-    `part` is a column; each of its values gets a `bootstrap` of its own, with its `options`.
+    `part` is a column; each of its values gets a `bootstrap` of its own, with its `options`; with
+    `thresholds` the metrics at these are told, too.
     Returns `intervals`, followed by that column and the part's ``prevalence``.
     """
     tables = []
     for value, rows in predictions.groupby(part, sort=False):
         table = intervals(bootstrap(rows, **options), confidence)
-        table = table[table["metric"].isin(("auc", "average_precision"))]
+        table = table[~table["metric"].isin(("score", "brier"))]
         tables.append(table.assign(**{part: value, "prevalence": rows["label"].mean()}))
     return pd.concat(tables, ignore_index=True)
 
