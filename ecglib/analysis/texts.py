@@ -8,7 +8,8 @@ import pandas as pd
 INTERVAL = ["estimate", "low", "high"]
 WORDS = {
     "val_score": "Best validation score", "rr_ms": "RR (ms)", "noise_uv": "Noise (µV)",
-    "n_beats": "Beats found", "n_used": "Beats used", "gflop": "GFLOP", "omi": "OMI", "omi_percent": "OMI %",
+    "n_beats": "Beats found", "n_used": "Beats used", "omi": "OMI",
+    "omi_percent": "OMI %", "gflop": "GFLOP",
     "record_id": "Record", "ecgs": "ECGs", "positive_ecgs": "positive ECGs", "auc": "AUC",
     "average_precision": "AP", "nan": "–", "sd": "SD", "std": "SD", "50%": "median",
     "shap": "Mean absolute SHAP value",
