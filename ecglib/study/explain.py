@@ -9,6 +9,7 @@ to calibrate on. Else there is an uncalibrated score, and every page and picture
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
+import json
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -294,6 +295,19 @@ def _simulated(path: Path) -> str:
     return first.removeprefix(SIMULATED).split(" (")[0] if first.startswith(SIMULATED) else ""
 
 
+def planted(networks: Networks) -> list[str]:
+    """What a network makes of changes planted into ECGs, as notebook 09 of its study found; a
+    sentence each, none where another network, or none, was asked.
+    """
+    run = Path(networks.runs[0]["folder"]).parts[-2:]
+    for outputs in (places.OUTPUTS, places.REFERENCE):
+        file = outputs / networks.name / "09_saliency" / "run.json"
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        if Path(told.get("run", "")).parts[-2:] == run:
+            return told.get("planted", [])
+    return []
+
+
 def folder_of(ecg_path: str = "") -> Path:
     """Where an ECG's explanation lies: ``outputs/explain/<file>-<first digits of its SHA-256>``."""
     path = places.find(ecg_path or EXAMPLE)
@@ -329,6 +343,7 @@ def run(ecg: str, network: str) -> int:
             getattr(found, name).to_csv(folder / f"{name}.csv")
         write_json(folder / "run.json", found.facts | {"environment": environment()})
         replace(folder, final)
-    print(*filter(None, [found.origin, *found.verdict, found.warning]), sep="\n")
+    told = [found.origin, *found.verdict, found.warning, *planted(found.networks)]
+    print(*filter(None, told), sep="\n")
     print(f"The page: {final}/page.pdf, page.png")
     return 0
