@@ -9,6 +9,7 @@ to calibrate on. Else there is an uncalibrated score, and every page and picture
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
+import json
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -228,17 +229,6 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     )
 
 
-def read_ecg(ecg_path: str):
-    """Read a recording, an `ecglib.cohort.reading.Recording`; `ExplainError` if it can't be."""
-    from ecglib.cohort.reading import open_recording
-    from ecglib.cohort.source import ReadError
-
-    try:
-        return open_recording(places.find(ecg_path or EXAMPLE))
-    except ReadError as error:
-        raise ExplainError(str(error)) from None
-
-
 def read_beat(ecg_path: str, settings: Signal):
     """Read a recording and make its median beat.
 
@@ -246,11 +236,17 @@ def read_beat(ecg_path: str, settings: Signal):
     leads. `ExplainError` if it can't be done, what was made is no beat, or a lead is neither there
     nor told by others: a network would take it for a flat one.
     """
+    from ecglib.cohort.reading import open_recording
+    from ecglib.cohort.source import ReadError
     from ecglib.signal import SignalError, process
 
-    name, recording = places.find(ecg_path or EXAMPLE).name, read_ecg(ecg_path)
+    path = places.find(ecg_path or EXAMPLE)
+    name = path.name
     try:
+        recording = open_recording(path)
         beat = process(recording.signal, recording.rate, settings)
+    except ReadError as error:
+        raise ExplainError(str(error)) from None
     except SignalError as error:
         raise ExplainError(f"{name}: {error}") from None
     reasons = beat.quality_reasons.split(";")
@@ -299,6 +295,19 @@ def _simulated(path: Path) -> str:
     return first.removeprefix(SIMULATED).split(" (")[0] if first.startswith(SIMULATED) else ""
 
 
+def planted(networks: Networks) -> list[str]:
+    """What a network makes of changes planted into ECGs, as notebook 09 of its study found; a
+    sentence each, none where another network, or none, was asked.
+    """
+    run = Path(networks.runs[0]["folder"]).parts[-2:]
+    for outputs in (places.OUTPUTS, places.REFERENCE):
+        file = outputs / networks.name / "09_saliency" / "run.json"
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        if Path(told.get("run", "")).parts[-2:] == run:
+            return told.get("planted", [])
+    return []
+
+
 def folder_of(ecg_path: str = "") -> Path:
     """Where an ECG's explanation lies: ``outputs/explain/<file>-<first digits of its SHA-256>``."""
     path = places.find(ecg_path or EXAMPLE)
@@ -334,6 +343,7 @@ def run(ecg: str, network: str) -> int:
             getattr(found, name).to_csv(folder / f"{name}.csv")
         write_json(folder / "run.json", found.facts | {"environment": environment()})
         replace(folder, final)
-    print(*filter(None, [found.origin, *found.verdict, found.warning]), sep="\n")
+    told = [found.origin, *found.verdict, found.warning, *planted(found.networks)]
+    print(*filter(None, told), sep="\n")
     print(f"The page: {final}/page.pdf, page.png")
     return 0

@@ -14,7 +14,7 @@ from ecglib.study import places
 from ecglib.study.params import StudyError
 
 
-def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> Path:
+def run_notebook(name: str, parameters: dict, final: Path) -> Path:
     """Execute a notebook into a folder that appears only when the notebook ended well.
 
     Parameters
@@ -25,8 +25,6 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
         Values for its cell tagged ``parameters``; a name that the cell doesn't know is an error.
     final : Path
         The folder that gets tables, figures, ``run.json`` and the executed ``notebook.ipynb``.
-    log : bool
-        Show what the notebook prints.
 
     Raises
     ------
@@ -57,7 +55,7 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
             if left.name != "checkpoint.pt":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
-            _execute(notebook, folder, {**parameters, "output_dir": str(folder)}, log)
+            _execute(notebook, folder, {**parameters, "output_dir": str(folder)})
         except StudyError as error:
             with suppress(OSError):  # the disk may be full
                 (folder / "error.txt").write_text(f"{error}\n")
@@ -66,7 +64,7 @@ def run_notebook(name: str, parameters: dict, final: Path, log: bool = True) -> 
     return final
 
 
-def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
+def _execute(notebook: Path, folder: Path, parameters: dict) -> None:
     """Run the notebook with papermill; `StudyError` if a cell failed or the notebook didn't finish
     its step.
     """
@@ -85,9 +83,9 @@ def _execute(notebook: Path, folder: Path, parameters: dict, log: bool) -> None:
                 kernel_name="python3",
                 cwd=places.ROOT,
                 progress_bar=False,
-                log_output=log,
-                stdout_file=sys.stdout if log else None,
-                stderr_file=sys.stderr if log else None,
+                log_output=True,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{runtime}/kernel"}}),
             )
         except papermill.PapermillExecutionError as error:

@@ -38,7 +38,7 @@ def home(tmp_path, monkeypatch):
 
 
 def test_a_good_notebook_appears_whole(home):
-    folder = notebook.run_notebook("good", {"number": 5}, home / "outputs" / "x", log=False)
+    folder = notebook.run_notebook("good", {"number": 5}, home / "outputs" / "x")
     assert (folder / "a.csv").read_text() == "5"
     told = json.loads((folder / "run.json").read_text())
     assert told["findings"] == ["Two were found."] and told["label_kind"] == "synthetic"
@@ -46,7 +46,7 @@ def test_a_good_notebook_appears_whole(home):
     assert told["files"]["a.csv"] == folders.sha256(folder / "a.csv")
     assert told["environment"]["versions"]["torch"] and told["seconds"] > 0
     assert (folder / "notebook.ipynb").is_file() and not list(home.glob("outputs/*.partial"))
-    notebook.run_notebook("good", {"number": 6}, home / "outputs" / "x", log=False)
+    notebook.run_notebook("good", {"number": 6}, home / "outputs" / "x")
     assert (folder / "a.csv").read_text() == "6" and not list(home.glob("outputs/*.old"))
 
 
@@ -54,7 +54,7 @@ def test_a_failing_notebook_never_looks_finished(home):
     with pytest.raises(
         StudyError, match=r"bad failed in cell \d with ZeroDivisionError: division by zero"
     ) as error:
-        notebook.run_notebook("bad", {}, home / "outputs" / "x", log=False)
+        notebook.run_notebook("bad", {}, home / "outputs" / "x")
     assert "1 / 0" in str(error.value)
     assert not (home / "outputs" / "x").exists()
     assert "papermill-error-cell" in (home / "outputs" / "x.partial" / "notebook.ipynb").read_text()
@@ -62,7 +62,7 @@ def test_a_failing_notebook_never_looks_finished(home):
 
 def test_a_notebook_must_finish_its_step(home):
     with pytest.raises(StudyError, match=r"must call step\.finish"):
-        notebook.run_notebook("unfinished", {}, home / "outputs" / "x", log=False)
+        notebook.run_notebook("unfinished", {}, home / "outputs" / "x")
     assert not (home / "outputs" / "x").exists()
 
 
