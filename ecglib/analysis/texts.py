@@ -98,8 +98,8 @@ def styled(table: pd.DataFrame, caption: str):
     if shown.index.nlevels == 1:  # its name needs no line of its own
         names = [*shown.columns.names[:-1], shown.index.name or shown.columns.names[-1]]
         shown = shown.rename_axis(names, axis=1).rename_axis(None)
-    shown = shown.replace(r" (?=±|\[.*\d)", "\n", regex=True)
-    shown = shown.replace(r"(\d), (?=[−\d.]+\])", "\\1,\u00a0", regex=True)
+    lines = {r" ± ": "\n±\u00a0", r" (?=\[.*\d)": "\n", r"(\d), (?=[−\d.]+\])": "\\1,\u00a0"}
+    shown = shown.replace(lines, regex=True)
     above = {"selector": "caption"}
     above["props"] = "caption-side: top; text-align: left; font-weight: bold"
     looks = [above, {"selector": "td", "props": "white-space: pre-line; text-align: right"}]

@@ -319,7 +319,7 @@ def test_table_4_is_mean_and_sd_beside_the_paper(predictions):
     one = tables.table_4(performance[performance["rotation"] == 0], NAMES)
     assert "±" not in one.loc["ECG-SMART-NET", ("This study", "Val AP")]
     html = page.styled(table, "Table 4 [proxy label]").to_html()
-    assert "Table 4 [proxy label]" in html and "0.889\n± 0.027" in html
+    assert "Table 4 [proxy label]" in html and "0.889\n±\u00a00.027" in html
 
 
 def test_table_4_has_the_papers_order_and_of_a_simulation_not_its_figures(predictions):
@@ -482,7 +482,7 @@ def test_what_is_the_same_in_every_row_is_told_once():
     )
     html = page.styled(table, "A caption.").to_html()
     assert "A caption. In every row: n 10." in html and "col1" not in html
-    assert "0.9\n± 0.1<" in html and "0.8\n[0.7,\u00a00.9]<" in html  # two lines each
+    assert "0.9\n±\u00a00.1<" in html and "0.8\n[0.7,\u00a00.9]<" in html  # two lines each
     assert "In every row" not in page.styled(table[:2], "A caption.").to_html()
 
 
