@@ -1,6 +1,7 @@
 """Numbers, intervals and whole tables as text: for a cell, for a page, for Markdown."""
 
 import re
+from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,11 @@ import pandas as pd
 INTERVAL = ["estimate", "low", "high"]
 WORDS = {
     "val_score": "Best validation score", "rr_ms": "RR (ms)", "noise_uv": "Noise (µV)",
-    "n_beats": "Beats found", "n_used": "Beats used", "gflop": "GFLOP", "omi": "OMI",
-    "omi_percent": "OMI %",
+    "n_beats": "Beats found", "n_used": "Beats used", "omi": "OMI",
+    "omi_percent": "OMI %", "gflop": "GFLOP",
     "record_id": "Record", "ecgs": "ECGs", "positive_ecgs": "positive ECGs", "auc": "AUC",
-    "average_precision": "AP", "nan": "–", "sd": "SD", "std": "SD", "50%": "median",
+    "average_precision": "AP", "nan": "–", "None": "–", "<NA>": "–", "True": "yes", "False": "no",
+    "sd": "SD", "std": "SD", "50%": "median",
     "shap": "Mean absolute SHAP value",
 }  # fmt: skip
 """Names of fields on a page, where more than their underscores has to change."""
@@ -44,6 +46,8 @@ def mean_sd(values: pd.Series) -> str:
 
 def name(field) -> str:
     """Name of a field, model or row on a page: no underscore outside of links, no ``1e-05``."""
+    if field is None:
+        return None
     if isinstance(field, float):
         return re.sub(r"e-0?(\d+)", r"e−\1", f"{field:g}")
     text = WORDS.get(str(field), str(field))
@@ -60,32 +64,24 @@ def number(value: float, decimals: int = 3) -> str:
 
 def texts(table: pd.DataFrame) -> pd.DataFrame:
     """Every cell as text, for a page: the decimals that a column's size leaves sensible, a dash for
-    what is missing, names without underscores.
+    what is missing, names without underscores (but for those of records).
     """
 
-    def cells(column: pd.Series) -> list[str]:
-        values = pd.to_numeric(column, errors="coerce").astype(float)
-        size, percent = values.abs().max(), "%" in str(column.name)
+    def cell(value, decimals: int) -> str:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return name(value)
+        return number(value, 0 if isinstance(value, Integral) else decimals)
+
+    shown = table.astype(object)
+    for place, field in enumerate(table):
+        values = pd.to_numeric(table.iloc[:, place], errors="coerce").astype(float)
+        size = values.abs().max()
         whole = size > 1 and (values.dropna() % 1 == 0).all()
-        decimals = 0 if whole or size >= 1000 else 1 if percent or size >= 20 else 3
-        return [text(value, decimals, column.name) for value in column]
-
-    def text(value, decimals: int, of) -> str:
-        if isinstance(value, str):
-            return value if of in ("record_id", "path", "patient_id") else name(value)
-        if isinstance(value, bool | np.bool_):
-            return "yes" if value else "no"
-        if isinstance(value, dict):
-            return ", ".join(f"{name(key)} {text(one, 3, '')}" for key, one in value.items())
-        if isinstance(value, list | tuple):
-            return ", ".join(text(one, 3, "") for one in value)
-        return number(value, 0 if isinstance(value, int | np.integer) else decimals)
-
-    shown = pd.DataFrame({i: cells(table.iloc[:, i]) for i in range(table.shape[1])}, table.index)
-    shown.columns, names = table.columns, {"columns": table.columns.names}
-    names = [[n and name(n) for n in axis.names] for axis in (table.index, table.columns)]
-    shown = (shown if "record_id" in table.index.names else shown.rename(name)).rename(name, axis=1)
-    return shown.rename_axis(names[0]).rename_axis(names[1], axis=1)
+        decimals = 0 if whole or size >= 1000 else 1 if "%" in str(field) or size >= 20 else 3
+        if field != "record_id":
+            shown.isetitem(place, [cell(value, decimals) for value in table.iloc[:, place]])
+    rows = None if "record_id" in table.index.names else name
+    return shown.rename(rows).rename(name, axis=1).rename_axis(index=name, columns=name)
 
 
 def styled(table: pd.DataFrame, caption: str):
@@ -93,20 +89,17 @@ def styled(table: pd.DataFrame, caption: str):
     the same in three or more rows are told in the caption.
     """
     shown = texts(table)
-    same = shown.columns[(shown == shown.iloc[:1].squeeze(axis=0)).all() & (len(shown) > 2)]
-    if len(same) < shown.shape[1]:
-        told = shown[same].iloc[0] if len(same) else pd.Series(dtype=str)
-        lowest = told.index.get_level_values(-1)
-        told = [
-            f"{column} {value}" for column, value in zip(lowest, told, strict=True) if value != "–"
-        ]
+    same = [c for c in shown if len(shown) > 2 and (shown[c] == shown[c].iloc[0]).all()]
+    if same and len(same) < shown.shape[1]:
+        told = {c[-1] if isinstance(c, tuple) else c: shown[c].iloc[0] for c in same}
+        told = [f"{column} {text}" for column, text in told.items() if text != "–"]
         caption += f" In every row: {'; '.join(told)}." if told else ""
         shown = shown.drop(columns=same)
     if shown.index.nlevels == 1:  # its name needs no line of its own
         names = [*shown.columns.names[:-1], shown.index.name or shown.columns.names[-1]]
         shown = shown.rename_axis(names, axis=1).rename_axis(None)
-    shown = shown.replace(r" (?=±|\[.*\d)", "\n", regex=True)
-    shown = shown.replace(r"(\d), (?=[−\d.]+\])", "\\1,\u00a0", regex=True)
+    lines = {r" ± ": "\n±\u00a0", r" (?=\[.*\d)": "\n", r"(\d), (?=[−\d.]+\])": "\\1,\u00a0"}
+    shown = shown.replace(lines, regex=True)
     above = {"selector": "caption"}
     above["props"] = "caption-side: top; text-align: left; font-weight: bold"
     looks = [above, {"selector": "td", "props": "white-space: pre-line; text-align: right"}]

@@ -19,19 +19,14 @@ PAPER_TABLE_2 = pd.read_csv(Path(__file__).with_name("paper_table_2.csv"), index
 
 PAPER_ORDER = ("ecg_smart_net", "temporal_resnet18", "resnet18", "mayo_alvd")
 KINDS = {
-    "temporal": "#56B4E9",
-    "square": "#E69F00",
-    "spatial": "#D55E00",
-    "dense": "#009E73",
-    "pool": "#DDDDDD",
+    "temporal": ("#56B4E9", "temporal convolution (1×k)"),
+    "square": ("#E69F00", "square convolution (k×k)"),
+    "spatial": ("#D55E00", "spatial convolution (12×1)"),
+    "dense": ("#009E73", "fully connected"),
+    "pool": ("#DDDDDD", "input, pooling"),
+    "skip": ("#4D4D4D", "skip connection (1×1 convolution where the shape changes)"),
 }
-"""Colour of each kind of layer (Okabe and Ito 2008)."""
-WORDS = {
-    "temporal": "temporal convolution (1×k)",
-    "square": "square convolution (k×k)",
-    "spatial": "spatial convolution (12×1)",
-    "dense": "fully connected",
-}
+"""Colour (Okabe and Ito 2008) and name of each kind of layer."""
 
 
 def table_1(network) -> pd.DataFrame:
@@ -89,7 +84,7 @@ def draw(titles: dict[str, str]) -> Figure:
         for place, (told, output, kind) in enumerate(
             [("input", "1x12x400", "pool"), *_boxes(name)]
         ):
-            box = {"boxstyle": "round,pad=0.3", "facecolor": KINDS[kind], "edgecolor": "0.3"}
+            box = {"boxstyle": "round,pad=0.3", "facecolor": KINDS[kind][0], "edgecolor": "0.3"}
             text = f"{told}: {output.replace('x', '×')}"
             axis.text(0.5, -place, text, ha="center", va="center", fontsize=9.5, bbox=box, zorder=3)
             if place:
@@ -102,9 +97,8 @@ def draw(titles: dict[str, str]) -> Figure:
         axis.set(xlim=(-0.03, 1.03), ylim=(-13.6, 0.5))
         axis.set_title(f"{letter}  {title.replace(' (', chr(10) + '(')}", fontsize=10, loc="left")
         axis.set_axis_off()
-    handles = [plt.Rectangle((0, 0), 1, 1, color=KINDS[kind]) for kind in WORDS]
-    handles.append(plt.Line2D([], [], color="0.3"))
-    words = [*WORDS.values(), "skip connection (1×1 convolution where the shape changes)"]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour, _ in KINDS.values()]
+    words = [words for _, words in KINDS.values()]
     figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False)
     plt.close(figure)
     return figure

@@ -23,7 +23,7 @@ from ecglib.beat import LEADS, RATE_HZ
 from ecglib.folders import hold, partial, replace, sha256, write_json
 from ecglib.settings import Signal
 from ecglib.study import places
-from ecglib.study.networks import ExplainError, Networks, open_networks
+from ecglib.study.networks import ExplainError, Networks, open_networks, planted
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
 """A simulated recording that ships with the package (`ecglib.cohort.synthetic`): 8 leads, 10 s,

@@ -103,8 +103,8 @@ class Watch(logging.Handler):
             self._end(record.job_id, "done in")
         elif event == "job_error" and record.jobid in self.running:
             self._end(record.jobid, "FAILED after")
-        elif record.levelno >= logging.WARNING:
-            self._print(record.getMessage())
+        elif record.levelno >= logging.WARNING and vars(record).get("exception") != "RuleException":
+            self._print(record.getMessage())  # the exception of a rule is that of its step's log
 
     def _plan(self, stats: dict) -> None:
         """Say how many steps are to run, how long they take, and how much disk."""

@@ -75,6 +75,9 @@ def test_what_snakemake_warns_of_is_told(watch, capsys):
     record = logging.LogRecord("s", logging.ERROR, "f", 1, "The disk is full", (), None)
     watch.emit(record)
     assert capsys.readouterr().out == "The disk is full\n"
+    record.exception = "RuleException"
+    watch.emit(record)
+    assert capsys.readouterr().out == "", "the step's own line says that it failed"
 
 
 def test_one_line_that_moves_in_a_terminal(tmp_path, capsys, monkeypatch):

@@ -265,6 +265,9 @@ def home(tmp_path_factory):
     home = Home(tmp_path_factory.mktemp("workflow") / "a study's home", study, own_code=True)
     done = home.run("run", f"outputs/tiny/{RUN}")
     assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("[3/3] 05 train mayo_alvd · rotation 0 · ") for line in lines) == 2
+    assert "epoch 4/4 · validation AUC 0." in done.stdout and "Execute" not in done.stderr
     return home
 
 
@@ -285,6 +288,8 @@ def test_a_home_whose_name_is_no_plain_word(home):
     assert told.startswith("A study for tests: 3 done, 5 waiting"), told
     assert read_run(home.outputs / "runs/mayo_alvd/rotation_0")
     assert home.check_done() == 3
+    plan = home.run("run", "--dry-run").stdout
+    assert "A study for tests: 5 of 8 steps to run, about " in plan and " GB" in plan
 
 
 MAYO = {"learning_rate": 3.0e-3}
