@@ -42,6 +42,8 @@ class Study:
     ----------
     folder : Path
     name, title, meaning, kind : str
+    subtle : float or None
+        Share of simulated occlusions that are hard to see; None where ECGs are real.
     steps : dict
         Page → folder of the finished step or run, in the order of the notebooks.
     captions : dict
@@ -53,6 +55,7 @@ class Study:
     title: str
     meaning: str
     kind: str
+    subtle: float | None
     steps: dict
     captions: dict
 
@@ -60,6 +63,13 @@ class Study:
     def band(self) -> str:
         """What stands at the head of each page, in the colour of the label's kind."""
         told = f"Study **{self.name}** · {self.title}\n\nLabel: {self.meaning} [**{self.kind}**]"
+        if self.subtle is not None:
+            told += (
+                f"\n\nSimulated ECGs: {self.subtle:.0%} of the occlusions are subtle, in the paper "
+            )
+            told += (
+                "about two thirds. This task is easier, and its figures are no one's performance."
+            )
         return f":::{{container}} band {self.kind}\n{told}\n:::"
 
 
@@ -70,13 +80,15 @@ def open_study(folder: Path) -> Study:
     if not label:
         raise SystemExit(f"{folder} says nowhere of which kind its label is; run the study again")
     try:
-        title = load_study(folder.name).title
+        study = load_study(folder.name)
     except StudyError as error:
         raise SystemExit(str(error)) from None
     steps = {file.parent.name: file.parent for file in folder.glob("[01]*/notebook.ipynb")}
     for file in sorted(folder.glob("runs/*/*/notebook.ipynb")):
         steps.setdefault(facts_of(file.parent)["notebook"], file.parent)
-    return Study(folder, folder.name, title, *label[0], dict(sorted(steps.items())), {})
+    subtle = getattr(getattr(study, "cohort", None), "subtle", None)
+    steps = dict(sorted(steps.items()))
+    return Study(folder, folder.name, study.title, *label[0], subtle, steps, {})
 
 
 def facts_of(step: Path) -> dict:

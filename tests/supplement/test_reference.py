@@ -293,7 +293,7 @@ def test_a_page_names_its_study_and_each_picture_has_its_caption(pages):
     cells = nbformat.read(pages / "smoke" / "07_comparison.ipynb", 4).cells
     head = cells[0].source
     assert head.startswith("# 07 · Comparison · smoke") and "band synthetic" in head
-    assert "made up [**synthetic**]" in head
+    assert "made up [**synthetic**]" in head and "10% of the occlusions are subtle" in head
     code = [cell for cell in cells if cell.cell_type == "code"]
     assert [cell.source for cell in code] == ["x = 1\n\nshow()", "", "", "step.finish(findings)"]
     captions = [cell.metadata["mystnb"]["figure"]["caption"] for cell in code[1:3]]
