@@ -6,6 +6,7 @@ ECG ?=
 RUN ?=
 FILE ?=
 OUTPUTS ?=
+ROTATION ?=
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | wc -l)
 JOBS_PER_GPU ?= 1
 CPU ?=
@@ -27,12 +28,12 @@ export MALLOC_ARENA_MAX := 1
 
 export ECGLIB_OUTPUTS ?= $(OUTPUTS)
 
-KNOWN := STUDY CORES DATA_DIR OUTPUTS GPUS JOBS_PER_GPU ECG RUN FILE ARGS PYTHON CPU CPU_INDEX
+KNOWN := STUDY CORES DATA_DIR OUTPUTS ROTATION GPUS JOBS_PER_GPU ECG RUN FILE ARGS PYTHON CPU CPU_INDEX
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
   $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
 HEAVY := kills slurm browser simulations fuzzing
-TESTS := units notebooks slow $(HEAVY) gpu
+TESTS := units notebooks slow $(HEAVY) planted gpu
 
 .PHONY: help reproduce plan status explain weights test test-all $(TESTS:%=test-%) lint lab format supplement keep
 .PHONY: check-reference clean
@@ -106,6 +107,10 @@ test-notebooks: $(READY)
 test-slow $(HEAVY:%=test-%): test-%: $(READY)
 	$(PYTEST) -m $* tests
 
+# faults in scientific lines, one by one: a test must catch each
+test-planted: $(READY)
+	$(PYTHON) -m tests.system.planted_faults
+
 # without a GPU it says so, with code 77
 test-gpu: $(READY)
 	$(PYTHON) -m tests.system.gpu || test $$? = 77
@@ -133,9 +138,11 @@ supplement: $(READY)  ## the reference results as a web site in supplement/_buil
 keep: $(READY)  ## copy a study's results to outputs/reference, to be read and committed
 	@$(PYTHON) supplement/reference.py keep "$(STUDY)"
 
-check-reference: $(READY)  ## run a study anew and compare its tables with the reference results
-	@$(PYTHON) -m ecglib.study run $(WORKFLOW) --fresh -- --forceall $(ARGS)
-	@$(PYTHON) supplement/reference.py check "$(STUDY)"
+# with ROTATION=k one run of each model instead of the whole study
+ONE = $(if $(ROTATION),"$(STUDY)" --rotation $(ROTATION))
+check-reference: $(READY)  ## run a study, or its ROTATION=k alone, anew and compare with the reference results
+	@$(PYTHON) -m ecglib.study run $(WORKFLOW) --fresh -- $(if $(ONE),--force $$($(PYTHON) supplement/reference.py runs $(ONE)),--forceall) $(ARGS)
+	@$(PYTHON) supplement/reference.py check $(or $(ONE),"$(STUDY)")
 
 clean:  ## remove what runs left half-finished
 	rm -rf outputs/*/*.partial outputs/*/runs/*/*.partial outputs/*/grid/*/*/*.partial data/cohorts/*.partial

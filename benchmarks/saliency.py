@@ -90,9 +90,9 @@ def places(records: int, epochs: int):
             facts = train(identity, built, folds, folder / key)
             (folder / key / "run.json").write_text(json.dumps(facts))
             model = load_model(folder / key)
-            place = known_place.known_place(
+            (place,) = known_place.known_places(
                 built, test, identity, study.seed, int(test.label.sum())
-            )
+            ).values()
             table, words = saliency_checks.limits(model, place)
             print(
                 f"\n{key}, {len(place.inputs)} positives\n{words}\n{table.round(2).to_string()}",

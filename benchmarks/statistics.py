@@ -109,7 +109,7 @@ def main():
     tables.operating_points(bounds, points)
     best = bounds[bounds["point"] == "highest_f1"]
     tables.table_5(one, thresholds[MODELS[0], 0], best)
-    comparison.selection_optimism(boot, MODELS[0])
+    comparison.leads(boot, MODELS[0])
     lap("selected model: Table 5 and operating points with intervals")
     groups = pd.DataFrame({"record_id": test["record_id"].unique()}).set_index(
         "record_id", drop=False

@@ -21,14 +21,12 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ecglib.analysis.criteria import meets_st_elevation
 from ecglib.beat import BEAT_SAMPLES, LEADS, R_SAMPLE
 from ecglib.cohort.build import open_source
 from ecglib.cohort.synthetic import read, true_beat
 from ecglib.settings import Signal, SyntheticCohort
 from ecglib.signal import SignalError, process
-
-CONTIGUOUS = "aVL-I II-aVF aVF-III II-III V1-V2 V2-V3 V3-V4 V4-V5 V5-V6"
-CONTIGUOUS = [pair.split("-") for pair in CONTIGUOUS.split()]
 
 
 def beats_of(records, seed, processed):
@@ -46,21 +44,6 @@ def level(beats, ms):
     """Potential at a time in ms after R of each beat, shape (n, 12)."""
     at = np.clip(R_SAMPLE + np.round(np.asarray(ms) / 2).astype(int), 0, beats.shape[2] - 1)
     return beats[np.arange(len(beats)), :, at]
-
-
-def meets_st_elevation(st, age, sex):
-    """Fourth Universal Definition of MI: ST elevation at J in two contiguous leads (Thygesen et al.
-    2018), in µV.
-    """
-    limit = np.full(st.shape, 100.0)
-    male = np.asarray(sex == "male")
-    limit[:, [LEADS.index("V2"), LEADS.index("V3")]] = np.where(
-        male, np.where(age >= 40, 200, 250), 150
-    )[:, None]
-    high = st >= limit
-    return np.any(
-        [high[:, LEADS.index(a)] & high[:, LEADS.index(b)] for a, b in CONTIGUOUS], axis=0
-    )
 
 
 def report(name, model, x, records):

@@ -3,7 +3,11 @@
 For research only: nothing in this package is a medical device.
 """
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+
+# With AVX-512, numpy's powers and sines end in other bits, and so do beats; read when numpy loads.
+os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4 AVX512_ICL AVX512_SPR")
 
 try:
     __version__ = version("ecg-smart-net-reproduction")

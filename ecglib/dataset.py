@@ -7,7 +7,9 @@ import torch
 
 CROP = slice(150, 550)
 """Samples kept of the 600: the first 150 and the last 50 are dropped (paper, section II.D); R is at
-150 then.
+150 then. The last kept lies 0.5 s behind R, so that of fast rhythms the next beat's P, and then its
+QRS, are in it: of PTB-XL's ECGs in about 20 % (P) and 5 % (QRS). A network can read the heart rate
+there.
 """
 
 

@@ -68,10 +68,6 @@ class PtbxlCohort(Closed):
     records: str | None = Field(
         None, description="CSV with a column ecg_id: the cohort's records; None: all of the table"
     )
-    prevalence: Fraction | None = Field(
-        None, description="share of positive ECGs, by drawing negatives by patient"
-    )
-    same_patient_negatives: Literal["keep", "drop"] = "keep"
     allow_missing_records: bool = False
     duplicates: Duplicates = "set_apart"
 
@@ -84,6 +80,39 @@ class PtbxlCohort(Closed):
             "mi": "any MI statement, acute or old (proxy)",
         }
         return Label("proxy", meanings[self.label])
+
+
+class AcsEcgCohort(Closed):
+    """ACS-ECG: patients who had coronary angiography, with its outcome (label kind: angiographic).
+
+    Of all of them AMI and STEMI are diagnoses, made with the ECG: proxies. In a folder that
+    `ecglib.cohort.made_up` wrote every label is synthetic.
+    """
+
+    source: Literal["acs_ecg"]
+    label: Literal["omi", "ami", "stemi", "nstemi_omi"] = Field(
+        "omi", description="nstemi_omi: OMI among the ECGs without STEMI"
+    )
+    beats: Literal["own", "released"] = Field(
+        "own", description="from the recordings by our chain, or the median beats released with it"
+    )
+    max_hours: float | None = Field(None, gt=0, description="from the ECG to angiography, at most")
+    part: Literal["train", "test"] = Field("train", description="labels of test are not public")
+    made_up: bool = Field(False, description="the folder was written by make-acs-ecg")
+    duplicates: Duplicates = "set_apart"
+
+    @property
+    def means(self) -> Label:
+        """What the cohort's label means."""
+        if self.made_up:
+            return Label("synthetic", f"simulated {self.label.upper()} of a made-up ACS-ECG")
+        meanings = {
+            "omi": "occlusion MI by angiography (TIMI 0-1 before PCI)",
+            "nstemi_omi": "occlusion MI by angiography (TIMI 0-1 before PCI), no ECG with STEMI",
+            "ami": "acute MI as diagnosed (proxy)",
+            "stemi": "STEMI as diagnosed (proxy)",
+        }
+        return Label("angiographic" if "omi" in self.label else "proxy", meanings[self.label])
 
 
 class FilesCohort(Closed):
@@ -180,6 +209,9 @@ class Model(Closed):
     samples: Samples | None = Field(None, description="None: those of `training`")
     epochs: int | None = Field(None, ge=1, description="None: those of `training`")
     seed: int = Field(0, ge=0, description="of a repetition: another one trains from another start")
+    features: Literal["all", "without_age_hr"] = Field(
+        "all", description="of a forest or boosting; without: what a network with leads in mV has"
+    )
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="options of the model"
     )
@@ -195,7 +227,11 @@ class Statistics(Closed):
     )
 
 
-Sensitivity = Literal["strict_label", "human_validated", "without_negatives_of_positive_patients"]
+OfPtbxl = Literal["strict_label", "human_validated"]
+OfAcsEcg = Literal[
+    "within_12_h", "within_24_h", "nstemi_only", "without_pacing", "without_earlier_pci"
+]
+Sensitivity = Literal["without_negatives_of_positive_patients", OfPtbxl, OfAcsEcg]
 """Same models, other test records: see `ecglib.analysis.subgroups.ANALYSES`."""
 
 

@@ -4,6 +4,8 @@ From the command line, as the Makefile does::
 
     python supplement/reference.py keep params/demo.yaml     # into outputs/reference/demo
     python supplement/reference.py check params/demo.yaml    # compare the tables of both
+    python supplement/reference.py check params/demo.yaml --rotation 0     # one run of each model
+    python supplement/reference.py runs params/demo.yaml --rotation 0      # their marks
 """
 
 import argparse
@@ -21,16 +23,19 @@ from safetensors.torch import load_file, save_file
 from ecglib import load_model
 from ecglib.dataset import BeatBank, seen_as
 from ecglib.folders import sha256, write_json
-from ecglib.study import explain, places
+from ecglib.study import explain, graph, places
 from ecglib.study.data import cohort_of
 from ecglib.study.learned import FILE
 from ecglib.study.params import StudyError, load_study
-from ecglib.study.runs import WEIGHTS
+from ecglib.study.runs import WEIGHTS, RunError, performance, read_run
 from ecglib.trainer import predict
 
 # studies whose selected network is kept with its weights, for `make explain` right after cloning
 SHIPPED = ("ptbxl",)
 MOST = 0.005  # that a score may change by half precision
+# that the test AUC and AP of one run may differ from those kept: on the same device, and on
+# another, where a training takes another course, as it does from another seed
+SAME, OTHER = {"AUC": 0.005, "AP": 0.02}, {"AUC": 0.04, "AP": 0.15}
 # not: weights, checkpoints, vector copies of figures
 KEPT = {".ipynb", ".csv", ".png", ".md", ".json", ".parquet"}
 # differ from run to run
@@ -200,6 +205,37 @@ def check(study: str, tolerance: float = 0.02) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def check_rotation(study, rotation: int) -> pd.DataFrame:
+    """Compare one rotation's fresh run of each model with the kept one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By model: ``AUC kept, AUC now, AP kept, AP now`` of the test fold, ``largest`` change of a
+        test score, ``devices``, and whether they are the ``same``: within `SAME` on one device,
+        else within `OTHER`.
+
+    Raises
+    ------
+    RunError
+        If a model has no fresh run, or no kept one.
+    """
+    rows = {}
+    for model in study.models:
+        fresh = places.run_folder(study.name, model, rotation)
+        both = read_run(places.REFERENCE / fresh.relative_to(places.OUTPUTS)), read_run(fresh)
+        kept, now = (performance(argparse.Namespace(**run)).loc["test"] for run in both)
+        tables = [pd.read_parquet(run["folder"] / "predictions.parquet") for run in both]
+        was, scores = (t[t.split == "test"].set_index("record_id").probability for t in tables)
+        devices = list(dict.fromkeys(run["device"] for run in both))
+        limits = SAME if len(devices) == 1 else OTHER
+        row = {f"{m} {when}": v[m] for m in limits for when, v in (("kept", kept), ("now", now))}
+        row |= {"largest": (scores - was).abs().max(), "devices": " → ".join(devices)}
+        row["same"] = all(abs(now[m] - kept[m]) <= most for m, most in limits.items())
+        rows[model] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
 def _difference(kept: Path, fresh: Path, tolerance: float) -> str:
     """Say in what two tables differ; nothing if they don't."""
     one, two = (pd.read_csv(file, dtype=str, keep_default_na=False) for file in (kept, fresh))
@@ -259,12 +295,15 @@ def fill(readme: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: keep or check the results of a study; returns 0, or 1 with what is wrong."""
+    """Command line: keep or check the results of a study, or name a rotation's runs; returns 0, or
+    1 with what is wrong.
+    """
     parser = argparse.ArgumentParser(
         prog="python supplement/reference.py", description=main.__doc__
     )
-    parser.add_argument("what", choices=("keep", "check"))
+    parser.add_argument("what", choices=("keep", "check", "runs"))
     parser.add_argument("study")
+    parser.add_argument("--rotation", type=int, help="check this one's runs alone")
     given = parser.parse_args(arguments)
     try:
         settings = load_study(given.study)
@@ -280,18 +319,19 @@ def main(arguments: list[str] | None = None) -> int:
             readme = places.ROOT / "README.md"
             readme.write_text(fill(readme))  # so that its figures are those of the results
             return 0
-        found = check(study)
-    except StudyError as error:
+        marks = [m for kind in ("network", "tree") for m in graph.runs(settings, kind)]
+        if given.what == "runs":
+            print(*(m for m in marks if m.endswith(f"/rotation_{given.rotation}.done")))
+            return 0
+        one = given.rotation is not None
+        found = check_rotation(settings, given.rotation) if one else check(study)
+    except (StudyError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
-    commit = json.loads(next((places.REFERENCE / study).glob("*/run.json")).read_text())[
-        "environment"
-    ]["commit"]
-    print(found.to_string(index=False))
-    print(
-        f"{found.same.sum()} of {len(found)} tables agree with the reference results (commit "
-        f"{commit[:10]})"
-    )
+    first = json.loads(next((places.REFERENCE / study).rglob("run.json")).read_text())
+    told, commit = "runs" if one else "tables", first["environment"]["commit"][:10]
+    print(found.to_string(index=one, float_format="%.4f"))
+    print(f"{found.same.sum()} of {len(found)} {told} agree with the reference (commit {commit})")
     return 0 if found.same.all() else 1
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import ecglib  # noqa: F401  (before numpy, whose bits it settles)
+
 
 @pytest.fixture(scope="session")
 def real_data():

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -238,6 +239,67 @@ def test_a_device_that_is_not_there_is_refused():
         with pytest.raises(TrainingError, match="Device 'cuda' was asked for but isn't there"):
             pick_device("cuda")
     assert pick_device("cpu").type == "cpu"
+
+
+# ---- the paper's protocol, section II.B
+
+
+def test_the_rate_falls_when_the_validation_score_no_longer_rises(world, tmp_path):
+    cohort, folds = world
+    label = np.random.default_rng(0).permutation(cohort.records.label)
+    noise = replace(cohort, records=cohort.records.assign(label=label))  # nothing can be learned
+    told = {"epochs": 8, "plateau_factor": 0.5, "plateau_patience": 1}
+    history = run((noise, folds), tmp_path / "a", **told)[2]
+    rate, best, waited, expected = 3e-3, -np.inf, 0, []
+    for score in history.val_score:
+        expected.append(rate)
+        best, waited = (score, 0) if score > best * (1 + 1e-4) else (best, waited + 1)
+        if waited > 1:
+            rate, waited = rate / 2, 0
+    assert expected[-1] < expected[0], "the score wavers"
+    np.testing.assert_allclose(history.learning_rate, expected)
+
+
+def test_each_epoch_draws_other_negatives(world, tmp_path, monkeypatch):
+    real, seen = trainer.undersampled_batches, []
+
+    def drawn(*given):
+        batches = real(*given)
+        seen.append(frozenset(torch.cat(batches).tolist()))
+        return batches
+
+    monkeypatch.setattr(trainer, "undersampled_batches", drawn)
+    run(world, tmp_path / "a", epochs=3)
+    assert len(seen) == len(set(seen)) == 3
+
+
+def start(world, **changes):
+    return State.start(identity(world, **changes), Training(), torch.device("cpu"))
+
+
+def test_the_best_epoch_is_that_of_the_score(world):
+    state = start(world)
+    for epoch, (auc, ap) in enumerate([(0.9, 0.3), (0.85, 0.5), (0.95, 0.2), (0.6, 0.6)], 1):
+        row = {"epoch": epoch, "val_auc": auc, "val_ap": ap, "val_score": metrics.combine(auc, ap)}
+        state.note(row, np.zeros(1))
+    assert state.best["epoch"] == 2, "neither the AUC's, 3, nor the AP's, 4"
+
+
+def test_weights_do_not_decay(world):
+    state = start(world)
+    before = [weight.detach().clone() for weight in state.network.parameters()]
+    for weight in state.network.parameters():
+        weight.grad = torch.zeros_like(weight)
+    state.optimiser.step()
+    assert all(map(torch.equal, before, state.network.parameters()))
+
+
+def test_each_rotation_and_each_repetition_starts_elsewhere(world):
+    changes = [{}, {"rotation": 1}, {"model_seed": 1}, {"seed": 7}, {"model": "ecg_smart_net"}]
+    states = [start(world, **change) for change in changes]
+    shuffled = [tuple(torch.randperm(99, generator=s.shuffler).tolist()) for s in states]
+    weights = [next(s.network.parameters()).flatten()[0].item() for s in states]
+    assert len(set(shuffled)) == len(set(weights)) == len(changes)
 
 
 def test_early_stopping(world, tmp_path):

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
 
 from ecglib import metrics
-from ecglib.analysis.inference import effective_patients, interval
 
 
 def recalibrate(label, probability, new) -> np.ndarray:
@@ -42,16 +43,21 @@ def by_scale(tested: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tested.assign(scale="as trained"), after])
 
 
-def observed_to_expected(
-    part: pd.DataFrame, draws: int = 2000, seed: int = 42, confidence: float = 0.95
-) -> dict:
-    """Positives over the sum of their ``risk``, with the limits of drawing patients again: 1 where
-    risks fit on average, above where they are too low; as `inference.interval`.
+def limits(both: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Calibration slope and intercept (`ecglib.metrics.calibration`) of each model and ``scale``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``model, scale, metric, estimate, low, high``. Limits are from the covariance that holds
+        with several ECGs of a patient (Liang and Zeger, Biometrika 1986;73:13–22).
     """
-    sums = part.groupby("patient_id")[["label", "risk"]].sum().to_numpy()
-    weights = np.random.default_rng(seed).multinomial(
-        len(sums), np.full(len(sums), 1 / len(sums)), size=draws
-    )
-    observed, expected = (weights @ sums).T
-    ratio = part["label"].sum() / part["risk"].sum()
-    return interval(ratio, observed / expected, effective_patients(part), confidence)
+    rows, clip = [], metrics.LOGIT_CLIP
+    for key, run in both.groupby(["model", "scale"], sort=False):
+        x, one = logit(run["probability"].clip(clip, 1 - clip)), np.ones(len(run))
+        for metric, seen, offset in (("slope", np.stack([x, one], 1), None), ("intercept", one, x)):
+            line = GLM(run["label"].to_numpy(), seen, Binomial(), offset=offset)
+            patients = {"groups": pd.factorize(run["patient_id"])[0]}
+            fit = line.fit(cov_type="cluster", cov_kwds=patients)
+            rows.append([*key, metric, fit.params[0], *fit.conf_int(1 - confidence)[0]])
+    return pd.DataFrame(rows, columns=["model", "scale", "metric", "estimate", "low", "high"])

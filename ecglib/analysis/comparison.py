@@ -1,6 +1,5 @@
 """Which differences between models, or between rotations of one, are more than chance."""
 
-import json
 from itertools import combinations, product
 
 import numpy as np
@@ -101,35 +100,14 @@ def _verdict(row) -> str:
     return f"not significantly different, {told} the equivalence margin of ±{margin}"
 
 
-def training_noise(performance: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """SD of test metrics between runs that differ in their seed alone, pooled over rotations.
-
-    `performance` is from `ecglib.analysis.inference.per_rotation`, `facts` has a row per run with
-    ``model, rotation, identity``. Returns ``network, seeds, rotations`` and the SD of ``auc`` and
-    ``average_precision`` of each network that was trained with several seeds.
-    """
-    runs = facts.merge(performance[performance["split"] == "test"], on=["model", "rotation"])
-    apart = ("model", "model_seed")
-    runs["same"] = [
-        json.dumps({k: v for k, v in told.items() if k not in apart}, sort_keys=True)
-        for told in runs["identity"]
-    ]
-    rows, network = [], runs["identity"].map(lambda told: told["network"])
-    for name, part in runs.groupby(network, sort=False):
-        each = part.groupby("same")[[*MARGINS]].agg(["var", "size"]).dropna()
-        if len(each):
-            row = {"network": name, "seeds": each["auc"]["size"].max(), "rotations": len(each)}
-            rows.append(row | {m: np.sqrt(each[m]["var"].mean()) for m in MARGINS})
-    return pd.DataFrame(rows)
-
-
 def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
     """Say what a comparison found, in sentences: the highest AUC; how many pairs differ; whether
     the paper's order holds on this label, what each of `EFFECTS` changes, how large training noise
     is beside it, and what can't be separated. Of a synthetic label only the first two.
 
     `bounds` is from `ecglib.analysis.inference.intervals`, `paired` from `differences`, `families`
-    from `planned`, `noise` from `training_noise`; `names` maps a model to its display name; `label`
+    from `planned`, `noise` from
+    `ecglib.study.runs.training_noise`; `names` maps a model to its display name; `label`
     is an `ecglib.settings.Label`.
     """
     of_auc = bounds[bounds["metric"] == "auc"].set_index("model")
@@ -164,10 +142,10 @@ def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
         ]
         said.append(f"{what}{names[a]} − {names[b]} (Holm over {size}): {'; '.join(parts)}.")
     for row in noise.itertuples():
-        of_mean = row.auc / np.sqrt(bounds["rotations"].max())
+        of_mean = row.AUC / np.sqrt(bounds["rotations"].max())
         said.append(
             f"Training noise, {names[row.network]}: another seed alone moves a rotation's test AUC "
-            f"by an SD of {row.auc:.3f} and its AP by {row.average_precision:.3f} ({row.seeds} "
+            f"by an SD of {row.AUC:.3f} and its AP by {row.AP:.3f} ({row.seeds} "
             f"seeds, {row.rotations} rotations), so the mean AUC over rotations by {of_mean:.3f} "
             f"and the difference of two such means by {np.sqrt(2) * of_mean:.3f}."
         )
@@ -237,7 +215,7 @@ def leads(boot: Bootstrap, model: str) -> pd.DataFrame:
         table["others"] = shared = mean - mean.mean()
         slope = np.clip(table["lead"] @ shared / (shared @ shared or 1), 0, 1)
         drawn = drawn - slope * draws[others.to_numpy()].mean(axis=1)
-    table["fold"] = slope * table["others"].fillna(0)
+    table["fold"] = slope * table["others"].fillna(0) + 0.0  # no −0
     rest = table["lead"] - table["fold"]
     spread = rest.var() if len(rest) > 1 else 0
     noise = np.nanvar(drawn, axis=1).mean()

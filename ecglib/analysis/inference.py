@@ -87,21 +87,6 @@ def _unusable(model: str, rotation: int, run: pd.DataFrame) -> str:
     return " and ".join(reasons)
 
 
-def cases(predictions: pd.DataFrame, threshold: float, most: int = 1) -> pd.DataFrame:
-    """The surest true positives, false positives and false negatives of a test fold, at most `most`
-    of each: rows of `predictions` with the columns ``case`` and ``number``, from 1.
-    """
-    test = predictions[predictions["split"] == "test"].sort_values("probability", ascending=False)
-    called, ill = test["probability"] >= threshold, test["label"] == 1
-    kinds = {
-        "true positive": test[called & ill],
-        "false positive": test[called & ~ill],
-        "false negative": test[~called & ill].iloc[::-1],
-    }
-    parts = (part.head(most).assign(case=case) for case, part in kinds.items())
-    return pd.concat([part.assign(number=range(1, len(part) + 1)) for part in parts])
-
-
 def per_rotation(predictions: pd.DataFrame) -> pd.DataFrame:
     """Metrics of every run: ``model, rotation, split``, its counts, and ``auc, average_precision,
     score, brier``.
@@ -232,7 +217,7 @@ def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str,
     sums = table @ weights
     gained, tied, between = sums[:q], sums[q : 2 * q], sums[2 * q : 3 * q + 1]
     tp, fp = np.cumsum(gained, axis=0), np.cumsum(tied + between[:-1], axis=0)
-    positives, negatives = tp[-1], fp[-1] + between[-1]
+    positives, negatives = gained.sum(axis=0), tied.sum(axis=0) + between.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         area = 1 - np.sum(gained * (fp - tied / 2), axis=0) / np.where(
             negatives > 0, positives * negatives, np.nan
@@ -291,13 +276,14 @@ def interval(
 def by_part(predictions, part: str, confidence: float = 0.95, **options) -> pd.DataFrame:
     """AUC and AP with their intervals, of each model in each part of the predictions.
 
-    `part` is a column; each of its values gets a `bootstrap` of its own, with its `options`.
+    `part` is a column; each of its values gets a `bootstrap` of its own, with its `options`; with
+    `thresholds` the metrics at these are told, too.
     Returns `intervals`, followed by that column and the part's ``prevalence``.
     """
     tables = []
     for value, rows in predictions.groupby(part, sort=False):
         table = intervals(bootstrap(rows, **options), confidence)
-        table = table[table["metric"].isin(("auc", "average_precision"))]
+        table = table[~table["metric"].isin(("score", "brier"))]
         tables.append(table.assign(**{part: value, "prevalence": rows["label"].mean()}))
     return pd.concat(tables, ignore_index=True)
 
@@ -323,6 +309,21 @@ def intervals(boot: Bootstrap, confidence: float = 0.95) -> pd.DataFrame:
                 row |= dict(zip(("low", "high"), limits, strict=True))
         rows.append(row)
     return pd.DataFrame(rows).drop(columns="p")
+
+
+def patient_intervals(values, patients, per=1.0, draws=2000, confidence=0.95, seed=42):
+    """Sum of each column of `values` over that of `per`, by default the mean over ECGs: a data
+    frame with ``mean, low, high``, percentile intervals from drawing patients with replacement.
+    """
+    sums = values.assign(ecgs=per).groupby(np.asarray(patients)).sum().to_numpy()
+    weights = np.random.default_rng(seed).multinomial(
+        len(sums), np.full(len(sums), 1 / len(sums)), size=draws
+    )
+    drawn = weights @ sums
+    edges = [0.5 - confidence / 2, 0.5 + confidence / 2]
+    low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], edges, axis=0)
+    mean = sums[:, :-1].sum(axis=0) / sums[:, -1].sum()
+    return pd.DataFrame({"mean": mean, "low": low, "high": high}, index=values.columns)
 
 
 def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **options) -> pd.DataFrame:

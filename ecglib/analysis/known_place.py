@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
-from ecglib.analysis.saliency import scores
+from ecglib.analysis.saliency import answers
 from ecglib.beat import BEAT_SAMPLES, LEADS
 from ecglib.cohort.synthetic import heart_of
 from ecglib.dataset import CROP, inputs
@@ -127,15 +128,13 @@ def called(model, places: dict, threshold: float) -> tuple[pd.DataFrame, list[st
     """
     rows, told = {}, []
     for name, place in places.items():
-        before, after = scores(model, place.without), scores(model, place.inputs)
-        row = {"ECGs": len(after), "score without": np.median(before), "score": np.median(after)}
-        row |= {
-            "called without": np.mean(before >= threshold),
-            "called": np.mean(after >= threshold),
-        }
+        row = {"ECGs": len(place.inputs)}
+        for when, x in ((" without", place.without), ("", place.inputs)):
+            score = softmax(answers(model, x), axis=1)[:, 1]
+            row |= {f"score{when}": np.median(score), f"called{when}": (score >= threshold).mean()}
         rows[name] = row
         told.append(
-            f"With {place.meaning} the network calls {row['called']:.0%} of {len(after)} ECGs "
+            f"With {place.meaning} the network calls {row['called']:.0%} of {row['ECGs']} ECGs "
             f"positive, without it {row['called without']:.0%}; the median score goes from "
             f"{row['score without']:.2f} to {row['score']:.2f}."
         )

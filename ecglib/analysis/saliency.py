@@ -86,19 +86,16 @@ def _batches(model, inputs, size):
         yield torch.tensor(part, device=device, requires_grad=True)
 
 
-def logits(model, inputs, batch=32) -> np.ndarray:
+def answers(model, inputs, batch=32) -> np.ndarray:
+    """Return both logits, ``(n, 2)``, for inputs ``(n, 12, samples)``."""
+    with torch.no_grad():
+        parts = [model(part).float().cpu() for part in _batches(model, inputs, batch)]
+    return torch.cat(parts).numpy()
+
+
+def logits(model, inputs) -> np.ndarray:
     """Return the logit of the positive class, ``(n,)``, for inputs ``(n, 12, samples)``."""
-    with torch.no_grad():
-        return np.concatenate(
-            [model(part)[:, 1].float().cpu().numpy() for part in _batches(model, inputs, batch)]
-        )
-
-
-def scores(model, inputs, batch=32) -> np.ndarray:
-    """Return the probability of the positive class, ``(n,)``, for inputs ``(n, 12, samples)``."""
-    with torch.no_grad():
-        parts = [model(part).softmax(1)[:, 1].cpu() for part in _batches(model, inputs, batch)]
-        return torch.cat(parts).numpy()
+    return answers(model, inputs)[:, 1]
 
 
 def erase(inputs, mask) -> np.ndarray:
@@ -179,22 +176,6 @@ def segment_contributions(maps, segments) -> pd.DataFrame:
     size = np.abs(maps).sum(1, dtype=np.float64)
     total = np.maximum(size.sum(1), 1e-30)
     return pd.DataFrame({name: (size * inside).sum(1) / total for name, inside in segments.items()})
-
-
-def patient_intervals(
-    values: pd.DataFrame, patients, draws=2000, confidence=0.95, seed=42
-) -> pd.DataFrame:
-    """``mean, low, high`` of each column over ECGs: percentile interval from drawing patients with
-    replacement.
-    """
-    sums = values.assign(ecgs=1.0).groupby(np.asarray(patients)).sum().to_numpy()
-    weights = np.random.default_rng(seed).multinomial(
-        len(sums), np.full(len(sums), 1 / len(sums)), size=draws
-    )
-    drawn = weights @ sums
-    edges = [0.5 - confidence / 2, 0.5 + confidence / 2]
-    low, high = np.quantile(drawn[:, :-1] / drawn[:, -1:], edges, axis=0)
-    return pd.DataFrame({"mean": values.mean(), "low": low, "high": high})
 
 
 def agreement(first, second, signed: bool = False) -> np.ndarray:

@@ -188,7 +188,7 @@ class Checks:
         return "\n".join([*lines, f"By these checks, {end}"])
 
 
-def check(model, beats, inputs, places: dict, seed: int = 42, thorough: bool = True) -> Checks:
+def check(model, beats, inputs, places: dict, seed: int = 42) -> Checks:
     """Run the three checks on every method.
 
     Parameters
@@ -198,37 +198,36 @@ def check(model, beats, inputs, places: dict, seed: int = 42, thorough: bool = T
         hundreds of passes an ECG.
     places : dict of str to Place
         For the localisation, which is judged on the one that moves the logit most.
-    thorough : bool
-        16 steps of Integrated Gradients, or else 8.
     """
-    steps, randoms, rows, maps = 16 if thorough else 8, random_networks(model, inputs, seed), {}, {}
+    randoms, rows, maps = random_networks(model, inputs, seed), {}, {}
     moved = {
         k: (logits(model, p.inputs) - logits(model, p.without)).mean() for k, p in places.items()
     }
     judged = max(moved, key=moved.get)
     for method, name in METHODS.items():
-        options = _options(method, beats, steps)
+        options = _options(method, beats)
         maps[name] = attribute(model, inputs, method, **options)
         forgotten = [attribute(network, inputs, method, **options) for network in randoms]
         rows[name] = {"ECGs": len(inputs)} | _randomised(maps[name], forgotten, seed)
         for kind, place in places.items():
-            found = _localised(model, randoms, method, place, steps)
+            found = _localised([model, *randoms], method, place)
             rows[name] |= {f"{kind}: {what}": value for what, value in found.items()}
             if kind == judged:
                 mark = 1 + MARK * (found["exact"] - 1)
                 rows[name]["localised"] = found["trained"] >= mark > found["randomised"]
     erased = deletion(model, inputs, maps, seed=seed)
     table = _judged(pd.DataFrame.from_dict(rows, orient="index"), erased)
-    layers = cascade(model, inputs, maps[METHODS["gradient"]], seed)
+    gradient = METHODS["gradient"]
+    layers = cascade(model, inputs, maps[gradient], seed).assign(method=gradient)
     return Checks(table, layers, erased, maps, judged)
 
 
-def _options(method: str, beats, steps: int) -> dict:
+def _options(method: str, beats) -> dict:
     """What a method of `attribute` needs besides."""
     if method == "occlude_waves":
         found = segments_of(fiducials.find(beats).points)
         return {"segments": {name: found[name] for name in WAVES}}
-    return {"steps": steps} if method == "integrated_gradients" else {}
+    return {"steps": 16} if method == "integrated_gradients" else {}
 
 
 def _randomised(trained, forgotten: list, seed: int) -> dict:
@@ -241,11 +240,12 @@ def _randomised(trained, forgotten: list, seed: int) -> dict:
     return found
 
 
-def _localised(model, randoms: list, method: str, place: Place, steps: int) -> dict:
-    """Share over chance in a known place, of the network's maps, of random networks' and of an
+def _localised(networks: list, method: str, place: Place) -> dict:
+    """Share over chance in a known place, of the first network's maps, of the others' and of an
     exact map: the change in the network's input, as finely as the method can show it.
     """
-    options, exact = _options(method, place.beats, steps), np.abs(place.inputs - place.without)
+    options = _options(method, place.beats)
+    exact = at_beat(np.abs(place.inputs - place.without))
     cells = {"occlude_leads": [np.ones((len(exact), exact.shape[2]), bool)]}
     cells["occlude_waves"] = options.get("segments", {}).values()
     if method in cells:
@@ -254,7 +254,7 @@ def _localised(model, randoms: list, method: str, place: Place, steps: int) -> d
             cell * (exact * cell).sum(-1, keepdims=True) / np.maximum(cell.sum(-1)[..., None], 1)
             for cell in inside
         )
-    maps = [attribute(network, place.inputs, method, **options) for network in (model, *randoms)]
+    maps = [attribute(network, place.inputs, method, **options) for network in networks]
     found = [localisation(each, place.truth).mean() for each in (*maps, exact)]
     trained, *forgotten, best = (one["share"] / one["chance"] for one in found)
     told = {"trained": trained, "randomised": np.mean(forgotten), "exact": best}
@@ -279,55 +279,34 @@ def _judged(table: pd.DataFrame, erased: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: np.where(passed, "yes", "no") for name, passed in passes.items()})
 
 
-def limits(model, place: Place, seed: int = 42) -> tuple[pd.DataFrame, str]:
+def limits(model, place: Place) -> tuple[pd.DataFrame, str]:
     """Ask why a gradient map puts no more relevance into a known place than it does.
 
     Returns
     -------
     table : pandas.DataFrame
-        For several maps the share inside the place over an even map's: ``region``, and for its
-        ``leads`` (at any time) and ``time`` (in any lead) alone. Among them is the change itself,
-        in µV and as the network's input has it.
-    sentences : str
-        The same in words, with what the change does to the logit.
+        Of the change in µV, of the change in the network's input and of the gradient map, the
+        ``share`` inside the place, and over an even map's share that of the ``region``, of its
+        ``leads`` (at any time) and of its ``time`` (in any lead).
+    sentence : str
+        The same in words.
     """
-    (*_, (_, random)) = forget(model, place.inputs, seed)
-    gradient = attribute(model, place.inputs)
-    seen, change = at_beat(place.inputs), at_beat(place.inputs - place.without)
-    everywhere = np.ones_like(place.truth)
-    truth = {
-        "region": place.truth,
-        "leads": place.truth.any(2, keepdims=True) & everywhere,
-        "time": place.truth.any(1, keepdims=True) & everywhere,
-    }
-    rows = {}
+    truth, rows = place.truth, {}
+    everywhere = {"region": truth, "leads": truth.any(2, keepdims=True) | (truth & False)}
+    everywhere["time"] = truth.any(1, keepdims=True) | (truth & False)
     for name, maps in (
         ("the change in µV", place.change),
-        ("the change in the network's input", change),
-        ("gradient (the paper's map)", gradient),
-        ("gradient × input", gradient * seen),
-        ("gradient × change", gradient * change),
-        ("gradient of the randomised network", attribute(random, place.inputs)),
+        ("the change in the network's input", at_beat(place.inputs - place.without)),
+        ("gradient (the paper's map)", attribute(model, place.inputs)),
     ):
-        found = {kind: localisation(maps, at).mean() for kind, at in truth.items()}
+        found = {kind: localisation(maps, at).mean() for kind, at in everywhere.items()}
         rows[name] = {"share": found["region"]["share"]}
         rows[name] |= {kind: inside["share"] / inside["chance"] for kind, inside in found.items()}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return table, _limits_in_words(model, place, table)
-
-
-def _limits_in_words(model, place: Place, table: pd.DataFrame) -> str:
-    inside = place.truth[..., :: place.truth.shape[-1] // place.inputs.shape[-1]]
-    only = logits(model, np.where(inside, place.inputs, place.without)).mean()
-    before, after = (logits(model, x).mean() for x in (place.without, place.inputs))
-    volts, seen, map_ = (row for _, row in table.head(3).iterrows())
-    return (
-        f"What acts is {place.meaning}. It moves the mean logit from {before:.2f} to {after:.2f}; "
-        f"its part inside the place alone, to {only:.2f}. "
-        f"In µV, {volts.share:.0%} of it lies in the place ({volts.region:.1f} × chance). Of what "
-        f"it changes in the network's input, {seen.share:.0%} does ({seen.region:.1f} × chance): "
-        "so much a map that followed the change exactly would reach. "
-        f"The gradient map reaches {map_.region:.2f} × chance (right leads {map_.leads:.2f} ×, "
-        f"right time {map_.time:.2f} ×): a gradient tells to which samples the network is "
-        "sensitive, not which of them differ in this ECG."
+    volts, seen, map_ = (row for _, row in table.iterrows())
+    return table, (
+        f"Of {place.meaning}, {volts.share:.0%} lies in its place in µV ({volts.region:.1f} × "
+        f"chance), and {seen.share:.0%} of what it changes in the network's input "
+        f"({seen.region:.1f} ×), which is what an exact map would reach; the gradient map reaches "
+        f"{map_.region:.2f} × (right leads {map_.leads:.2f} ×, right time {map_.time:.2f} ×)."
     )

@@ -1,12 +1,9 @@
 """The same models on some of the test records: subgroups of patients, and sensitivity analyses."""
 
-from itertools import product
-
 import numpy as np
 import pandas as pd
 
 from ecglib.analysis import inference
-from ecglib.analysis.calibration import observed_to_expected
 
 RANKING = ["auc", "average_precision"]
 FEWEST = 10
@@ -22,6 +19,19 @@ ANALYSES = {
     "human_validated": "ECGs whose statements a human validated",
     "without_negatives_of_positive_patients": "Without negative ECGs of patients "
     "who have a positive one",
+    "within_12_h": "ECGs of the 12 h before angiography",
+    "within_24_h": "ECGs of the 24 h before angiography",
+    "nstemi_only": "ECGs of patients with NSTEMI, whose occlusions ST criteria miss",
+    "without_pacing": "Without paced ECGs",
+    "without_earlier_pci": "Without patients who had a PCI before",
+}
+KEPT = {  # of these, by one column of the records
+    "human_validated": lambda known: known["validated_by_human"],
+    "within_12_h": lambda known: known["hours"] <= 12,
+    "within_24_h": lambda known: known["hours"] <= 24,
+    "nstemi_only": lambda known: known["presentation"] == "NSTEMI",
+    "without_pacing": lambda known: known["paced"] == 0,
+    "without_earlier_pci": lambda known: known["prior_pci"] == 0,
 }
 
 
@@ -29,8 +39,8 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     """Subgroups of a cohort's records by ``record_id``: a categorical column each, NaN where a
     record is in none.
 
-    Sex, age band, signal quality and site; culprit artery and severity of the positives where they
-    are known.
+    Sex, age band, signal quality and site; time to angiography, and culprit artery, presentation
+    and severity of the positives, where they are known.
     """
     sites, years = records["site"].value_counts(), [0, 50, 65, 80, 121]
     large = [*sites.index[: SITES if len(sites) > SITES + 1 else None]]
@@ -43,13 +53,36 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     if len(sites) > 1:
         named = records["site"].where(records["site"].isin(large), "other sites")
         groups["Site"] = pd.Categorical(named, [*large, "other sites"])
-    if {"culprit", "severity"} <= set(records):
-        ill, bands = records["label"] == 1, ["under 0.4", "0.4 to 0.75", "over 0.75"]
-        groups["Culprit, of positives"] = records["culprit"].where(ill)
+    ill = records["label"] == 1
+    for column in ("culprit", "presentation"):
+        if column in records:
+            groups[f"{column.capitalize()}, of positives"] = records[column].where(ill)
+    if "severity" in records:
+        bands = ["under 0.4", "0.4 to 0.75", "over 0.75"]
         groups["Severity, of positives"] = pd.cut(
             records["severity"], [-1, 0.4, 0.75, 2], labels=bands
         ).where(ill)
+    if "hours" in records:
+        bands = ["under 12", "12 to 24", "24 to 72", "72 and over"]
+        groups["Hours to angiography"] = pd.cut(
+            records["hours"], [0, 12, 24, 72, np.inf], right=False, labels=bands
+        )
     return pd.DataFrame(groups).astype("category").set_index(records["record_id"])
+
+
+def cases(predictions: pd.DataFrame, threshold: float, most: int = 1) -> pd.DataFrame:
+    """The surest true positives, false positives and false negatives of a test fold, at most `most`
+    of each: rows of `predictions` with the columns ``case`` and ``number``, from 1.
+    """
+    test = predictions[predictions["split"] == "test"].sort_values("probability", ascending=False)
+    called, ill = test["probability"] >= threshold, test["label"] == 1
+    kinds = {
+        "true positive": test[called & ill],
+        "false positive": test[called & ~ill],
+        "false negative": test[~called & ill].iloc[::-1],
+    }
+    parts = (part.head(most).assign(case=case) for case, part in kinds.items())
+    return pd.concat([part.assign(number=range(1, len(part) + 1)) for part in parts])
 
 
 def estimate(
@@ -65,7 +98,7 @@ def estimate(
 
     Returns ``group, level``, counts, ``estimate, low, high``, and of predictions with a ``risk``
     (`calibration.with_risk`) ``ratio_estimate, ratio_low, ratio_high``, positives observed to
-    expected: NaN where either class has under `FEWEST` patients, or a tenth of the draws lose one.
+    expected: NaN where either class has under `FEWEST` patients.
     """
     rows, negative = [], (predictions["label"] == 0).to_numpy()
     told, limits = options | {"confidence": confidence}, ["estimate", "low", "high"]
@@ -74,17 +107,17 @@ def estimate(
         alone = member[negative].isna().all()
         for level in member.cat.categories[member.cat.categories.isin(member)]:
             part = predictions[(member == level).to_numpy() | (negative & alone)]
+            auc, ratio = dict.fromkeys(limits, np.nan), dict.fromkeys(limits, np.nan)
+            if _enough(part):
+                auc = pooled_auc(part, **told)
+                if "risk" in part and not alone:
+                    given = part[["label"]], part["patient_id"], part["risk"]
+                    found = inference.patient_intervals(*given, **told).iloc[0]
+                    ratio = dict(zip(limits, found, strict=True))
             rows.append({"group": column, "level": level} | _counts(part))
-            patients = part.groupby("label")["patient_id"].nunique()
-            enough = patients.reindex([0, 1], fill_value=0).min() >= FEWEST
-            found = pooled_auc(part, **told) if enough else dict.fromkeys(limits, np.nan)
-            if enough and found["undefined"] > 0.1 * options.get("draws", 2000):
-                found = dict.fromkeys(limits, np.nan)
-            rows[-1] |= {name: found[name] for name in limits}
+            rows[-1] |= {name: auc[name] for name in limits}
             if "risk" in part:
-                fits = enough and not alone
-                ratio = observed_to_expected(part, **told) if fits else {}
-                rows[-1] |= {f"ratio_{name}": ratio.get(name, np.nan) for name in limits}
+                rows[-1] |= {f"ratio_{name}": ratio[name] for name in limits}
     return pd.DataFrame(rows)
 
 
@@ -94,14 +127,13 @@ def pooled_auc(run: pd.DataFrame, confidence: float = 0.95, **options) -> dict:
     Pools what a mean over rotations can't hold: rotations with few positives count by their pairs,
     those of one class not at all. Returns what `inference.interval` does.
     """
-    whole = run.groupby("rotation").filter(lambda fold: fold["label"].nunique() == 2)
-    boot = inference.bootstrap(whole, **options)
+    boot = inference.bootstrap(run, **options)
     with np.errstate(invalid="ignore"):
         area, drawn = (
             np.nansum(part["auc"] * part["pairs"], axis=0) / part["pairs"].sum(axis=0)
             for part in (boot.estimate, boot.draws)
         )
-    return inference.interval(area, drawn, inference.effective_patients(whole), confidence)
+    return inference.interval(area, drawn, inference.effective_patients(run), confidence)
 
 
 def sensitivity(
@@ -127,7 +159,7 @@ def sensitivity(
     for name in dict.fromkeys(["main", *analyses]):
         part = predictions[_kept(name, predictions, known)]
         counts = _counts(part.drop_duplicates("record_id"))
-        found = _intervals(part, predictions["model"].unique(), **options)
+        found = _intervals(part, **options)
         rows.append(found.assign(analysis=ANALYSES[name], **counts))
     return pd.concat(rows, ignore_index=True)
 
@@ -137,8 +169,8 @@ def _kept(name: str, predictions: pd.DataFrame, known: pd.DataFrame) -> np.ndarr
     negative = (predictions["label"] == 0).to_numpy()
     if name == "strict_label":
         return negative | known["acute_mi_strict"].loc[predictions["record_id"]].to_numpy(bool)
-    if name == "human_validated":
-        return known["validated_by_human"].loc[predictions["record_id"]].to_numpy(bool)
+    if name in KEPT:
+        return KEPT[name](known.loc[predictions["record_id"]]).to_numpy(bool)
     if name == "without_negatives_of_positive_patients":
         ill = known["patient_id"][known["label"] == 1]
         return ~negative | ~predictions["patient_id"].isin(ill).to_numpy()
@@ -153,19 +185,19 @@ def _counts(part: pd.DataFrame) -> dict:
     }
 
 
-def _intervals(part: pd.DataFrame, models, confidence: float = 0.95, **options) -> pd.DataFrame:
-    """Intervals of the AUC and AP of `models`; NaN, "too few", where either class has under
-    `FEWEST` patients, or a run has one class.
+def _enough(part: pd.DataFrame) -> bool:
+    """Whether each class has at least `FEWEST` patients."""
+    patients = part.groupby("label")["patient_id"].nunique()
+    return patients.reindex([0, 1], fill_value=0).min() >= FEWEST
 
-    And where more than a tenth of the draws would leave a run with one class: the rest would tell a
+
+def _intervals(part: pd.DataFrame, confidence: float = 0.95, **options) -> pd.DataFrame:
+    """Intervals of the AUC and AP of each model; NaN, "too few", if not `_enough`, where a run has
+    one class, and where more than a tenth of the draws would leave it one: the rest would tell a
     prettier story.
     """
-    patients = part.groupby("label")["patient_id"].nunique().reindex([0, 1], fill_value=0)
-    classes = part.groupby(["model", "rotation"])["label"].nunique()
-    if patients.min() >= FEWEST and (classes == 2).all():
-        boot = inference.bootstrap(part, **options)
-        found = inference.intervals(boot, confidence)
-        if (found["undefined"] <= 0.1 * boot.draws["auc"].shape[1]).all():
-            return found[found["metric"].isin(RANKING)]
-    rows = product(models, RANKING, [np.nan], [np.nan], [np.nan])
-    return pd.DataFrame(rows, columns=["model", "metric", "estimate", "low", "high"])
+    boot = inference.bootstrap(part, **options)
+    found = inference.intervals(boot, confidence)
+    found = found[found["metric"].isin(RANKING)]
+    few = found["undefined"] > (0.1 * boot.draws["auc"].shape[1] if _enough(part) else -1)
+    return found.assign(**found[["estimate", "low", "high"]].mask(few))

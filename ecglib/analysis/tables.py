@@ -160,18 +160,6 @@ def paired_tests(differences: pd.DataFrame, delong: pd.DataFrame) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def planned(found: pd.DataFrame, names: dict) -> pd.DataFrame:
-    """Differences of `ecglib.analysis.comparison.planned`, by family; `names` are display names."""
-    rows = {
-        "a − b": found["a"].map(names) + " − " + found["b"].map(names),
-        "Metric": found["metric"].map(METRICS),
-        "Difference": interval_texts(found),
-        "p (Holm)": found["p_holm"].map(p_text),
-        "Verdict": found["verdict"],
-    }
-    return pd.DataFrame(rows).set_index(found["family"].rename("Family"))
-
-
 def sensitivity(found: pd.DataFrame) -> pd.DataFrame:
     """Counts and intervals of `ecglib.analysis.subgroups.sensitivity`, by analysis and model."""
     parts = {}

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def open_source(
 
     Parameters
     ----------
-    settings : ecglib.settings.SyntheticCohort, PtbxlCohort or FilesCohort
+    settings : ecglib.settings.SyntheticCohort, PtbxlCohort, AcsEcgCohort or FilesCohort
     seed : int
         The study's seed; fixes simulated records and drawn negatives.
     data_dir : path, optional
@@ -44,13 +45,8 @@ def open_source(
     download_dir : path, optional
         Where a public source is completed by a download, if there is no `data_dir`.
     """
-    if settings.source == "synthetic":
-        from ecglib.cohort import synthetic as module
-    elif settings.source == "ptbxl":
-        from ecglib.cohort import ptbxl as module
-    else:
-        from ecglib.cohort import files as module
-    more = (download_dir,) if settings.source == "ptbxl" else ()
+    module = import_module(f"ecglib.cohort.{settings.source}")  # the others needn't be loaded
+    more = (download_dir,) if settings.source in ("ptbxl", "acs_ecg") else ()
     source = module.open_source(settings, seed, data_dir, *more)
     source.duplicates = getattr(settings, "duplicates", source.duplicates)
     return source
@@ -198,13 +194,14 @@ def _process_chunk(read, is_beat: bool, signal, rows) -> tuple[np.ndarray, list,
     beats, positions, qualities, rejects = [], [], [], []
     for row in rows:
         try:
-            recording, rate = read(row)
+            recording, rate, *known = read(row)
             if is_beat:
                 beat, quality = (
                     recording,
                     {"n_beats": 0, "n_used": 0, "rr_ms": np.nan, "noise_uv": np.nan},
                 )
                 quality |= {"poor_quality": False, "quality_reasons": "", "band_hz": np.nan}
+                quality |= known[0] if known else {}
             else:
                 own = getattr(read, "rate", rate)  # of the file, which `read` may have resampled
                 band = min(signal.band_hz or np.inf, signal.low_pass_hz, own / 2)

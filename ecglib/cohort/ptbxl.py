@@ -43,11 +43,10 @@ def open_source(
 ) -> Source:
     """Open PTB-XL with a proxy label; all three labels are columns of its records.
 
-    `seed` fixes which negatives are drawn for `settings.prevalence`. `data_dir` is a folder in
-    PhysioNet's layout (1.0.1 or 1.0.3) and only read; without one, what `download_dir` lacks is
-    downloaded into it. Both are absolute paths. Raises `SourceError` if a table can't be used, no
-    positive is left, the prevalence can't be reached, a download fails, or files are absent and
-    `settings.allow_missing_records` is false.
+    `data_dir` is a folder in PhysioNet's layout (1.0.1 or 1.0.3) and only read; without one, what
+    `download_dir` lacks is downloaded into it. Both are absolute paths; `seed` is not used. Raises
+    `SourceError` if a table can't be used, no positive is left, a download fails, or files are
+    absent and `settings.allow_missing_records` is false.
     """
     folder = data_dir or download_dir
     if not folder:
@@ -60,14 +59,6 @@ def open_source(
     if settings.records:
         records, unlisted = _listed(records, Path(settings.records), version)
         counts["of the study's list"] = count(records)
-    if settings.same_patient_negatives == "drop":
-        records = records[
-            (records.label == 1) | ~records.patient_id.isin(records.patient_id[records.label == 1])
-        ]
-        counts["without negatives of positive patients"] = count(records)
-    if settings.prevalence is not None:
-        records = draw_negatives(records, settings.prevalence, seed)
-        counts["negatives drawn to the prevalence"] = count(records)
 
     if not data_dir:
         download(folder, [*records.filename + ".hea", *records.filename + ".dat"])
@@ -191,28 +182,6 @@ def _check_values(table: pd.DataFrame, filename: str, folder: Path) -> None:
         )
 
 
-def draw_negatives(records: pd.DataFrame, prevalence: float, seed: int) -> pd.DataFrame:
-    """Draw negative patients, with all their ECGs, until `prevalence` of the ECGs are positive.
-
-    Patients with a positive ECG stay whole, the order of rows doesn't matter, and the share is met
-    to within half of the last patient's ECGs. Raises `SourceError` where that can't be.
-    """
-    positives = int(records.label.sum())
-    kept = records.patient_id.isin(records.patient_id[records.label == 1])
-    sizes = records[~kept].groupby("patient_id").size()  # sorted by patient_id
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    negatives = kept.sum() - positives + np.concatenate([[0], np.cumsum(sizes.to_numpy()[order])])
-    wanted = positives * (1 - prevalence) / prevalence
-    if not negatives[0] - 0.5 <= wanted <= negatives[-1] + 0.5:
-        low, high = positives / np.maximum(positives + negatives[[-1, 0]], 1)
-        allowed = f"{low:.4f} to {high:.4f}"
-        raise SourceError(
-            f"cohort.prevalence is {prevalence:g}, but {positives} positives allow {allowed}"
-        )
-    drawn = sizes.index[order[: np.abs(negatives - wanted).argmin()]]
-    return records[kept | records.patient_id.isin(drawn)]
-
-
 @dataclass(frozen=True)
 class Reader:
     """Reads one record of PTB-XL at 500 Hz; `rate` is that of the files, 100 or 500 Hz."""
@@ -245,36 +214,43 @@ def read_record(path: Path) -> tuple[np.ndarray, float]:
     """
     try:
         header = path.with_suffix(".hea").read_text("latin-1")
-        raw = np.fromfile(path.with_suffix(".dat"), "<i2")
+        raw = path.with_suffix(".dat").read_bytes()
     except OSError as error:
         raise ReadError(
             f"{Path(error.filename or path).name}: can't be read ({error.strerror})"
         ) from None
+    return decode(path.name, header, raw)
+
+
+def decode(name: str, header: str, data: bytes, trusted: bool = True) -> tuple[np.ndarray, float]:
+    """Read the same from the text of a header and the bytes of its signal file.
+
+    If a header isn't `trusted`, its checksums aren't compared, the signal may be shorter than it
+    says, and WFDB's code for a missing sample is NaN.
+    """
     head, leads = HEAD.match(header), {line[-1].upper(): line for line in LEAD_LINE.findall(header)}
-    if (
-        head is None
-        or len(leads) != int(head[1])
-        or any(line[0] != path.name for line in leads.values())
-    ):
-        raise ReadError(f"{path.name}.hea: not a header of PTB-XL's form")
+    lines = leads.values()
+    if head is None or len(leads) != int(head[1]) or any(line[0] != name for line in lines):
+        raise ReadError(f"{name}.hea: not a header of PTB-XL's form")
     if missing := [lead for lead in LEADS if lead.upper() not in leads]:
-        raise ReadError(f"{path.name}.hea: lacks lead {missing[0]}")
-    if raw.size != len(leads) * int(head[3]):
+        raise ReadError(f"{name}.hea: lacks lead {missing[0]}")
+    samples, rest = divmod(len(data), 2 * len(leads))
+    if rest or samples > int(head[3]) or samples < int(head[3]) * trusted:
         raise ReadError(
-            f"{path.name}.dat: {raw.size:,} values where the header gives {len(leads)} × {head[3]}"
+            f"{name}.dat: {len(data) // 2:,} values where the header gives {len(leads)} × {head[3]}"
         )
-    raw = raw.reshape(-1, len(leads))
-    gain, zero, sums = np.array(
-        [[float(part or 0) for part in line[1:4]] for line in leads.values()]
-    ).T
-    wrong = ((raw.sum(axis=0) - sums) % 65536 != 0) | (gain == 0)
+    raw = np.frombuffer(data, "<i2").reshape(-1, len(leads))
+    gain, zero, sums = np.array([[float(part or 0) for part in line[1:4]] for line in lines]).T
+    wrong = (trusted & ((raw.sum(axis=0) - sums) % 65536 != 0)) | (gain == 0)
     if wrong.any():
         raise ReadError(
-            f"{path.name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, "
+            f"{name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, "
             "or has a gain of 0"
         )
     order = [list(leads).index(lead.upper()) for lead in LEADS]
-    return ((raw - zero) * (1000 / gain)).astype(np.float32).T[order], float(head[2])
+    signal = ((raw - zero) * (1000 / gain)).astype(np.float32)
+    signal[(raw == np.iinfo(raw.dtype).min) & (not trusted)] = np.nan
+    return signal.T[order], float(head[2])
 
 
 def _upsampling_phases(shift: float = 0.625, taps: int = 10) -> np.ndarray:

@@ -29,7 +29,8 @@ class Source:
         ``read(row) -> (signal, rate)`` with a row of `records` as a namedtuple; signal is float32
         ``(12, samples)`` in µV in the order of `ecglib.LEADS`, a missing lead all NaN, and rate in
         Hz. It can be pickled, and raises `ReadError` with one sentence when that recording can't be
-        used. With `beats`, signal is ``(12, 600)`` and is taken as a median beat.
+        used. With `beats`, signal is ``(12, 600)`` and is taken as a median beat; a third value may
+        give columns of its quality.
     counts : dict
         What selection did: named counts of ECGs and patients, in order.
     rejected : pandas.DataFrame

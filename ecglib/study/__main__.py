@@ -6,6 +6,7 @@ take over a published network.
     python -m ecglib.study notebook 05_train_network --study params/demo.yaml --set rotation=3
     python -m ecglib.study explain --ecg my.xml
     python -m ecglib.study weights ecgsmartnet_omi.pt
+    python -m ecglib.study make-acs-ecg FOLDER --records 2000
 
 Words after ``--`` go to Snakemake.
 """
@@ -15,6 +16,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from ecglib.cohort.source import SourceError
 from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
 
@@ -65,11 +67,18 @@ def _weights(given) -> int:
     return 0
 
 
+def _make_acs_ecg(given) -> int:
+    from ecglib.cohort.made_up import write
+
+    print(write(given.folder, given.records, given.positives).value_counts(["part", "trap"]))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Commands and their options."""
     top = argparse.ArgumentParser(prog="python -m ecglib.study", description="Studies and ECGs.")
     commands = top.add_subparsers(
-        required=True, metavar="run | status | notebook | explain | weights"
+        required=True, metavar="run | status | notebook | explain | weights | make-acs-ecg"
     )
     told = {}
     for name, does in (("run", _run), ("status", _status), ("notebook", _notebook)):
@@ -93,6 +102,11 @@ def parser() -> argparse.ArgumentParser:
     weights = commands.add_parser("weights")
     weights.add_argument("file", help="a checkpoint that the paper's group published")
     weights.set_defaults(does=_weights)
+    make = commands.add_parser("make-acs-ecg")  # simulated ECGs in the layout of the data set
+    make.add_argument("folder", type=Path)
+    make.add_argument("--records", type=int, default=2000)
+    make.add_argument("--positives", type=float, default=0.0641)
+    make.set_defaults(does=_make_acs_ecg)
     return top
 
 
@@ -105,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     given.more = more
     try:
         return given.does(given)
-    except StudyError as error:
+    except (StudyError, SourceError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -12,7 +12,7 @@ from ecglib.study import places
 from ecglib.study.data import source_of
 from ecglib.study.learned import refuse_known
 from ecglib.study.networks import ExplainError, of_their_band, read_network, with_weights
-from ecglib.study.params import load_study
+from ecglib.study.params import Study, load_study
 from ecglib.study.runs import read_run
 from ecglib.trees import forest
 
@@ -48,12 +48,16 @@ def open_cohort(file: str, study, runs: list, data_dir: str = "") -> Cohort:
     Raises
     ------
     ExplainError
-        If one of the runs knows some of its ECGs (`ecglib.study.learned.refuse_known`).
+        If it has no ECGs, or one of the runs knows some (`ecglib.study.learned.refuse_known`).
     """
-    other = load_study(file).model_copy(update={"signal": of_their_band(study.signal, runs)})
+    if not isinstance(other := load_study(file), Study):
+        raise ExplainError(f"{file} is no study of ECGs; name another one in cohort")
+    other = other.model_copy(update={"signal": of_their_band(study.signal, runs)})
     source, place = source_of(other, data_dir), places.cohort_folder(other.cohort_key)
     cohort = build.open_or_build(source, other.signal, place, build.workers())
-    print("\n".join(filter(None, [refuse_known(cohort, run, study) for run in runs])))
+    for run in runs:
+        if unchecked := refuse_known(cohort, run, study):
+            print(unchecked)
     return cohort
 
 
@@ -77,6 +81,18 @@ def predict(runs: list, cohort: Cohort) -> pd.DataFrame:
     same = ["model", "split", "record_id", "patient_id", "label"]
     mean = found[found.split != "test"].groupby(same, sort=False, dropna=False, as_index=False)
     return pd.concat([found, mean.probability.mean().assign(rotation=-1)], ignore_index=True)
+
+
+def beside_cross_validation(known: pd.DataFrame) -> pd.DataFrame:
+    """Predictions whose labels are known, by the column ``where``: each model's test folds, all its
+    rotations on the new ECGs, their mean, and each rotation.
+    """
+    new = known[known.split == "new"]
+    each, mean = new[new.rotation >= 0], new[new.rotation < 0]
+    alone = "new ECGs, rotation " + each.rotation.astype(str)
+    parts = known[known.split == "test"], each, mean, each
+    told = "cross-validation", "new ECGs", "new ECGs, mean's answer", alone
+    return pd.concat([part.assign(where=where) for part, where in zip(parts, told, strict=True)])
 
 
 def _probability(run: dict, cohort: Cohort) -> np.ndarray:

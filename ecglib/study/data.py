@@ -18,7 +18,8 @@ def source_of(study, data_dir: str = "") -> Source:
         settings = settings.model_copy(update=lying)
     elif settings.source == "ptbxl" and settings.records:
         settings = settings.model_copy(update={"records": str(places.find(settings.records))})
-    return open_source(settings, study.seed, given, places.DATA / "ptb-xl")
+    downloads = places.DATA / {"ptbxl": "ptb-xl", "acs_ecg": "acs-ecg"}.get(settings.source, "")
+    return open_source(settings, study.seed, given, downloads)
 
 
 def cohort_of(study) -> Cohort:

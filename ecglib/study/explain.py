@@ -9,7 +9,6 @@ to calibrate on. Else there is an uncalibrated score, and every page and picture
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
-import json
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ecglib.beat import LEADS, RATE_HZ
 from ecglib.folders import hold, partial, replace, sha256, write_json
 from ecglib.settings import Signal
 from ecglib.study import places
-from ecglib.study.networks import ExplainError, Networks, open_networks
+from ecglib.study.networks import ExplainError, Networks, open_networks, planted
 
 EXAMPLE = Path(__file__).with_name("example_ecg.csv")
 """A simulated recording that ships with the package (`ecglib.cohort.synthetic`): 8 leads, 10 s,
@@ -293,19 +292,6 @@ def _simulated(path: Path) -> str:
     with path.open("rb") as file:
         first = file.readline(200).decode(errors="ignore")
     return first.removeprefix(SIMULATED).split(" (")[0] if first.startswith(SIMULATED) else ""
-
-
-def planted(networks: Networks) -> list[str]:
-    """What a network makes of changes planted into ECGs, as notebook 09 of its study found; a
-    sentence each, none where another network, or none, was asked.
-    """
-    run = Path(networks.runs[0]["folder"]).parts[-2:]
-    for outputs in (places.OUTPUTS, places.REFERENCE):
-        file = outputs / networks.name / "09_saliency" / "run.json"
-        told = json.loads(file.read_text()) if file.is_file() else {}
-        if Path(told.get("run", "")).parts[-2:] == run:
-            return told.get("planted", [])
-    return []
 
 
 def folder_of(ecg_path: str = "") -> Path:

@@ -1,5 +1,6 @@
 """Trained networks that explain an ECG together, and what their label allows to say."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def open_networks(run: str = "") -> Networks:
     signal = study.signal if isinstance(study, Study) else Signal()
     kind = kinds.pop() if known else "unknown"
     return Networks(runs, of_their_band(signal, runs), kind, meaning)
+
+
+def planted(networks: Networks) -> list[str]:
+    """What a network makes of changes planted into ECGs, as notebook 09 of its study found; a
+    sentence each, none where another network, or none, was asked.
+    """
+    run = Path(networks.runs[0]["folder"]).parts[-2:]
+    for outputs in (places.OUTPUTS, places.REFERENCE):
+        file = outputs / networks.name / "09_saliency" / "run.json"
+        told = json.loads(file.read_text()) if file.is_file() else {}
+        if Path(told.get("run", "")).parts[-2:] == run:
+            return told.get("planted", [])
+    return []
 
 
 def of_their_band(signal: Signal, runs: list) -> Signal:

@@ -16,11 +16,14 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ecglib.errors import Refusal, nearest
 from ecglib.models import NETWORKS
 from ecglib.settings import (
+    AcsEcgCohort,
     Closed,
     FilesCohort,
     Folds,
     LearningRates,
     Model,
+    OfAcsEcg,
+    OfPtbxl,
     OmiFeatures,
     PtbxlCohort,
     Saliency,
@@ -34,7 +37,9 @@ from ecglib.study import places
 from ecglib.trees import TREES
 
 MODELS = NETWORKS | TREES
+OF_NETWORKS = {"learning_rate", "normalisation", "samples", "epochs", "seed"}
 INPUTS = {"millivolt": "mV", "lead_max": "lead maximum", 200: "250 Hz"}
+INPUTS |= {"without_age_hr": "without age, HR"}
 STEPS = (
     "00_cohort",
     "01_data_exploration",
@@ -57,7 +62,9 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
         name = model.network or key
         if name not in MODELS:
             raise ValueError(f"models.{key}: no model is called '{name}'{nearest(name, MODELS)}")
-        entry = MODELS[name]
+        entry, foreign = MODELS[name], OF_NETWORKS if name in TREES else {"features"}
+        for setting in sorted(foreign & model.model_fields_set):
+            raise ValueError(f"models.{key}.{setting}: {entry.name} takes none; leave it out")
         for option, value in model.options.items():
             if option not in entry.options:
                 raise ValueError(
@@ -102,8 +109,9 @@ class AnyStudy(Closed):
         """Name of a model in tables and figures; what its input is, if it isn't the paper's."""
         entry = self.models[model]
         name = MODELS[self.registered(model)].display_name(entry.options)
-        told = [INPUTS[said] for said in (entry.normalisation, entry.samples) if said in INPUTS]
-        return name + (f" ({', '.join(told)})" if told else "")
+        given = entry.normalisation, entry.samples, entry.features
+        told = [INPUTS[said] for said in given if said in INPUTS]
+        return (name + (f" ({', '.join(told)})" if told else "")).replace(") (", ", ")
 
 
 class Study(AnyStudy):
@@ -112,7 +120,9 @@ class Study(AnyStudy):
     """
 
     models: Models = Field(default_factory=dict)
-    cohort: Annotated[SyntheticCohort | PtbxlCohort | FilesCohort, Field(discriminator="source")]
+    cohort: Annotated[
+        SyntheticCohort | PtbxlCohort | AcsEcgCohort | FilesCohort, Field(discriminator="source")
+    ]
     signal: Signal = Signal()
     folds: Folds = Folds()
     training: Training = Training()
@@ -149,9 +159,9 @@ class Study(AnyStudy):
                     f"models.{key}: learning_rate is missing; give it, or a grid in "
                     "learning_rates.grid"
                 )
-        for name in self.sensitivity if self.cohort.source != "ptbxl" else ():
-            if name in ("strict_label", "human_validated"):
-                yield f"sensitivity: '{name}' needs annotations that only ptbxl has"
+        for source, names in (("ptbxl", OfPtbxl.__args__), ("acs_ecg", OfAcsEcg.__args__)):
+            for name in set(self.sensitivity) & set(names) if source != self.cohort.source else ():
+                yield f"sensitivity: '{name}' needs annotations that only {source} has"
         if self.models and (chosen := self.selected_model) not in self.models:
             yield f"selected_model: '{chosen}' is not in models{nearest(chosen, self.models)}"
 

@@ -93,7 +93,7 @@ def selection(study, leads: pd.DataFrame, rotation: int) -> list[str]:
     if len(leads) > 2 and pd.notna(kept["others"]):
         alike = leads["lead"].corr(leads["others"]) ** 2
         told[0] += f" On the same test fold the other models lie {kept['others']:+.3f} from theirs "
-        told[0] += f"(r² {alike:.2f} over rotations), by which {kept['fold']:+.3f} is the fold's."
+        told[0] += f"(r² {alike:.2f} over rotations): {kept['fold']:+.3f} is put down to the fold."
     told.append(
         f"The highest test score, {top['score']:.3f}, is that of rotation {top.name}: "
         f"{top['fold']:+.3f} of it is put down to its test fold and {top['luck']:+.3f} to luck, "
@@ -103,7 +103,10 @@ def selection(study, leads: pd.DataFrame, rotation: int) -> list[str]:
         own = study.learning_rates.rule == "per_rotation"
         fold, used = (rotation + 1) % study.folds.count, study.grid_rotations
         was = "was not" if own or fold not in used else "was"
-        told.append(f"Its test fold {was} a validation fold of the choice of learning rates.")
+        told.append(
+            f"The test fold of rotation {rotation} {was} a validation fold of the choice of "
+            "learning rates."
+        )
     return told
 
 
@@ -143,7 +146,7 @@ def limits(
     test, few = chosen[chosen["split"] == "test"], by_group[by_group["estimate"].isna()]
     found = [] if cohort["label_kind"] == "angiographic" else [KINDS[cohort["label_kind"]]]
     found += selected
-    found.append(f"Its test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
+    found.append(f"The test fold has {test['label'].sum()} positives among {len(test)} ECGs.")
     found += [
         f"{POINTS[name]}: not attainable on validation."
         for name, point in points.items()
@@ -160,7 +163,15 @@ def describe(record: pd.Series) -> str:
     """Say in a line what a cohort knows about one of its records."""
     parts = [str(record["sex"]) if pd.notna(record["sex"]) else "sex unknown"]
     parts.append(f"{record['age']:.0f} years" if pd.notna(record["age"]) else "age unknown")
-    for name in ("culprit", "severity", "mimic", "disturbance", "stage1", "quality_reasons"):
+    for name in (
+        "presentation",
+        "culprit",
+        "severity",
+        "mimic",
+        "disturbance",
+        "stage1",
+        "quality_reasons",
+    ):
         if name in record and pd.notna(record[name]) and record[name] not in ("", "none", 0):
             parts.append(f"{name.replace('_', ' ')}: {record[name]}")
     return ", ".join(parts)

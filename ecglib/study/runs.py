@@ -14,7 +14,6 @@ from ecglib.errors import Refusal
 from ecglib.folders import sha256
 from ecglib.models import build_model, flops, without_download
 from ecglib.study import places
-from ecglib.study.params import load_study
 
 WEIGHTS = "weights.safetensors"
 
@@ -82,7 +81,12 @@ def read_run(folder: Path) -> dict:
 
 def performance(step) -> pd.DataFrame:
     """AUC, average precision, score and Brier score of a run's predictions, by split."""
-    table = pd.read_parquet(step.folder / "predictions.parquet")
+    return scores(step.folder)
+
+
+def scores(folder: Path) -> pd.DataFrame:
+    """As `performance`, of the run in a folder."""
+    table = pd.read_parquet(folder / "predictions.parquet")
     measures = {"AUC": metrics.auc, "AP": metrics.average_precision, "score": metrics.score}
     measures["Brier"] = metrics.brier
     rows = {
@@ -92,11 +96,10 @@ def performance(step) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def load_runs(study, outputs: Path | None = None) -> Runs:
+def load_runs(study) -> Runs:
     """Load every run that a study asks for; what is missing or damaged is named in `Runs.problems`.
 
-    A study that has none of its own shows those that are committed. `outputs` is where results lie,
-    if it isn't `ecglib.study.places.OUTPUTS`.
+    A study that has none of its own shows those that are committed.
 
     Raises
     ------
@@ -106,12 +109,13 @@ def load_runs(study, outputs: Path | None = None) -> Runs:
     predictions, history, facts, problems = [], [], [], []
     named = [(model, rotation) for model in study.models for rotation in study.rotations]
     own = [places.run_folder(study.name, *name) for name in named]
-    if not outputs and not any((folder / "run.json").is_file() for folder in own):
+    outputs = places.OUTPUTS
+    if not any((folder / "run.json").is_file() for folder in own):
         outputs = places.REFERENCE
         problems.append(f"Nothing was trained here: the runs are those in {places.shown(outputs)}.")
     for (model, rotation), folder in zip(named, own, strict=True):
         try:
-            told = read_run((outputs or places.OUTPUTS) / folder.relative_to(places.OUTPUTS))
+            told = read_run(outputs / folder.relative_to(places.OUTPUTS))
         except RunError as error:
             problems.append(str(error))
             continue
@@ -133,15 +137,25 @@ def load_runs(study, outputs: Path | None = None) -> Runs:
     return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
 
 
-def with_repetitions(study, done: Runs) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predictions and facts of a study's runs, and of those kept of the study that repeats them
-    with other seeds, if it names one.
+def training_noise(study, done: Runs) -> pd.DataFrame:
+    """SD of the test AUC and AP between runs that differ in their seed alone, over the rotations
+    that have such runs: among the study's own, and those kept of the study that
+    ``statistics.training_noise`` names.
+
+    Returns ``network, seeds, rotations, AUC, AP``, a row per network.
     """
-    every = [done]
-    if study.statistics.training_noise:
-        repeats = load_study(study.statistics.training_noise)
-        every.append(load_runs(repeats, places.REFERENCE))
-    return tuple(pd.concat([getattr(r, what) for r in every]) for what in ("predictions", "facts"))
+    kept = places.REFERENCE / str(study.statistics.training_noise) / "runs"
+    found = []
+    for folder in [*done.facts.folder, *(file.parent for file in kept.glob("*/*/run.json"))]:
+        told = read_run(folder)["identity"]
+        same = {k: v for k, v in told.items() if k not in ("model", "model_seed")}
+        found.append({"network": told["network"], "same": json.dumps(same, sort_keys=True)})
+        found[-1] |= scores(folder).loc["test"]
+    alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)[["AUC", "AP"]]
+    variances, seeds = alike.var().dropna(), alike.size()
+    table = variances.groupby("network", sort=False).mean() ** 0.5
+    sizes = seeds[variances.index].groupby("network", sort=False).agg(["max", "size"])
+    return sizes.set_axis(["seeds", "rotations"], axis=1).join(table).reset_index()
 
 
 def display_names(study) -> dict[str, str]:

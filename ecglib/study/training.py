@@ -43,6 +43,8 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
         "cohort": cohort.key if network else cohort.key_with("age", "rr_ms"),
         "protocol": MODELS[study.registered(model)].protocol,
     }
+    if entry.features != "all":
+        identity["features"] = entry.features
     if network:
         given = entry.model_dump(include={"normalisation", "samples", "epochs"}, exclude_none=True)
         training = study.training.model_copy(update=given).model_dump(exclude_defaults=True)

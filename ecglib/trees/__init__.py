@@ -13,6 +13,8 @@ TREES = {
         {("setting", "ecg_smart_2024"): "Random Forest (2024 setting)"},
     ),
     "gradient_boosting": Entry(
-        "Gradient boosting (not in the paper)", "ecglib.trees.forest:gradient_boosting"
+        "Gradient boosting (not in the paper)",
+        "ecglib.trees.forest:gradient_boosting",
+        protocol=2,
     ),
 }

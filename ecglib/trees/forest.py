@@ -16,7 +16,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.inspection import permutation_importance
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -40,7 +40,13 @@ FOREST_SETTINGS = {
 }
 """Two settings that the group published; the paper doesn't say which one is in its Table 4."""
 
-CALIBRATION_FOLDS = 5
+CALIBRATION_FOLDS, TUNING_FOLDS = 5, 3
+
+BOOSTING = {"max_leaf_nodes": (7, 15, 31), "max_features": (0.15, 1.0)}
+"""Six settings of boosting, of which each fit chooses one on folds of its own training rows."""
+
+LEFT_OUT = {"all": (), "without_age_hr": ("Age", "HR", "JTc")}
+"""Columns that a model does without; JTc is corrected by the RR interval."""
 
 TRUSTED = [  # what a saved model consists of besides the types that skops trusts by itself
     "numpy.dtype",
@@ -88,13 +94,12 @@ def gradient_boosting(seed: int = 42) -> Pipeline:
     """Build histogram gradient boosting, a stronger reference; a missing value is a branch of its
     own.
 
-    Its values were chosen among six by AP on validation folds of the published OMI feature tables;
-    it isn't a model of the paper. Early stopping is off: scikit-learn would draw its validation
-    rows without regard to patients.
+    It isn't a model of the paper. `fit` chooses among the settings of `BOOSTING`. Early stopping is
+    off: scikit-learn would draw its validation rows without regard to patients.
     """
     trees = HistGradientBoostingClassifier(
-        learning_rate=0.05, max_iter=200, max_leaf_nodes=15, min_samples_leaf=10, max_features=0.15,
-        l2_regularization=5.0, early_stopping=False, random_state=seed,
+        learning_rate=0.05, max_iter=200, min_samples_leaf=10, l2_regularization=5.0,
+        early_stopping=False, random_state=seed,
     )  # fmt: skip
     return Pipeline([("classify", trees)])
 
@@ -105,7 +110,8 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     Parameters
     ----------
     identity : dict
-        Everything that decides the result: ``model, network, options, rotation, seed, threads``.
+        Everything that decides the result: ``model, network, options, features, rotation, seed,
+        threads``.
     cohort : ecglib.cohort.contract.Cohort
     folds : pandas.DataFrame
         ``record_id, fold``.
@@ -115,7 +121,7 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     Returns
     -------
     dict
-        Facts for ``run.json``.
+        Facts for ``run.json``; ``chosen``: the setting of boosting.
     """
     begun, splits = time.perf_counter(), rotate(folds, identity["rotation"])
     table, at = cohort_features(cohort), splits["train"]
@@ -128,7 +134,10 @@ def train(identity: dict, cohort, folds: pd.DataFrame, folder: Path) -> dict:
     predicted.to_parquet(folder / "predictions.parquet", index=False)
     name = TREES[identity["network"]].display_name(identity["options"])
     seconds = time.perf_counter() - begun
-    return {"identity": identity, "label": name, "device": "cpu", "train_seconds": seconds}
+    facts = {"identity": identity, "label": name, "device": "cpu", "train_seconds": seconds}
+    if identity["network"] == "gradient_boosting":
+        facts["chosen"] = {setting: getattr(fitted[-1], setting) for setting in BOOSTING}
+    return facts
 
 
 def cohort_features(cohort) -> pd.DataFrame:
@@ -158,12 +167,14 @@ def fit(identity: dict, features, label, patients=None) -> Pipeline:
     Parameters
     ----------
     identity : dict
-        ``network``, a model of `ecglib.trees.TREES`, its ``options`` and ``seed``; ``threads``, one
-        if absent, don't change a forest, and boosting is reproducible for equal ones.
+        ``network``, a model of `ecglib.trees.TREES`, its ``options`` and ``seed``; ``features``, a
+        key of `LEFT_OUT`, all if absent; ``threads``, one if absent, don't change a forest, and
+        boosting is reproducible for equal ones.
     features, label : pandas.DataFrame, array_like of 0 and 1
         Training rows only.
     patients : array_like, optional
-        Whose ECG a row is: calibration then never splits a patient. Not needed with one ECG per
+        Whose ECG a row is: calibration, and the choice of boosting's setting by average precision
+        on three folds of these rows, then never split a patient. Not needed with one ECG per
         patient.
 
     Raises
@@ -183,17 +194,22 @@ def fit(identity: dict, features, label, patients=None) -> Pipeline:
             "and both among them"
         )
     model = TREES[identity["network"]].build(**identity["options"], seed=identity["seed"])
+    left_out = [*LEFT_OUT[identity.get("features", "all")]]
+    features = features.drop(columns=left_out, errors="ignore").astype(np.float64)
+    groups = np.arange(len(label)) if patients is None else np.asarray(patients)
     threads = identity.get("threads", 1)
     calibrated = isinstance(model[-1], CalibratedClassifierCV)
     if calibrated and patients is not None:
-        model[-1].cv = list(
-            StratifiedGroupKFold(CALIBRATION_FOLDS).split(features, label, np.asarray(patients))
-        )
+        model[-1].cv = list(StratifiedGroupKFold(CALIBRATION_FOLDS).split(features, label, groups))
+    if isinstance(model[-1], HistGradientBoostingClassifier):
+        folds = list(StratifiedGroupKFold(TUNING_FOLDS).split(features, label, groups))
+        grid = {f"classify__{name}": tried for name, tried in BOOSTING.items()}
+        model = GridSearchCV(model, grid, scoring="average_precision", cv=folds, n_jobs=1)
     with threadpool_limits(threads), joblib.parallel_config("threading", n_jobs=threads):
-        model.fit(features.astype(np.float64), label)
+        model.fit(features, label)
     if calibrated:
         model[-1].cv = CALIBRATION_FOLDS  # a saved model doesn't carry row numbers
-    return model
+    return getattr(model, "best_estimator_", model)
 
 
 def predict(model: Pipeline, features: pd.DataFrame) -> np.ndarray:

@@ -253,6 +253,7 @@ def evaluate(models: dict, train: pd.DataFrame, tests: dict, seed: int) -> pd.Da
     for key, model in models.items():
         x, y = train.drop(columns=LABEL), train[LABEL].to_numpy()
         told = {"network": model.network or key, "options": model.options, "seed": seed}
+        told["features"] = model.features
         fitted = forest.fit(told, x, y)
         for cohort, test in tests.items():
             row = {

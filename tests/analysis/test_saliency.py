@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from ecglib.analysis import known_place, saliency, saliency_checks
+from ecglib.analysis import inference, known_place, saliency, saliency_checks
 from ecglib.beat import LEADS
 from ecglib.dataset import CROP, normalise
 from ecglib.models import build_model
@@ -280,16 +280,16 @@ class TestIntervals:
         """
         rng = np.random.default_rng(0)
         values = pd.DataFrame({"I": rng.normal(0.1, 0.02, 40), "II": rng.normal(0.2, 0.04, 40)})
-        once = saliency.patient_intervals(values, np.arange(40))
+        once = inference.patient_intervals(values, np.arange(40))
         repeated = values.loc[np.repeat(np.arange(40), 10)].reset_index(drop=True)
-        clustered = saliency.patient_intervals(repeated, np.repeat(np.arange(40), 10))
+        clustered = inference.patient_intervals(repeated, np.repeat(np.arange(40), 10))
         pd.testing.assert_frame_equal(once, clustered, rtol=0.02)
-        single = saliency.patient_intervals(repeated, np.arange(400))
+        single = inference.patient_intervals(repeated, np.arange(400))
         assert ((single.high - single.low) < 0.5 * (once.high - once.low)).all()
 
     def test_close_to_the_normal_interval(self):
         values = pd.DataFrame({"I": np.random.default_rng(1).normal(5, 2, 300)})
-        row = saliency.patient_intervals(values, np.arange(300), draws=4000).loc["I"]
+        row = inference.patient_intervals(values, np.arange(300), draws=4000).loc["I"]
         error = values["I"].std() / np.sqrt(300)
         assert row["mean"] == pytest.approx(values["I"].mean())
         assert row.low == pytest.approx(row["mean"] - 1.96 * error, abs=0.25 * error)
@@ -298,7 +298,7 @@ class TestIntervals:
     def test_seed(self):
         values, patients = pd.DataFrame({"I": np.arange(30.0)}), np.arange(30) // 2
         first, again, other = (
-            saliency.patient_intervals(values, patients, seed=s) for s in (1, 1, 2)
+            inference.patient_intervals(values, patients, seed=s) for s in (1, 1, 2)
         )
         assert first.equals(again) and not first.equals(other)
 
@@ -317,50 +317,81 @@ class TestChecks:
         torch.manual_seed(3)
         model = build_model("mayo_alvd").eval()
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        table, maps = saliency_checks.cascade(model, ecgs(6))
+        maps = saliency.attribute(model, ecgs(6))
+        table = saliency_checks.cascade(model, ecgs(6), maps)
         assert all(torch.equal(state[name], value) for name, value in model.state_dict().items()), (
             "model stays"
         )
+        blocks = [f"convblock{i}" for i in range(6, 0, -1)]
         order = table.layer.unique().tolist()
-        assert order == [
-            "fc3",
-            "bn3",
-            "fc2",
-            "bn2",
-            "fc1",
-            "bn1",
-            "conv1",
-            *[f"convblock{i}" for i in range(6, 0, -1)],
-        ]
+        assert order == ["fc3", "bn3", "fc2", "bn2", "fc1", "bn1", "conv1", *blocks]
         mean = table.groupby("layer", sort=False).rank_correlation.mean()
         assert len(table) == 6 * len(order) and mean.iloc[-1] < 0.5
-        again, _ = saliency_checks.cascade(model, ecgs(6))
-        pd.testing.assert_frame_equal(table, again)
-        (*_, (_, forgotten)) = saliency_checks.forget(model)
-        np.testing.assert_array_equal(maps, saliency.attribute(forgotten, ecgs(6)))
-        few, _ = saliency_checks.cascade(
-            model, ecgs(6), trained=saliency.attribute(model, ecgs(6)), stages=2
-        )
-        pd.testing.assert_frame_equal(
-            few, table[table.layer.isin(["conv1", "convblock1"])].reset_index(drop=True)
-        )
+        pd.testing.assert_frame_equal(table, saliency_checks.cascade(model, ecgs(6), maps))
 
     def test_what_forgets_all_has_nothing_of_the_training_left(self):
         model = build_model("mayo_alvd").eval()
         for value in model.state_dict().values():
             value.fill_(7)
-        (*_, (_, forgotten)) = saliency_checks.forget(model)
+        (*_, (_, forgotten)) = saliency_checks.forget(model, ecgs(3))
         assert not any((value == 7).all() for value in forgotten.state_dict().values())
+        starts = saliency_checks.random_networks(build_model("mayo_alvd").eval(), ecgs(3))
+        assert len({float(one.fc1.weight.detach().sum()) for one in starts}) == 3
 
-    def test_cascade_finds_a_map_that_ignores_the_network(self, monkeypatch):
-        monkeypatch.setattr(
-            saliency_checks, "attribute", lambda model, x, method: np.gradient(x, axis=2) ** 2
-        )
-        table, _ = saliency_checks.cascade(Linear(weights()), ecgs())
+    def test_a_random_network_is_not_flat(self):
+        """Its batch norms fit what they see: ECGs get different logits, and gradients arrive."""
+        torch.manual_seed(0)
+        model, x = build_model("ecg_smart_net").eval(), ecgs(4)
+        (*_, (_, forgotten)) = saliency_checks.forget(model, x)
+        assert not forgotten.training
+        flat = np.ptp(saliency.logits(model, x))  # a fresh network's own statistics
+        assert np.ptp(saliency.logits(forgotten, x)) > 10 * flat
+        norm = forgotten.layer4[1].bn2
+        seen = []
+        norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        saliency.logits(forgotten, x)
+        mean = seen[0].mean((0, 2, 3))
+        torch.testing.assert_close(mean, norm.running_mean, rtol=0.05, atol=0.01)
+
+    def test_layers_that_have_not_forgotten_keep_their_statistics(self):
+        model = build_model("mayo_alvd").eval()
+        model.convblock1.bn.running_mean.fill_(3)
+        _, first = next(saliency_checks.forget(model, ecgs(3)))
+        assert (first.convblock1.bn.running_mean == 3).all()
+
+    def test_a_map_that_ignores_the_network_stays_as_it_was(self, monkeypatch):
+        def slope(model, x):
+            return np.gradient(x, axis=2) ** 2
+
+        monkeypatch.setattr(saliency_checks, "attribute", slope)
+        table = saliency_checks.cascade(Linear(weights()), ecgs(), slope(None, ecgs()))
         np.testing.assert_allclose(table.rank_correlation, 1)
 
+    def test_chance_respects_what_a_method_can_reach(self):
+        """Occlusion by wave is 0 between the waves: maps without anything in common correlate by
+        size, and the shuffled one says by how much; with signs they don't.
+        """
+        mask = np.zeros((5, 12, 400))
+        mask[..., 100:180] = 1
+        one, other = (ecgs(seed=seed) * mask for seed in (1, 2))
+        found = saliency_checks._randomised(one, [other], 0)
+        size, chance = (
+            found[f"correlation with randomised, absolute{name}"] for name in ("", ", by chance")
+        )
+        assert size > 0.5 and chance == pytest.approx(size, abs=0.1)
+        assert abs(found["correlation with randomised, signed"]) < 0.3
+        got = saliency_checks.shuffled(one)
+        assert (got[mask == 0] == 0).all() and not np.array_equal(got, one)
+        np.testing.assert_allclose(np.sort(got[0].ravel()), np.sort(one[0].ravel()))
+
+    def test_signs_count_where_they_are_asked_for(self):
+        maps = ecgs(3)
+        np.testing.assert_allclose(saliency.agreement(maps, -maps), 1)
+        np.testing.assert_allclose(saliency.agreement(maps, -maps, signed=True), -1)
+
     def test_cascade_on_a_linear_network_falls_to_chance(self):
-        table, _ = saliency_checks.cascade(Linear(weights()), ecgs())
+        maps = saliency.attribute(Linear(weights()), ecgs())
+        table = saliency_checks.cascade(Linear(weights()), ecgs(), maps)
         assert table.layer.unique().tolist() == ["fc"] and table.rank_correlation.abs().max() < 0.3
 
     @pytest.mark.parametrize(("name", "options", "top"), [
@@ -368,10 +399,9 @@ class TestChecks:
     ])  # fmt: skip
     def test_cascade_reaches_every_layer(self, name, options, top, monkeypatch):
         # the layers alone are of interest
-        monkeypatch.setattr(saliency_checks, "attribute", lambda model, x, method: x)
-        layers = saliency_checks.cascade(build_model(name, **options).eval(), ecgs(1))[
-            0
-        ].layer.tolist()
+        monkeypatch.setattr(saliency_checks, "attribute", lambda model, x: x)
+        model = build_model(name, **options).eval()
+        layers = saliency_checks.cascade(model, ecgs(2), ecgs(2)).layer.unique().tolist()
         assert layers == [*top, "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
 
     def test_deletion_prefers_the_map_that_is_right(self):

@@ -413,26 +413,6 @@ def test_planned_comparisons_are_families_of_their_own():
     assert comparison.planned(paired(x__y=(0, 0, 0, 1))).empty
 
 
-def test_training_noise_is_the_spread_of_seeds_on_the_same_rotation():
-    """Between rotations, learning rates and networks much else differs: none of that counts."""
-    rows, facts = [], []
-    for rotation in (0, 1):
-        for seed, gap in enumerate((0.0, 0.02, 0.04)):
-            name = f"net_{seed}" if seed else "net"
-            rows.append((name, rotation, "test", 0.8 + 0.1 * rotation + gap, 0.5 + 2 * gap))
-            rows.append((name, rotation, "validation", 0.1 * seed, 0.0))
-            same = {"network": "net", "rotation": rotation, "learning_rate": 1e-3}
-            told = same | {"model": name} | ({"model_seed": seed} if seed else {})
-            facts.append({"model": name, "rotation": rotation, "identity": told})
-        rows.append(("other", rotation, "test", 0.1, 0.1))
-        facts.append({"model": "other", "rotation": rotation, "identity": {"network": "other"}})
-        facts[-1]["identity"] |= {"model": "other", "rotation": rotation}
-    table = pd.DataFrame(rows, columns=["model", "rotation", "split", "auc", "average_precision"])
-    found = comparison.training_noise(table, pd.DataFrame(facts))
-    assert found[["network", "seeds", "rotations"]].to_numpy().tolist() == [["net", 3, 2]]
-    np.testing.assert_allclose(found[["auc", "average_precision"]], [[0.02, 0.04]])
-
-
 NAMES = {"ecg_smart_net": "Net", "mayo_alvd": "Mayo", "resnet18": "ResNet-18"}
 
 
@@ -443,7 +423,7 @@ def told(kind, mayo=0.8):
     bounds = bounds.assign(low=0.6, high=0.95, rotations=4)
     gaps = paired(ecg_smart_net__mayo_alvd=(0.1, 0.05, 0.15, 0.01)).assign(p_holm=0.01)
     noise = pd.DataFrame([{"network": "mayo_alvd", "seeds": 3, "rotations": 2}])
-    noise = noise.assign(auc=0.02, average_precision=0.03)
+    noise = noise.assign(AUC=0.02, AP=0.03)
     families = comparison.planned(gaps)
     return comparison.answers(bounds, gaps, families, noise, NAMES, Label(kind, "x"))
 
@@ -541,12 +521,10 @@ def test_each_rotation_is_recalibrated_on_its_own_validation_fold():
 
 def test_observed_to_expected_has_the_limits_of_its_patients():
     """One ECG a patient, risks all alike: the ratio is a proportion over a constant."""
-    rows = pd.DataFrame({"patient_id": range(900), "label": np.arange(900) % 10 < 3, "risk": 0.2})
-    found = calibration.observed_to_expected(rows.astype({"label": int}), 2000)
-    assert found["estimate"] == pytest.approx(1.5)
+    rows = pd.DataFrame({"label": (np.arange(900) % 10 < 3).astype(int), "risk": 0.2})
+    args = rows[["label"]], np.arange(900), rows["risk"]
+    found = inference.patient_intervals(*args).loc["label"]
+    assert found["mean"] == pytest.approx(1.5)
     error = np.sqrt(0.3 * 0.7 / 900) / 0.2
     assert found["low"] == pytest.approx(1.5 - 1.96 * error, abs=0.03)
     assert found["high"] == pytest.approx(1.5 + 1.96 * error, abs=0.03)
-    doubled = pd.concat([rows, rows]).astype({"label": int})  # the same patients twice
-    again = calibration.observed_to_expected(doubled, 2000)
-    assert again["high"] - again["low"] == pytest.approx(found["high"] - found["low"], rel=0.01)

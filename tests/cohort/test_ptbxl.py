@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import wfdb
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
 from web import served
 
@@ -19,6 +17,7 @@ from ecglib.cohort import ptbxl
 from ecglib.cohort.build import open_source
 from ecglib.cohort.source import ReadError, SourceError
 from ecglib.settings import PtbxlCohort
+from ecglib.study.params import load_study
 
 
 def study(**options):
@@ -107,6 +106,16 @@ def test_each_label_finds_what_it_is_defined_by(small):
         assert {"acute_mi", "acute_mi_strict", "mi"} <= set(source.records)
 
 
+@pytest.mark.parametrize("column", ["infarction_stadium1", "infarction_stadium2"])
+def test_stages_i_and_i_to_ii_are_acute_and_no_other(small, column):
+    stages = ["Stadium I", "Stadium I-II", "Stadium II", "Stadium II-III", "Stadium III", "unknown"]
+    empty = {"scp_codes": "{}", "infarction_stadium1": "", "infarction_stadium2": ""}
+    change(small, lambda t: t.assign(**empty).assign(**{column: [*stages, *[""] * 6]}))
+    records = ptbxl.read_tables(small, 100)[0]
+    for label in ("acute_mi", "acute_mi_strict"):
+        assert records[label].tolist() == [1, 1, *[0] * 10]
+
+
 def test_columns_are_translated(small):
     records = open_source(study(), 42, small).records
     assert records.sex[:2].tolist() == ["male", "female"]
@@ -135,45 +144,31 @@ def test_version_is_told_from_ages_and_rows(small, ages, rows, version):
     assert ptbxl.read_tables(small, 100)[1] == version
 
 
-def test_same_patient_negatives_can_be_dropped(small):
-    kept, dropped = (
-        open_source(study(same_patient_negatives=x), 42, small) for x in ("keep", "drop")
-    )
-    assert set(kept.records.record_id) - set(dropped.records.record_id) == {"ptbxl-00004"}
-    last = list(dropped.counts.values())[-1]
-    assert last == {"ecgs": 11, "patients": 10, "positive_ecgs": 2, "positive_patients": 2}
+def test_a_list_of_records_gives_the_same_cohort_or_says_which_are_lacking(small, tmp_path):
+    listed = tmp_path / "listed.csv"
+    pd.DataFrame({"ecg_id": [9, 1, 3, 4, 99]}).to_csv(listed, index=False)
+    source = open_source(study(records=str(listed)), 42, small)
+    assert source.records.record_id.tolist() == [f"ptbxl-{i:05d}" for i in (1, 3, 4, 9)]
+    assert source.counts["of the study's list"]["ecgs"] == 4
+    reason = "is not in the table (version ages as in 1.0.3, 12 rows)"
+    assert source.rejected.to_dict("records") == [{"record_id": "ptbxl-00099", "reason": reason}]
+
+    # the other version of the same ECGs: more rows, and an age above 89 as it is
+    change(small, lambda t: t.assign(age=t.age.replace(300, 93)))
+    change(small, lambda t: pd.concat([t, t[-1:].assign(ecg_id=13)]))
+    again = open_source(study(records=str(listed)), 42, small)
+    pd.testing.assert_frame_equal(again.records, source.records)
+    assert "version ages as in 1.0.1, 13 rows" in again.rejected.reason[0]
+
+    listed.write_text("record\n1\n")
+    with pytest.raises(SourceError, match=r"listed.csv is no CSV with a column ecg_id"):
+        open_source(study(records=str(listed)), 42, small)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.floats(0.05, 0.5), st.integers(0, 2**31 - 1))
-def test_drawn_negatives_meet_the_prevalence(table_seed, prevalence, seed):
-    rng = np.random.default_rng(table_seed)
-    patients = rng.integers(0, 300, 600)
-    positive_patients = rng.choice(300, 12, replace=False)
-    label = np.isin(patients, positive_patients) & (rng.random(600) < 0.8)
-    records = pd.DataFrame({"patient_id": patients.astype(str), "label": label.astype(int)})
-    fixed = records.patient_id.isin(records.patient_id[records.label == 1]).sum() - label.sum()
-    if not fixed <= label.sum() * (1 - prevalence) / prevalence <= 600 - label.sum():
-        with pytest.raises(SourceError, match="allow"):
-            ptbxl.draw_negatives(records, prevalence, seed)
-        return
-    drawn = ptbxl.draw_negatives(records, prevalence, seed)
-    assert drawn.label.sum() == label.sum()
-    wanted = label.sum() * (1 - prevalence) / prevalence
-    assert abs((drawn.label == 0).sum() - wanted) <= records.groupby("patient_id").size().max() / 2
-    whole = records[records.patient_id.isin(drawn.patient_id)]
-    assert len(whole) == len(drawn)  # no patient is cut
-    shuffled = ptbxl.draw_negatives(records.sample(frac=1, random_state=1), prevalence, seed)
-    assert set(shuffled.index) == set(drawn.index)
-
-
-def test_another_seed_draws_other_negatives(real_data):
-    draw = [
-        open_source(study(prevalence=0.2), seed, real_data / "ptb-xl").records for seed in (1, 1, 2)
-    ]
-    assert draw[0].equals(draw[1])
-    assert set(draw[0].record_id) != set(draw[2].record_id)
-    assert len(draw[0]) == pytest.approx(401 / 0.2, abs=2)
+def test_all_of_a_download_makes_the_full_study(small):
+    source = open_source(load_study("ptbxl_full").cohort, 42, small)
+    assert len(source.records) == 12 and set(source.records.strat_fold) == set(range(1, 11))
+    assert source.records.label.sum() == 2 and source.rejected.empty
 
 
 def test_part_of_ptbxl_has_the_measured_counts(real_data):
@@ -348,17 +343,19 @@ def completed(folder, **options):
 
 
 def test_download_fetches_what_is_needed_once(server, small):
-    source = completed(server.folder, prevalence=0.25)
+    listed = small / "listed.csv"
+    listed.write_text("ecg_id\n" + "\n".join(map(str, range(1, 9))))
+    source = completed(server.folder, records=str(listed))
     assert len(source.records) == 8
     fetched = {name for name, _ in server.log}
     assert fetched == {"SHA256SUMS.txt", "ptbxl_database.csv", "scp_statements.csv"} | {
         f"{name}.{ending}" for name in source.records.filename for ending in ("hea", "dat")
     }
     assert len(server.log) == len(fetched)
-    local = open_source(study(prevalence=0.25), 42, small)
+    local = open_source(study(records=str(listed)), 42, small)
     row = next(source.records.itertuples())
     np.testing.assert_array_equal(source.read(row)[0], local.read(row)[0])
-    completed(server.folder, prevalence=0.25)
+    completed(server.folder, records=str(listed))
     assert len(server.log) == len(fetched)  # nothing is asked for again
     assert not list(server.folder.rglob("*.part"))
 

@@ -208,6 +208,16 @@ def test_disturbances_do_what_they_say(source, rows):
     assert np.median(np.abs(np.diff(noisy))) > 2 * np.median(np.abs(np.diff(good)))
 
 
+def test_nothing_but_the_injury_tells_who_is_ill(source, rows):
+    """Neither noise nor heart rate: a model must not learn the label from how it was simulated."""
+    for row in [row for row in rows if row.label == 1 and row.disturbance == "none"][:5]:
+        ill, healthy = (source.read(row._replace(severity=s))[0] for s in (row.severity, 0.0))
+        assert np.median(np.abs(np.diff(ill - healthy))) == 0, "a slow wave, in steps of 5 µV"
+        np.testing.assert_array_equal(source.read(row._replace(label=0))[0], ill)
+    rate = table(10893).groupby("label").heart_rate.mean()
+    assert rate[1] == pytest.approx(rate[0], abs=3)
+
+
 def test_rhythms(source, rows):
     row = rows[5]._replace(disturbance="none", mimic="none", heart_rate=80.0)
     beats = {}

@@ -391,14 +391,6 @@ def test_an_operating_point_out_of_reach_is_said_to_be(predictions):
     )
 
 
-def test_selection_shows_both_rules_and_the_optimism_of_one():
-    by_test, by_validation = pd.Series({2: 0.8, 0: 0.7}), pd.Series({0: 0.75, 2: 0.6})
-    mean = pd.DataFrame({"estimate": [0.75], "low": [0.7], "high": [0.8]})
-    table = tables.selection(by_test, by_validation, {"optimism": 0.03, "corrected": 0.77}, mean)
-    assert table["Test score"].tolist() == ["0.800", "0.700", "0.750 [0.700, 0.800]"]
-    assert table["Optimism"].tolist() == ["0.030", "–", "–"]
-
-
 def test_risk_groups_share_out_every_ecg():
     table = tables.risk_groups([0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.5, 0.6, 0.9], 0.2, 0.6)
     assert table["ECGs"].tolist() == [1, 3, 2] and table["Positives"].tolist() == [0, 1, 2]
@@ -429,11 +421,11 @@ def test_cases_are_the_surest_of_their_kind():
     table = pd.DataFrame({"record_id": list("abcdefg"), "label": [1, 1, 0, 0, 1, 1, 1]})
     table = table.assign(split="test", probability=[0.9, 0.6, 0.7, 0.8, 0.4, 0.1, 0.99])
     table.loc[6, "split"] = "validation"
-    got = inference.cases(table, 0.5).set_index("case").record_id.to_dict()
+    got = subgroups.cases(table, 0.5).set_index("case").record_id.to_dict()
     assert got == {"true positive": "a", "false positive": "d", "false negative": "f"}
-    cases = inference.cases(table, 0.05)["case"].tolist()
+    cases = subgroups.cases(table, 0.05)["case"].tolist()
     assert cases == ["true positive", "false positive"]
-    two = inference.cases(table, 0.5, most=2).query("case == 'false negative'")
+    two = subgroups.cases(table, 0.5, most=2).query("case == 'false negative'")
     assert two.record_id.tolist() == ["f", "e"] and two.number.tolist() == [1, 2]
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from saved_cohort import made_up_cohort
 
 from ecglib import load_model, metrics
-from ecglib.analysis import applied, inference
+from ecglib.analysis import calibration, inference
 from ecglib.cohort import build, contract
 from ecglib.cohort.source import Source
 from ecglib.dataset import inputs
@@ -188,6 +188,12 @@ class TestRefusals:
         with pytest.raises(ExplainError, match="trained on 8 leads of 400 samples"):
             apply.trained(load_study("mine"))
 
+    def test_a_study_without_ecgs(self, home, runs):
+        omi = (places.CODE / "params" / "omi_features.yaml").read_text()
+        (home / "params" / "omi_features.yaml").write_text(omi)
+        with pytest.raises(ExplainError, match="omi_features is no study of ECGs"):
+            apply.open_cohort("omi_features", load_study("mine"), runs)
+
     def test_no_weights_at_all(self, home, capsys):
         (places.run_folder("mine", "mayo_alvd", 0) / networks.WEIGHTS).unlink()
         assert len(apply.trained(load_study("mine"))) == 1
@@ -247,7 +253,9 @@ class TestAnswers:
 
     def test_they_stand_beside_cross_validation_unchanged(self, found):
         found, points = found[0], inference.thresholds_of(found[0])
-        told = applied.performance(found, draws=100).set_index(["where", "metric"]).estimate
+        table = apply.beside_cross_validation(found)
+        table = inference.by_part(table, "where", draws=100, thresholds=points)
+        told = table.set_index(["where", "metric"]).estimate
         for where, split, rotations in (
             ("cross-validation", "test", ROTATIONS),
             ("new ECGs", "new", ROTATIONS),
@@ -262,13 +270,6 @@ class TestAnswers:
                 values[-1]["auc"] = metrics.auc(run.label, run.probability)
             for name in ("auc", "sens", "spec"):
                 assert told[where, name] == pytest.approx(np.mean([v[name] for v in values])), where
-
-    def test_the_scale_is_that_of_validation(self, found):
-        both = applied.on_both_scales(found[0]).groupby("scale").probability
-        seen = found[0][(found[0].rotation < 0) & (found[0].split == "validation")]
-        old, mended = both.get_group("as trained"), both.get_group("recalibrated on validation")
-        expected = inference.recalibrate(seen.label, seen.probability, old)
-        np.testing.assert_allclose(mended, expected)
 
     def test_without_labels_there_are_predictions_only(self, home, cohort, runs):
         given(home, cohort, np.arange(10), labels=False)
@@ -298,7 +299,7 @@ def test_calibration_counts_patients_not_their_ecgs():
         told | {"label": (rng.random(400) < 1 / (1 + np.exp(-0.5 - x))).astype(int)}
     )
     one, four = (
-        applied.calibration(table).set_index("metric") for table in (once, pd.concat([once] * 4))
+        calibration.limits(table).set_index("metric") for table in (once, pd.concat([once] * 4))
     )
     expected = metrics.calibration(once.label, once.probability)
     for name in ("slope", "intercept"):

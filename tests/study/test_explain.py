@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from types import SimpleNamespace
 
 import matplotlib
 
@@ -644,3 +645,22 @@ def test_a_run_remembers_the_band_of_its_beats(tmp_path):
     folder = make_run(tmp_path / "a", "synthetic")
     assert explain.open_networks(str(folder)).signal.band_hz is None, "before bands were told"
     assert explain.open_networks(str(edit(folder, band_hz=50.0))).signal.band_hz == 50
+
+
+def test_what_is_planted_into_ecgs_is_told_of_the_network_that_notebook_09_asked(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(places, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr(places, "REFERENCE", tmp_path / "reference")
+    told = {"run": "outputs/made_up/runs/net/rotation_8", "planted": ["It calls 10 % of 42 ECGs."]}
+    file = tmp_path / "reference" / "made_up" / "09_saliency" / "run.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(told))
+
+    def networks(study, folder):
+        return SimpleNamespace(name=study, runs=[{"folder": tmp_path / folder}])
+
+    shipped = networks("made_up", "reference/made_up/runs/net/rotation_8")
+    assert explain.planted(shipped) == told["planted"]
+    assert explain.planted(networks("made_up", "x/net/rotation_7")) == []
+    assert explain.planted(networks("another", "x/net/rotation_8")) == []

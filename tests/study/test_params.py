@@ -97,6 +97,18 @@ def broken(tmp_path, change):
             lambda s: s["models"]["random_forest"].update(options={"seting": "ecg_smart_2024"}),
             ["seting", "did you mean 'setting'"],
         ),
+        (
+            lambda s: s["models"]["random_forest"].update(features="without_age"),
+            ["models.random_forest.features", "without_age_hr"],
+        ),
+        (
+            lambda s: s["models"]["random_forest"].update(learning_rate=0.1),
+            ["models.random_forest.learning_rate: Random Forest takes none"],
+        ),
+        (
+            lambda s: s["models"]["mayo_alvd"].update(features="without_age_hr"),
+            ["models.mayo_alvd.features: Mayo Clinic ALVD model takes none"],
+        ),
         (lambda s: s.update(selected_model="resnet18"), ["selected_model", "resnet18"]),
         (lambda s: s.update(name="other"), ["other", "broken"]),
         (lambda s: s.pop("models"), ["learning_rates.grid: 'mayo_alvd' is not in models"]),
@@ -106,6 +118,14 @@ def test_mistakes_are_named(tmp_path, change, says):
     message = broken(tmp_path, change)
     for part in says:
         assert part in message, message
+
+
+def test_names_in_tables_say_what_a_models_input_is():
+    study = load_study("ptbxl")
+    assert study.display_name("ecg_smart_net_millivolt") == "ECG-SMART-NET (mV)"
+    assert study.display_name("random_forest_without_age_hr") == "Random Forest (without age, HR)"
+    told = "Gradient boosting (not in the paper, without age, HR)"
+    assert study.display_name("gradient_boosting_without_age_hr") == told
 
 
 def test_missing_file_names_the_nearest():

@@ -26,11 +26,17 @@ def test_results_and_data_can_lie_elsewhere(tmp_path):
 
 
 def test_a_study_is_planned_for_another_folder(tmp_path):
-    study = ("--study", str(places.PARAMS / "smoke.yaml"))
+    study = ("--study", str(places.PARAMS / "ptbxl_full.yaml"))
     command = ("-m", "ecglib.study", "run", *study)
     done = run(tmp_path / "my results", *command, "--", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "00_cohort" in done.stdout + done.stderr
+    told = done.stdout + done.stderr
+    runs = [
+        f"runs/{model}/rotation_{k}.done"
+        for model in ("mayo_alvd", "random_forest")
+        for k in (0, 9)
+    ]
+    assert all(result in told for result in ("00_cohort/run.json", "09_saliency/run.json", *runs))
     (tmp_path / "file").write_text("")
     done = run(tmp_path / "file" / "x", *command)
     assert done.returncode == 1 and done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecglib.analysis import tables
 from ecglib.study import places, report
 from ecglib.study.params import load_study
 
@@ -44,8 +45,8 @@ def card(kind="synthetic", normalisation="lead_zscore", points=None):
     chosen = pd.DataFrame({"split": ["validation", "test", "test"], "label": [1, 1, 0]})
     groups = pd.DataFrame({"group": ["Sex", "Sex", "Site"], "level": ["female", "male", "Hill"]})
     groups["estimate"] = [np.nan, 0.8, np.nan]
-    optimism = {"apparent": 0.8, "optimism": 0.0312}
-    limits = report.limits(info, chosen, optimism, groups, points or {"rule_in": None}, "Easy.")
+    selected = report.selection(study, LEADS, 0)
+    limits = report.limits(info, chosen, groups, points or {"rule_in": None}, selected)
     shown = dict.fromkeys(
         ("rotations", "selection", "points", "calibration", "subgroups"),
         pd.DataFrame({"AUC": [0.5, np.nan]}, index=["one", "two"]),
@@ -61,38 +62,68 @@ def test_the_card_names_label_use_and_limits(kind):
     assert ("nothing here is a clinical risk" in told) == (kind != "angiographic")
     for line in (
         "- Rule-in, PPV ≥ 0.85: not attainable on validation.",
-        "- Easy.",
+        "- Rotation 0 has the highest validation score and is kept; its test score of 0.700",
         "- Too few to say how it does by Sex (female); Site (Hill).",
-        "- Its test fold has 1 positives among 2 ECGs.",
+        "- The test fold has 1 positives among 2 ECGs.",
         "- 2 of 5 rotations were run.",
         "- Weights: `weights.safetensors`, SHA-256 `ab12`",
     ):
         assert line in told
-    assert "about 0.031 of it is estimated to be luck" in told and "6,991,682 parameters" in told
+    assert "+0.020 to luck, which leaves 0.810" in told and "6,991,682 parameters" in told
 
 
-def test_an_easy_fold_is_told():
-    scores = {
-        "test": {"net": (0.9, 0.7, 0.8), "forest": (0.8, 0.7, 0.6), "tree": (0.75, 0.7, 0.65)}
-    }
-    scores["validation"] = {
-        "net": (0.6, 0.8, 0.7),
-        "forest": (0.5, 0.5, 0.5),
-        "tree": (0.5, 0.5, 0.5),
-    }
-    rows = [
-        (s, m, r, x)
-        for s, models in scores.items()
-        for m, xs in models.items()
-        for r, x in enumerate(xs)
-    ]
-    table = pd.DataFrame(rows, columns=["split", "model", "rotation", "score"])
-    assert report.ease(table, "net", 0) == (
-        "Rotation 0 has the highest validation score; its test score lies +0.100 from the mean "
-        "over rotations and is number 1 of 3. On the same test fold 2 other models lie +0.075 "
-        "from their means."
+LEADS = pd.DataFrame(
+    {
+        "score": [0.7, 0.9, 0.8],
+        "lead": [-0.1, 0.1, 0.0],
+        "others": [-0.05, 0.06, -0.01],
+        "fold": [-0.06, 0.07, -0.01],
+        "luck": [-0.01, 0.02, 0.0],
+    },
+    index=pd.Index([0, 1, 2], name="rotation"),
+)
+
+
+def test_what_was_selected_is_told_with_its_fold_and_its_luck():
+    study = load_study("ptbxl")  # ten folds; rates were chosen on the validation folds 0 and 1
+    kept, top, grid = report.selection(study, LEADS, 0)
+    assert kept == (
+        "Rotation 0 has the highest validation score and is kept; its test score of 0.700 is "
+        "number 3 of 3, -0.100 from their mean. On the same test fold the other models lie -0.050 "
+        "from theirs (r² 0.98 over rotations): -0.060 is put down to the fold."
     )
-    assert "other models" not in report.ease(table[table.model == "net"], "net", 0)
+    assert top.startswith("The highest test score, 0.900, is that of rotation 1: +0.070 of it is")
+    assert top.endswith("+0.020 to luck, which leaves 0.810.")
+    assert grid == (
+        "The test fold of rotation 0 was a validation fold of the choice of learning rates."
+    )
+    assert "was not a validation fold" in report.selection(study, LEADS, 1)[2]
+    alone = report.selection(load_study("demo"), LEADS.assign(others=np.nan), 1)
+    assert len(alone) == 2 and "other models" not in alone[0]
+
+
+def test_card_and_table_of_selection_tell_the_same_numbers():
+    scores = pd.Series([0.6, 0.5, 0.4], index=[0, 2, 1])
+    mean = pd.DataFrame({"estimate": [0.8], "low": [0.7], "high": [0.9]})
+    by_test = LEADS["score"].sort_values(ascending=False)
+    table = tables.selection(by_test, scores, LEADS, mean)
+    row = table.loc["Highest test score (the paper)"]
+    left = ["1", "0.400", "0.900", "0.070", "0.020", "0.810"]
+    assert row.tolist() == left and "which leaves 0.810." in card()
+    kept = table.loc["Highest validation score"]
+    assert kept.tolist() == ["0", "0.600", "0.700", "−0.060", "–", "0.760"]
+    assert table.loc["Mean over rotations", "Test score"] == "0.800 [0.700, 0.900]"
+
+
+def test_the_lowest_subgroup_and_the_operating_point_are_told():
+    names = ["auc", "average_precision", "sens", "spec", "ppv"]
+    bounds = pd.DataFrame({"metric": names, "estimate": 0.5, "low": 0.4, "high": 0.6})
+    groups = pd.DataFrame({"group": ["Sex", "Sex", "Age"], "level": ["female", "male", "old"]})
+    groups = groups.assign(positives=12, records=99, estimate=[0.9, np.nan, 0.8], low=0.7, high=1.0)
+    point, lowest = report.at_point(bounds, 0.25, groups)
+    assert "AUC 0.500 [0.400, 0.600]" in point and "threshold of 0.250" in point
+    assert "is Age: old, 0.800 [0.700, 1.000] (12 positives among 99 ECGs)" in lowest
+    assert len(report.at_point(bounds, 0.25, groups.assign(estimate=np.nan))) == 1
 
 
 def test_the_card_follows_the_input():

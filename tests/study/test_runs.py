@@ -1,6 +1,7 @@
 """Reading a study's runs: what is missing or damaged is named, and no two models share a name."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -193,3 +194,32 @@ def test_what_is_missing_is_told_with_the_command_that_makes_it(tmp_path, monkey
         with pytest.raises(ValueError, match=r"`make reproduce STUDY=params/smoke.yaml`") as error:
             ask(study)
         assert error.value._render_traceback_() == [str(error.value)]
+
+
+def test_training_noise_is_the_spread_of_seeds_on_the_same_rotation(tmp_path, monkeypatch):
+    """Own runs and those kept of another study; other rates, rotations and networks don't count."""
+    monkeypatch.setattr(places, "REFERENCE", tmp_path)
+
+    def write(place, seed, auc, **identity):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        rows = {"label": [0, 0, 1, 1], "split": "test"}
+        rows["probability"] = [0.2, 0.8, 0.2, 0.8] if auc == 0.5 else [0.2, 0.5, 0.5, 0.8]
+        pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
+        told = {"network": "net", "rotation": 0, "model": place} | identity
+        told |= {"model_seed": seed} if seed else {}
+        (folder / "run.json").write_text(json.dumps({"identity": told, "files": {}}))
+        return folder
+
+    own = [write("own/0", 0, 0.5), write("own/1", 0, 0.5, rotation=1)]
+    own.append(write("own/2", 0, 0.875, network="other"))
+    for seed, auc in ((1, 0.875), (2, 0.5)):
+        write(f"seeds/runs/net_{seed}/rotation_0", seed, auc)
+    write("seeds/runs/net_3/rotation_0", 3, 0.875, learning_rate=0.1)
+    study = SimpleNamespace(statistics=SimpleNamespace(training_noise="seeds"))
+    done = SimpleNamespace(facts=pd.DataFrame({"folder": own}))
+    found = runs.training_noise(study, done)
+    assert found[["network", "seeds", "rotations"]].to_numpy().tolist() == [["net", 3, 1]]
+    np.testing.assert_allclose(found["AUC"], np.std([0.5, 0.875, 0.5], ddof=1))
+    study.statistics.training_noise = None
+    assert runs.training_noise(study, done).empty

@@ -13,11 +13,12 @@ from saved_cohort import finished, made_up_cohort
 
 from ecglib import load_model, trainer
 from ecglib.analysis.tables import PAPER_TABLE_4
-from ecglib.folders import write_json
+from ecglib.folders import sha256, write_json
 from ecglib.folds import build_folds
 from ecglib.study import places, runs
 from ecglib.study.learned import FILE
 from ecglib.study.params import StudyError, load_study
+from ecglib.study.runs import RunError
 from ecglib.study.training import run_identity
 
 README = places.ROOT / "README.md"
@@ -95,6 +96,39 @@ def test_a_fresh_run_is_compared_cell_by_cell(outputs):
     assert not reference.check("made_up").same.all()
     file.unlink()
     assert "no such table" in reference.check("made_up").reason[0]
+
+
+def one_run(folder, probability, device):
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"record_id": [f"r{i}" for i in range(8)], "label": [0, 1] * 4, "split": "test"}
+    pd.DataFrame(told | {"probability": probability}).to_parquet(folder / "predictions.parquet")
+    files = {"predictions.parquet": sha256(folder / "predictions.parquet")}
+    write_json(folder / "run.json", {"files": files, "device": device})
+
+
+def test_one_rotations_runs_are_compared_with_those_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(places, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(places, "REFERENCE", tmp_path / "reference")
+    kept = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
+    one_swap = [0.1, 0.9, 0.2, 0.8, 0.65, 0.7, 0.4, 0.6]  # one of 16 pairs: AUC 1 − 1/16
+    study = load_study("smoke")
+    fresh = [places.run_folder("smoke", model, 1) for model in study.models]
+    for folder in fresh:
+        one_run(places.REFERENCE / folder.relative_to(tmp_path), kept, "cpu")
+    with pytest.raises(RunError, match=r"ecg_smart_net/rotation_1 has no run\.json"):
+        reference.check_rotation(study, 1)
+    for folder, now in zip(fresh, (kept, one_swap, one_swap), strict=True):
+        one_run(folder, now, "NVIDIA H200" if folder == fresh[2] else "cpu")
+    monkeypatch.setattr(reference, "OTHER", {"AUC": 0.1, "AP": 0.15})
+    found = reference.check_rotation(study, 1)
+    assert found.same.tolist() == [True, False, True] and found["AUC now"].iloc[1] == 1 - 1 / 16
+    assert found.largest.tolist() == pytest.approx([0, 0.35, 0.35])
+    assert found.devices.tolist() == ["cpu", "cpu", "cpu → NVIDIA H200"]
+    assert reference.main(["runs", "smoke", "--rotation", "1"]) == 0
+    marks = capsys.readouterr().out.split()
+    assert [mark.rsplit("runs/")[1] for mark in marks] == [
+        f"{model}/rotation_1.done" for model in study.models
+    ]
 
 
 def test_what_is_missing_is_said(outputs):

@@ -10,6 +10,7 @@ import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import FunctionTransformer
 
 from ecglib.cohort.contract import Cohort
@@ -28,6 +29,14 @@ MODELS = [
 def fit(name, features, label, options=None, patients=None, **told):
     identity = {"network": name, "options": options or {}, "seed": 3} | told
     return forest.fit(identity, features, label, patients)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_setting():
+    """One setting of boosting where none is to be chosen: a fit takes a fifth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forest, "BOOSTING", {"max_leaf_nodes": (15,), "max_features": (0.15,)})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +140,37 @@ def test_calibration_keeps_patients_together(table):
     assert model[-1].cv == forest.CALIBRATION_FOLDS
 
 
+def test_boosting_takes_the_setting_that_its_training_rows_favour(monkeypatch):
+    rng, searched = np.random.default_rng(1), []
+    x = pd.DataFrame(rng.normal(size=(600, 2)), columns=["a", "b"])
+    patients = rng.permutation(np.repeat(np.arange(300), 2))
+
+    def search(*given, **told):
+        searched.append(told)
+        return GridSearchCV(*given, **told)
+
+    monkeypatch.setattr(forest, "GridSearchCV", search)
+    monkeypatch.setattr(forest, "BOOSTING", {"max_leaf_nodes": (2, 15), "max_features": (1.0,)})
+    both = (x.a > 0) == (x.b > 0)  # trees of one split can't tell
+    assert fit("gradient_boosting", x, both, patients=patients)[-1].max_leaf_nodes == 15
+    alone = rng.random(600) < 1 / (1 + np.exp(-3 * x.a))  # larger trees only fit noise
+    assert fit("gradient_boosting", x, alone, patients=patients)[-1].max_leaf_nodes == 2
+    assert searched[0]["scoring"] == "average_precision" and len(searched[0]["cv"]) == 3
+    for rest, tried in searched[0]["cv"]:
+        assert not set(patients[rest]) & set(patients[tried])
+
+
+def test_a_model_may_do_without_age_and_heart_rate(table):
+    x = table[0].rename(columns={"a": "Age", "b": "HR", "c": "JTc"})
+    for name, options in MODELS[1:]:
+        told = {"network": name, "options": options, "seed": 3}
+        blind = forest.fit(told | {"features": "without_age_hr"}, x, table[1])
+        assert list(blind.feature_names_in_) == ["d", "e", "f"]
+        assert len(forest.fit(told, x, table[1]).feature_names_in_) == 6
+        changed = forest.predict(blind, x.assign(Age=0.0, HR=0.0, JTc=0.0))
+        np.testing.assert_array_equal(forest.predict(blind, x), changed)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -209,6 +249,7 @@ def test_a_runs_identity_tells_what_decides_its_predictions(tmp_path):
     }
     models = {
         "random_forest": {},
+        "without": {"network": "random_forest", "features": "without_age_hr"},
         "later": {"network": "random_forest", "options": {"setting": "ecg_smart_2024"}},
     }
     study = Study.model_validate({"name": "x", **base, "models": models})
@@ -223,5 +264,7 @@ def test_a_runs_identity_tells_what_decides_its_predictions(tmp_path):
     one, later = identity("random_forest"), identity("later")
     assert later["network"] == "random_forest" and later["options"] == {"setting": "ecg_smart_2024"}
     assert one != later and json.loads(json.dumps(one)) == one
+    assert identity("without") == one | {"model": "without", "features": "without_age_hr"}
+    assert "features" not in one, "what is at its default is left out"
     assert identity("later", age=61.0) != later and identity("later", rr_ms=900.0) != later
     assert identity("later", noise_uv=30.0, new_quality_column=1) == later
