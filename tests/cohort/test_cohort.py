@@ -182,6 +182,12 @@ def test_table_3_counts_patients_and_ecgs_apart():
     assert table.female["total"] == "3 (50%)"
 
 
+def test_small_sites_share_a_row():
+    sites = pd.Series(["a"] * 20 + ["b"] * 19 + ["c"])
+    found = contract.small_as_one(sites).value_counts()
+    assert dict(found) == {"a": 20, "sites under 20 ECGs: 2": 20}
+
+
 class Copied:
     """Wraps a source's `read`; the second recording is the first, under another patient."""
 

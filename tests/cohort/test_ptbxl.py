@@ -82,6 +82,17 @@ def change(folder, edit, name="ptbxl_database.csv"):
     (table if edited is None else edited).to_csv(folder / name, index=False)
 
 
+def test_a_record_is_shown_from_its_file_of_500_hz_where_there_is_one(small):
+    source = open_source(study(), 0, small)
+    raw = np.random.default_rng(2).integers(-900, 900, (5000, 12))
+    write_record(small, "records500/00000/00003_hr", raw, rate=500)
+    row, signal, rate = source.finest(source.records[1:])
+    assert row.record_id == "ptbxl-00003" and rate == 500
+    np.testing.assert_array_equal(signal, raw.T)
+    row, signal, rate = source.finest(source.records[3:])  # none of them has one
+    assert row.record_id == "ptbxl-00004" and signal.shape == (12, 5000)
+
+
 # ---- labels, columns, selection
 
 

@@ -425,3 +425,21 @@ def test_sizes_are_those_of_the_networks():
         for name in NETWORKS
     }
     assert table["GFLOP per ECG"].to_dict() == operations
+
+
+def test_fig_3_has_a_skip_connection_beside_each_residual_block():
+    figure = architecture.draw({"resnet18": "ResNet-18 (as trained)"})
+    # of a residual network 4 stages of 2 blocks
+    assert [len(axis.lines) for axis in figure.axes] == [8, 8, 8, 0]
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles[0].startswith("A") and titles[2] == "C  ResNet-18\n(as trained)"
+    boxes = [text.get_text() for text in figure.axes[0].texts if text.get_text()]
+    assert boxes[1] == "conv 1×7: 64×12×200" and boxes[-1] == "fully connected: 2"
+    assert sum(text.startswith("2 conv 1×3") for text in boxes) == 8
+
+
+def test_table_2_stands_beside_the_live_block():
+    table = architecture.table_2(build_model("ecg_smart_net"))
+    same = table["this package"].str.replace("(1, 2)", "first stride") == table["paper"]
+    # the paper leaves out the shortcut's convolution and one ReLU
+    assert list(same) == [True, True, False, False, True, True]

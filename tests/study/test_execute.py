@@ -92,7 +92,7 @@ def test_interactive_steps_replace_their_folder_at_the_end(home):
     second.finish()
 
 
-def test_what_a_step_shows_is_saved_and_says_study_and_label(home, capsys):
+def test_what_a_step_shows_is_saved_and_says_study_and_label(home, capsys, monkeypatch):
     shown = step.open_step("good", {"study": "smoke", "output_dir": ""})
     told = capsys.readouterr().out
     assert "Smoke study" in told and "[synthetic label]" in told
@@ -101,8 +101,13 @@ def test_what_a_step_shows_is_saved_and_says_study_and_label(home, capsys):
     assert (shown.folder / "tables" / "found.csv").read_text() == ",AUC\nnet,0.98765\n"
     figure, axes = plt.subplots()
     axes.plot([0, 1])
-    shown.show(figure, "line")
+    given = []
+    monkeypatch.setattr(step, "display", lambda what, **told: given.append(told.get("metadata")))
+    shown.show(figure, "line", "A line.")
+    assert given == [{"name": "line", "caption": f"A line. {shown.stamp}."}]
     assert figure.texts[-1].get_text() == shown.stamp and "synthetic label" in shown.stamp
+    shown.show(figure, "", "No ECG.", stamp="")
+    assert given[-1]["caption"] == "No ECG."
     assert {file.suffix for file in (shown.folder / "figures").iterdir()} == {".png", ".svg"}
     shown.finish(["A sentence."])
     assert "A sentence." in capsys.readouterr().out

@@ -112,9 +112,10 @@ def home(tmp_path, monkeypatch):
 
 
 def write_study(home, name, cohort, rotations="[0, 1, 2]", model="mayo_alvd"):
+    rate = {} if model == "random_forest" else {"learning_rate": 0.001}
     (home / "params" / f"{name}.yaml").write_text(
         f"name: {name}\ntitle: T\ncohort: {cohort}\nfolds: {{count: 4, rotations: {rotations}}}\n"
-        f"models: {{{model}: {{learning_rate: 0.001}}}}\nselected_model: {model}\n"
+        f"models: {{{model}: {rate}}}\nselected_model: {model}\n"
     )
 
 
