@@ -80,7 +80,7 @@ def texts(table: pd.DataFrame) -> pd.DataFrame:
         decimals = 0 if whole or size >= 1000 else 1 if "%" in str(field) or size >= 20 else 3
         if field != "record_id":
             shown.isetitem(place, [cell(value, decimals) for value in table.iloc[:, place]])
-    rows = None if "record_id" in table.index.names else name
+    rows = str if "record_id" in table.index.names else name
     return shown.rename(rows).rename(name, axis=1).rename_axis(index=name, columns=name)
 
 
