@@ -23,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from ecglib import load_model
 from ecglib.dataset import BeatBank, seen_as
 from ecglib.folders import sha256, write_json
-from ecglib.study import explain, graph, places
+from ecglib.study import graph, places
 from ecglib.study.data import cohort_of
 from ecglib.study.learned import FILE
+from ecglib.study.notebook import run_notebook
 from ecglib.study.params import StudyError, load_study
 from ecglib.study.runs import WEIGHTS, RunError, performance, read_run
 from ecglib.trainer import predict
@@ -47,9 +48,8 @@ def keep(study: str) -> tuple[int, float]:
     and megabytes.
 
     Of a run that is all but notebook, figures and weights, so that it counts as done; one of each
-    kind keeps notebook and figures, to be read, and so does the ECG that ships with the package,
-    explained by this study's networks. Where a study's data may not be passed on record by record,
-    nothing is kept but notebooks, tables and figures, which hold none.
+    kind keeps notebook and figures, to be read. Where a study's data may not be passed on record by
+    record, nothing is kept but notebooks, tables and figures, which hold none.
     """
     source, goal = places.study_folder(study), places.REFERENCE / study
     if not source.is_dir():
@@ -62,12 +62,6 @@ def keep(study: str) -> tuple[int, float]:
     for folder in _one_of_each(source):
         read = [folder / "notebook.ipynb", *folder.glob("figures/*.png")]
         files |= {f: goal / f.relative_to(source) for f in read}
-    explained = explain.folder_of()
-    if (told := explained / "run.json").is_file() and json.loads(told.read_text())[
-        "study"
-    ] == study:
-        of_one = (f for f in explained.rglob("*") if f.suffix in KEPT)
-        files |= {f: goal / "10_explain_ecg" / f.relative_to(explained) for f in of_one}
     shutil.rmtree(goal, ignore_errors=True)
     for file, copy in files.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -309,6 +303,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load_study(given.study)
         study = settings.name
         if given.what == "keep":
+            if study in SHIPPED:  # the ECG that ships with the package, explained by its network
+                run_notebook("10_explain_ecg", {}, places.step_folder(study, "10_explain_ecg"))
             number, size = keep(study)
             print(
                 f"{number} files, {size:.1f} MB, in "
