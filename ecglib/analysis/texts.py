@@ -45,7 +45,7 @@ def mean_sd(values: pd.Series) -> str:
 
 
 def name(field) -> str:
-    """Name of a field, model or row on a page: no underscore but in links and files, no ``1e-05``."""
+    """Name of a field, model or row on a page: no underscore but in links, files; no 1e-05."""
     if field is None:
         return None
     if isinstance(field, float):
