@@ -45,13 +45,13 @@ def mean_sd(values: pd.Series) -> str:
 
 
 def name(field) -> str:
-    """Name of a field, model or row on a page: no underscore outside of links, no ``1e-05``."""
+    """Name of a field, model or row on a page: no underscore but in links, files; no 1e-05."""
     if field is None:
         return None
     if isinstance(field, float):
         return re.sub(r"e-0?(\d+)", r"e−\1", f"{field:g}")
     text = WORDS.get(str(field), str(field))
-    return text if re.search(r"\]\(|`|/", text) else re.sub(r"(?<=\w)_(?=\w)", " ", text)
+    return text if re.search(r"\]\(|`|/|\.[a-z]+$", text) else re.sub(r"(?<=\w)_(?=\w)", " ", text)
 
 
 def number(value: float, decimals: int = 3) -> str:

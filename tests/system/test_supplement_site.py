@@ -101,11 +101,11 @@ CAPTIONS = """() => { const seen = new Set();
     seen.add(told);
     return bad ? ['figure without a caption of its own: ' + told + image.src] : [];
   }) }"""
-# names of fields, where no code and no link is
+# names of fields, where no code, no link and no file is
 NAMES = """() => [...document.querySelectorAll('.bd-article :is(table, .cell_output)')].flatMap(
   part => { const copy = part.cloneNode(true);
     copy.querySelectorAll('code, a, style').forEach(inner => inner.remove());
-    return copy.textContent.match(/\\b\\w*[a-z]_\\w+/gi) || [] })"""
+    return copy.textContent.match(/\\b\\w*[a-z]_\\w+\\b(?!\\.\\w)/gi) || [] })"""
 EMPTY = """() => [...document.querySelectorAll('.bd-article .cell.docutils')].filter(
   cell => cell.querySelector('.cell_input') && !cell.querySelector('.cell_output')).length"""
 
