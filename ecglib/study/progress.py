@@ -23,7 +23,7 @@ def seconds(study, job: str) -> float:
     `job` is its folder below the study's, as ``07_comparison`` or ``runs/mayo_alvd/rotation_0``.
     """
     if job == "11_omi_features":
-        return 200
+        return 480
     model, cohort = job.split("/")[1:2], study.cohort
     # a guess for recorded ECGs; while a study runs, the clock mends it
     simulated = cohort.source == "synthetic"
