@@ -8,7 +8,8 @@ refuse labels of one class.
 """
 
 import numpy as np
-from scipy.special import logit
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 ALPHA = 2 / 3
@@ -163,7 +164,8 @@ def calibration(label, probability) -> dict:
 
     label, probability = check(label, probability)
     x, one = logit(np.clip(probability, LOGIT_CLIP, 1 - LOGIT_CLIP)), np.ones((label.size, 1))
-    intercept = GLM(label, one, family=families.Binomial(), offset=x).fit().params[0]
+    # the likelihood's only root; Newton's steps overshoot it where a forest gives many zeros
+    intercept = brentq(lambda shift: np.mean(expit(x + shift) - label), -60, 60, xtol=1e-12)
     without, having = x[label == 0], x[label == 1]
     if np.ptp(x) == 0:
         slope = np.nan

@@ -114,6 +114,11 @@ def test_calibration_at_its_edges():
     assert metrics.calibration([1, 1, 0, 0], [0.1, 0.2, 0.2, 0.9])["slope"] == -np.inf
     assert np.isnan(metrics.calibration([0, 1, 0, 1], [0.3] * 4)["slope"])
     assert np.isfinite(metrics.calibration([0, 1, 0, 1], [0.0, 1.0, 1.0, 0.0])["intercept"])
+    # most probabilities exactly 0, as a forest gives them
+    label = [1] + [0] * 40 + [1] * 4
+    found = metrics.calibration(label, [0.0] * 31 + [0.1] * 10 + [0.5] * 4)["intercept"]
+    log_odds = np.repeat([np.log(1e-6), np.log(1 / 9), 0], [31, 10, 4]) + found
+    assert np.sum(1 / (1 + np.exp(-log_odds))) == pytest.approx(5, abs=1e-4)
 
 
 def test_net_benefit_of_treating_all_and_none():

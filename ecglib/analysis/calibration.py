@@ -58,6 +58,9 @@ def limits(both: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         for metric, seen, offset in (("slope", np.stack([x, one], 1), None), ("intercept", one, x)):
             line = GLM(run["label"].to_numpy(), seen, Binomial(), offset=offset)
             patients = {"groups": pd.factorize(run["patient_id"])[0]}
-            fit = line.fit(cov_type="cluster", cov_kwds=patients)
+            # Newton's steps may overshoot the intercept, so they begin at it
+            at = metrics.calibration(run["label"], run["probability"])["intercept"]
+            start = None if offset is None else [at]
+            fit = line.fit(start, cov_type="cluster", cov_kwds=patients)
             rows.append([*key, metric, fit.params[0], *fit.conf_int(1 - confidence)[0]])
     return pd.DataFrame(rows, columns=["model", "scale", "metric", "estimate", "low", "high"])

@@ -279,18 +279,19 @@ def median_beat(name: str, data: bytes, usual_r: int) -> tuple[np.ndarray, float
     return beat - level_before_qrs(beat), float(RATE_HZ), quality
 
 
-def submission(record_ids, probability, threshold: float) -> pd.DataFrame:
+def submission(cohort, probability: pd.Series, threshold: float) -> pd.DataFrame:
     """Return the table that the data's authors evaluate: ``ecg_row_record, ecg_med_record, OMI``.
 
     Parameters
     ----------
-    record_ids : sequence of str
-        Of the ECGs without labels: a cohort of `part` test.
-    probability : array_like
-        Of each, the mean over networks; OMI is 1 at or above `threshold`, chosen on validation.
+    cohort : ecglib.cohort.contract.Cohort
+        Of `part` test; what it rejected is in the table too, with OMI 0.
+    probability : pandas.Series
+        By record, the mean over networks; OMI is 1 at or above `threshold`, chosen on validation.
     """
-    file = pd.Series(list(record_ids), dtype=str).str.removeprefix("acs-")
-    called = (np.asarray(probability) >= threshold).astype(int)
-    return pd.DataFrame(
-        {"ecg_row_record": file + ".dat", "ecg_med_record": file + ".med", "OMI": called}
-    )
+    called = (probability >= threshold).astype(int)
+    every = [*called.index, *pd.read_csv(cohort.folder / "rejected.csv").record_id]
+    called = called.reindex(every, fill_value=0).sort_index()
+    file = called.index.str.removeprefix("acs-")
+    table = {"ecg_row_record": file + ".dat", "ecg_med_record": file + ".med", "OMI": [*called]}
+    return pd.DataFrame(table).set_index("ecg_row_record")

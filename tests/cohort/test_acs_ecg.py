@@ -245,13 +245,15 @@ def test_the_hidden_part_has_no_labels_and_becomes_a_cohort(made, tmp_path):
     cohort = build_cohort(source, Signal(), tmp_path / "cohort")
     assert len(cohort.records) == (made.table.part == "test").sum() == cohort.info["counts"]["ecgs"]
     assert cohort.info["counts"]["positive_ecgs"] == 0 and cohort.records.label.isna().all()
-    probability = np.linspace(0, 1, len(cohort.records))
-    sent = acs_ecg.submission(cohort.records.record_id, probability, 0.5)
-    told = made.table[made.table.part == "test"]
+    names = cohort.records.record_id
+    pd.DataFrame({"record_id": names[:1]}).to_csv(cohort.folder / "rejected.csv")  # the last here
+    probability = pd.Series(np.linspace(1, 0, len(names) - 1), names[:0:-1])
+    sent = acs_ecg.submission(cohort, probability, probability.iloc[3]).reset_index()
+    told = made.table[made.table.part == "test"].sort_values("ecg_row_record")
     assert sent.columns.tolist() == ["ecg_row_record", "ecg_med_record", "OMI"]
     assert sent.ecg_row_record.tolist() == told.ecg_row_record.tolist()
     assert sent.ecg_med_record.tolist() == told.ecg_med_record.tolist()
-    assert sent.OMI.tolist() == (probability >= 0.5).astype(int).tolist()
+    assert {*("acs-" + sent.ecg_row_record[sent.OMI == 1].str[:5])} == {*names[-4:]}
 
 
 # ---- damage
