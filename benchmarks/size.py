@@ -24,7 +24,7 @@ LIMITS = {
     "code tokens of ecglib": 93_000,
     "code tokens of the core with its ground": 12_000,
     "lines of the Snakefile": 160,
-    "code lines of all notebooks": 760,
+    "code lines of all notebooks": 765,
     "lines of the longest module": 350,
     "lines of the longest function": 60,
     "longest parameter list": 6,

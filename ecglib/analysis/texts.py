@@ -105,7 +105,7 @@ def styled(table: pd.DataFrame, caption: str):
     looks = [above, {"selector": "td", "props": "white-space: pre-line; text-align: right"}]
     looks.append({"selector": "th.index_name", "props": "text-align: left"})
     for place in range(shown.shape[1]):
-        if shown.iloc[:, place].str.contains("[A-Za-z]{3}").any():
+        if shown.iloc[:, place].astype(str).str.contains("[A-Za-z]{3}").any():
             looks.append({"selector": f"td.col{place}", "props": "text-align: left"})
     return shown.style.set_caption(caption).set_table_styles(looks).format(escape="html")
 

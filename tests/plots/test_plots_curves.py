@@ -481,3 +481,10 @@ def test_what_is_the_same_in_every_row_is_told_once():
 def test_a_name_may_stand_in_several_rows():
     table = pd.DataFrame({"b": ["one more", "two"], "p": [0.1, 0.2]}, index=["AUC", "AUC"])
     assert page.styled(table, "A caption.").to_html().count("AUC") == 2
+
+
+def test_a_table_without_rows_is_shown_by_its_head():
+    empty = pd.DataFrame({"family": [], "a": [], "verdict": []}).set_index("family")
+    assert "verdict" in page.styled(empty, "Nothing was planned.").to_html()
+    records = pd.DataFrame({"record_id": ["r_1", "r_2"], "auc": [1, 2]}).set_index("record_id")
+    assert "r_2" in page.styled(records, "Records keep their names.").to_html()
