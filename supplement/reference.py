@@ -95,6 +95,7 @@ def _unfinished(file: Path, source: Path) -> bool:
     return (
         any(part.endswith((".partial", ".old")) for part in parts)
         or parts[0] == "logs"
+        or file.match("roc_pr_*.png")  # of each model: they stand in the notebook
         or (inside_run and file.suffix in (".ipynb", ".png"))
     )
 
