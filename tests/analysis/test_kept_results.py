@@ -106,7 +106,8 @@ def test_calibration_is_that_of_a_logistic_regression(tested):
         level = sm.GLM(run.label.to_numpy(), one, sm.families.Binomial(), offset=x).fit().params[0]
         fits.append((slope, level))
     for name, values in zip(("slope", "intercept"), np.array(fits).T, strict=True):
-        shown = [float(part) for part in kept[f"Calibration {name}"].split("±")]
+        shown = kept[f"Calibration {name}"].replace("−", "-").split("±")
+        shown = [float(part) for part in shown]
         assert shown == pytest.approx([values.mean(), values.std(ddof=1)], abs=6e-4)
 
 
