@@ -90,7 +90,7 @@ STUDIES = {file.stem for file in places.PARAMS.glob("*.yaml")}  # called by thei
 # tables whose right edge lies outside of the room that they have
 CUT = """() => [...document.querySelectorAll('.bd-article table')].filter(table => {
   const room = table.closest(
-    '.wide, .output, .text_html, .pst-scrollable-table-container, section');
+    '.wide, .output, .text_html, .pst-scrollable-table-container, section') || table.parentElement;
   return table.getBoundingClientRect().right > room.getBoundingClientRect().right + 1;
 }).map(table => table.innerText.slice(0, 90))"""
 # pictures without a caption, with that of another, or with another text for who can't see them
@@ -145,7 +145,7 @@ def test_every_page(site, browser, size):
             if size == "desktop":
                 wrong += [f"cut at {SIZES[size][0]} px: {told}" for told in page.evaluate(CUT)]
                 wrong += page.evaluate(CAPTIONS)
-                names = set(page.evaluate(NAMES)) - STUDIES
+                names = set(page.evaluate(NAMES)) - STUDIES if name != "genindex.html" else ()
                 wrong += [f"name with an underscore: {w}" for w in names]
                 if empty := page.evaluate(EMPTY):
                     wrong.append(f"{empty} bars of code with nothing below")
@@ -172,7 +172,7 @@ def test_no_table_is_cut_in_print(site, browser):
     with opened(browser, "desktop") as (page, _):
         page.emulate_media(media="print")
         page.set_viewport_size({"width": 718, "height": 1047})
-        for name in pages():
+        for name in sorted(set(pages()) - {"genindex.html"}):
             page.goto(f"{site}/{name}", wait_until="load")
             found += [f"{name}: {told}" for told in page.evaluate(CUT)]
         page.goto(f"{site}/index.html", wait_until="load")
