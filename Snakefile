@@ -47,7 +47,7 @@ for step in STUDY.steps:
             words=step + (' --set data_dir="$DATA_DIR"' if step in graph.READ_DATA else ""),
         log:
             f"{OUT}/logs/{step}.log",
-        threads: graph.threads(STUDY, step, workflow.cores)
+        threads: graph.threads(STUDY, step, workflow.resource_settings.cores)
         resources:
             mem_mb=3000,
             runtime=240,
