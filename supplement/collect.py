@@ -180,6 +180,9 @@ def clean(output):
         # a progress bar's earlier states
         output["text"] = re.sub(r"[^\n]*\r(?!\n)", "", output["text"])
         output["text"] = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output["text"])
+        # a bar names its run by key
+        key = re.compile(r"^\w+(?= rotation \d)", re.M)
+        output["text"] = key.sub(lambda found: found[0].replace("_", " "), output["text"])
     return output
 
 
