@@ -142,9 +142,11 @@ def settings(study, step: str, model: str = "") -> list[str]:
 
 
 def threads(study, step: str, cores: int | None) -> int:
-    """Cores of a step: building a cohort fills the machine, or eight cores of a cluster's."""
+    """Cores of a step: building a cohort fills the machine; on a cluster it asks for two, unless
+    the profile says more.
+    """
     if step == "00_cohort":
-        return cores or 8
+        return cores or 2
     return study.threads_per_run if step == "11_omi_features" else 1
 
 
