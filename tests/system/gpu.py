@@ -313,7 +313,7 @@ def memory(part: Part) -> None:
             if part.small:
                 real = trainer._epoch if what == "in the first steps" else trainer.BeatBank
 
-                def full(*_):
+                def full(*_, **__):
                     raise torch.OutOfMemoryError("made up")
 
                 setattr(trainer, real.__name__, full)
