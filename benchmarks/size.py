@@ -22,7 +22,7 @@ STRUCTURE = {getattr(tokenize, name) for name in ("COMMENT", "NEWLINE", "NL", "I
 STRUCTURE |= {tokenize.ENCODING, tokenize.ENDMARKER}
 LIMITS = {
     "code tokens of ecglib": 93_000,
-    "code tokens of the core with its ground": 12_000,
+    "code tokens of the core with its ground": 11_000,
     "lines of the Snakefile": 160,
     "code lines of all notebooks": 765,
     "lines of the longest module": 350,

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from ecglib import models
+from ecglib.analysis import layers
 from ecglib.dataset import CROP, BeatBank, normalise, undersampled_batches
 from ecglib.models.convolution import quicken
 
@@ -123,7 +124,7 @@ def measure(name, threads, ecgs, repeats, quiet=False):
         if not quiet:
             plain, ours = rates[kind]
             passes = 3 if kind == "train" else 1
-            speed = ours * passes * models.flops(models.build_model(name)) / 1e9
+            speed = ours * passes * layers.flops(models.build_model(name)) / 1e9
             print(
                 f"{name:18} {threads} threads {kind:9} plain {plain:7.1f}/s  ours {ours:7.1f}/s  "
                 f"ratio {ours / plain:.2f}  {speed:.0f} GFLOP/s"

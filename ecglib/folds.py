@@ -119,60 +119,27 @@ def receipt(
         rotations.
     """
     rows, tested = [], np.zeros(len(records), int)
-    same = None if beats is None else twins(records, beats).to_numpy()
+    same = {"patients": records.patient_id}
+    same |= (
+        {} if beats is None else {"beats": twins(records, beats).where(lambda group: group >= 0)}
+    )
     for rotation in rotations:
         splits = rotate(folds, rotation)
-        patients = {name: set(records.patient_id.iloc[at]) for name, at in splits.items()}
         tested[splits["test"]] += 1
         for name, at in splits.items():
             part = records.iloc[at]
-            row = {
-                "rotation": rotation,
-                "split": name,
-                "ECGs": len(part),
-                "patients": len(patients[name]),
-            }
-            row["positive ECGs"] = int(part.label.sum())
+            row = {"rotation": rotation, "split": name, "ECGs": len(part)}
+            row |= {"patients": part.patient_id.nunique(), "positive ECGs": int(part.label.sum())}
             row["positive patients"] = part.patient_id[part.label == 1].nunique()
             for other in SPLITS:
-                row[f"shared with {other}"] = (
-                    len(patients[name] & patients[other]) if other != name else 0
-                )
-                assert row[f"shared with {other}"] == 0, (
-                    f"rotation {rotation}: {name} and {other} share patients"
-                )
-                if same is None:
-                    continue
-                shared = set(same[at]) & set(same[splits[other]]) - {-1} if other != name else ()
-                row[f"beats shared with {other}"] = len(shared)
-                assert not shared, f"rotation {rotation}: {name} and {other} share beats"
+                for what, of in same.items():
+                    here, there = (set(of.iloc[held].dropna()) for held in (at, splits[other]))
+                    shared = len(here & there) if other != name else 0
+                    assert not shared, f"rotation {rotation}: {name} and {other} share {what}"
+                    row[f"{'' if what == 'patients' else 'beats '}shared with {other}"] = shared
             rows.append(row)
     assert tested.max() <= 1, "a record is in the test fold of two rotations"
     return pd.DataFrame(rows)
-
-
-def describe_folds(records: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
-    """Count what each fold holds.
-
-    Parameters
-    ----------
-    records, folds : pandas.DataFrame
-        A cohort's records, and ``record_id, fold`` in the same order.
-
-    Returns
-    -------
-    pandas.DataFrame
-        By fold: ``ECGs, positives, age`` (mean, years), ``patients, positive patients (%)``.
-    """
-    parts = records.assign(fold=folds.fold.to_numpy())
-    patients = (
-        parts.groupby(["fold", "patient_id"]).label.max().groupby("fold").agg(["size", "mean"])
-    )
-    shape = parts.groupby("fold").agg(
-        ECGs=("label", "size"), positives=("label", "sum"), age=("age", "mean")
-    )
-    shape["patients"], shape["positive patients (%)"] = patients["size"], 100 * patients["mean"]
-    return shape
 
 
 def predictions_table(records: pd.DataFrame, splits: dict, identity: dict, probabilities: dict):

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ecglib import models
+from ecglib.analysis import layers
 
 PAPER_TABLE_1 = pd.read_csv(Path(__file__).with_name("paper_table_1.csv"), index_col="layer")
 """Layer of the network → name and output dimensions in the paper's Table 1, for an input of
@@ -31,7 +32,7 @@ KINDS = {
 
 def table_1(network) -> pd.DataFrame:
     """Table 1 of the paper beside the output dimensions of a live ECG-SMART-NET."""
-    live = models.layer_table(network).set_index("layer")
+    live = layers.layer_table(network).set_index("layer")
     table = PAPER_TABLE_1.assign(**{"this package": live.output})
     for setting in ("kernel_size", "stride", "padding", "parameters"):
         table[setting] = live[setting].reindex(table.index)
@@ -40,7 +41,7 @@ def table_1(network) -> pd.DataFrame:
 
 def table_2(network, stage: str = "layer2") -> pd.DataFrame:
     """Table 2 of the paper beside one stage of a live ECG-SMART-NET."""
-    table, rows = models.layer_table(network), []
+    table, rows = layers.layer_table(network), []
     words = {"BatchNorm2d": "Batch Norm", "ReLU": "ReLU"}
     for row in table[table.layer.str.startswith(f"{stage}.") & (table.depth == 3)].itertuples():
         told = f"Kernel: {row.kernel_size}, Stride: {row.stride}, Padding: {row.padding}"
@@ -60,7 +61,7 @@ def sizes() -> pd.DataFrame:
         network = models.build_model(name, **options)
         rows[models.NETWORKS[name].display_name(options)] = {
             "parameters": sum(p.numel() for p in network.parameters()),
-            "GFLOP per ECG": models.flops(network) / 1e9,
+            "GFLOP per ECG": layers.flops(network) / 1e9,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -111,7 +112,7 @@ def _arrow(axis, x, y) -> None:
 
 def _boxes(name: str) -> list[tuple[str, str, str]]:
     """Layers and residual blocks of a network worth a box: text, output dimensions, kind."""
-    table = models.layer_table(models.build_model(name, **_networks()[name]))
+    table = layers.layer_table(models.build_model(name, **_networks()[name]))
     table["layer"] = table.layer.str.removeprefix("model.")
     boxes, inside = [], ()
     for row in table[table.kind != "ResNet"].itertuples():

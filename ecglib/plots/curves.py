@@ -313,7 +313,10 @@ def confusion_matrices(run: pd.DataFrame, points: dict) -> Figure:
 
 
 def draw_fold_prevalence(shape: pd.DataFrame) -> Figure:
-    """Share of positive patients of each fold (`ecglib.folds.describe_folds`); dashed: of all."""
+    """Share of positive patients of each fold; dashed: of all.
+
+    `shape` is from `ecglib.analysis.tables.describe_folds`.
+    """
     figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
     share = shape["positive patients (%)"]
     sns.barplot(x=shape.index, y=share, color=NEUTRAL, ax=axis)

@@ -12,7 +12,7 @@ from ecglib import metrics
 from ecglib.dataset import seen_as
 from ecglib.errors import Refusal
 from ecglib.folders import sha256
-from ecglib.models import build_model, flops, without_download
+from ecglib.models import build_model, without_download
 from ecglib.study import places
 
 WEIGHTS = "weights.safetensors"
@@ -197,6 +197,8 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
 
 def mflops(identity: dict) -> float:
     """Million operations of one ECG's forward pass through the network of a run."""
+    from ecglib.analysis.layers import flops  # torch: seconds that other readers needn't wait for
+
     options = without_download(identity["network"], identity["options"])
     network = build_model(identity["network"], **options)
     return flops(network, samples=seen_as(identity)["samples"]) / 1e6

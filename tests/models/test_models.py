@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from web import served
 
 from ecglib import download
-from ecglib.models import NETWORKS, build_model, flops, layer_table
+from ecglib.analysis.layers import flops, layer_table
+from ecglib.models import NETWORKS, build_model
 from ecglib.models.temporal_resnet18 import TemporalBlock
 from ecglib.plots import architecture
 
