@@ -235,12 +235,12 @@ def results(study: Path) -> pd.DataFrame:
     return frame.fillna("–")
 
 
-def findings(study: Study, steps) -> str:
-    """What the notebooks found, a list under the name of each."""
+def findings(study: Study, steps, most: int | None = None) -> str:
+    """What the notebooks found, a list under the name of each: all of it, or the first ones."""
     parts = []
     for step in steps:
         if step in study.steps and (found := facts_of(study.steps[step]).get("findings")):
-            listed = "\n".join(f"- {finding}" for finding in found)
+            listed = "\n".join(f"- {finding}" for finding in found[:most])
             parts.append(f"[{step.replace('_', ' ')}]({study.name}/{step}.ipynb)\n\n{listed}")
     return "\n\n".join(parts)
 
@@ -257,7 +257,8 @@ def summary(studies: list[Study]) -> str:
     parts = ["---\nhtml_theme.sidebar_secondary.remove: true\n---"]
     parts.append((HERE / "pages" / "summary.md").read_text())
     for study in studies:
-        parts += [f"## {study.title}", study.band, KINDS[study.kind], findings(study, RESULTS)]
+        parts += [f"## {study.title}", study.band, KINDS[study.kind]]
+        parts.append(findings(study, RESULTS, most=3))
         stamp = f"{study.title} [{study.kind} label]."
         found = results(study.folder)
         parts.append(table(found, f"Test folds, 95 % intervals over patients. {stamp}"))

@@ -91,13 +91,13 @@ def planned(paired: pd.DataFrame) -> pd.DataFrame:
 
 
 def _verdict(row) -> str:
-    """Say what a difference is; one that isn't significant stands with its equivalence margin."""
+    """Say what a difference is; one that isn't significant is equivalent where its interval lies
+    within `MARGINS`.
+    """
     if row.p_holm < 0.05:
         return "significantly higher" if row.estimate > 0 else "significantly lower"
     margin = MARGINS[row.metric]
-    within = -margin < row.low and row.high < margin
-    told = "within" if within else "not shown to be within"
-    return f"not significantly different, {told} the equivalence margin of ±{margin}"
+    return "equivalent" if -margin < row.low and row.high < margin else "undecided"
 
 
 def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
@@ -120,27 +120,28 @@ def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
     if len(paired):
         pairs = paired[paired["metric"] == "auc"]
         count = (pairs["p_holm"] < 0.05).sum()
-        said.append(f"Of {len(pairs)} pairs of models {count} differ in AUC (Holm over all pairs).")
+        said.append(f"Models differ in AUC in {count} of {len(pairs)} pairs (Holm over all pairs).")
     if simulated:
         return said
     paper = [model for model in PAPER_ORDER if model in auc]
     here = sorted(paper, key=auc.get, reverse=True)
     if len(paper) > 1:
-        rule, told = (", ".join(names[model] for model in order) for order in (paper, here))
+        rule, told = (" > ".join(names[model] for model in order) for order in (paper, here))
+        holds = "holds on this label" if here == paper else f"doesn't hold on this label: {told}"
+        said.append(f"The paper's order by mean test AUC ({rule}) {holds}.")
+    if len(families):
         said.append(
-            f"The paper's order by mean test AUC ({rule}) holds on this label."
-            if here == paper
-            else f"The paper's order by mean test AUC ({rule}) doesn't hold on this label ({told})."
+            "Planned differences, with p by Holm within their family; equivalent: the interval "
+            f"lies within ±{MARGINS['auc']} in AUC, ±{MARGINS['average_precision']} in AP."
         )
     for (family, a, b), rows in families.groupby(["family", "a", "b"], sort=False):
-        size = len(families[families["family"] == family].groupby(["a", "b"]))
         what = f"{EFFECTS[a, b]}: " if family == "one thing changed" else ""
         told = zip(rows.itertuples(), interval_texts(rows), strict=True)
         parts = [
             f"{METRICS[row.metric]} {text}, p {p_text(row.p_holm)}, {row.verdict}"
             for row, text in told
         ]
-        said.append(f"{what}{names[a]} − {names[b]} (Holm over {size}): {'; '.join(parts)}.")
+        said.append(f"{what}{names[a]} − {names[b]}: {'; '.join(parts)}.")
     for row in noise.itertuples():
         of_mean = row.AUC / np.sqrt(bounds["rotations"].max())
         said.append(

@@ -62,6 +62,11 @@ def number(value: float, decimals: int = 3) -> str:
     return (name(float(f"{value:.1g}")) if small else f"{value:,.{decimals}f}").replace("-", "−")
 
 
+def typeset(sentence: str) -> str:
+    """A sentence with true minus signs, and a space before each per cent sign."""
+    return re.sub(r"(?<=\d)%", " %", re.sub(r"(?<![\w.])-(?=[\d.])", "−", sentence))
+
+
 def texts(table: pd.DataFrame) -> pd.DataFrame:
     """Every cell as text, for a page: the decimals that a column's size leaves sensible, a dash for
     what is missing, names without underscores (but for those of records).

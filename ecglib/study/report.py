@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from ecglib.analysis.tables import NAMES, POINTS
-from ecglib.analysis.texts import interval_texts, markdown
+from ecglib.analysis.texts import interval_texts, markdown, typeset
 from ecglib.dataset import seen_as
 from ecglib.models import NETWORKS
 from ecglib.settings import Label
@@ -66,7 +66,7 @@ def model_card(
         cohort=cohort,
         counts=counts,
         tables=tables,
-        limits=limits,
+        limits=[typeset(limit) for limit in limits],
         label=Label(run["label_kind"], run["label_meaning"]),
         kind=KINDS[run["label_kind"]],
         network=identity["network"] in NETWORKS,

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
+from ecglib.analysis.texts import styled, typeset
 from ecglib.cohort.contract import CohortError
 from ecglib.errors import nearest
 from ecglib.folders import hold, partial, replace, sha256, write_json
@@ -133,8 +134,6 @@ class Step:
         told = " ".join(filter(None, [caption, stamp and f"{stamp}."]))
         if hasattr(what, "savefig"):
             return self._show_figure(what, name, told, stamp)
-        from ecglib.analysis.texts import styled
-
         frame = what.to_frame() if isinstance(what, pd.Series) else what
         if name:
             self.table(frame, name)
@@ -166,11 +165,12 @@ class Step:
         Path
             Where the results lie now.
         """
+        findings = [typeset(sentence) for sentence in findings]
         print(*findings, sep="\n")
         kind, meaning = self.label or (None, None)
         # a run that was taken over keeps its own
         told = {"peak_memory_mb": peak_memory_mb(), **self.facts}
-        told |= {"label_kind": kind, "label_meaning": meaning, **facts, "findings": list(findings)}
+        told |= {"label_kind": kind, "label_meaning": meaning, **facts, "findings": findings}
         told |= {"environment": environment(), "seconds": time.perf_counter() - self.started}
         told["files"] = {str(f.relative_to(self.folder)): sha256(f) for f in _results(self.folder)}
         write_json(self.folder / "run.json", told)

@@ -488,3 +488,8 @@ def test_a_table_without_rows_is_shown_by_its_head():
     assert "verdict" in page.styled(empty, "Nothing was planned.").to_html()
     records = pd.DataFrame({"record_id": ["r_1", "r_2"], "auc": [1, 2]}).set_index("record_id")
     assert "r_2" in page.styled(records, "Records keep their names.").to_html()
+
+
+def test_sentences_have_true_minus_signs_and_spaced_per_cent():
+    told = "ResNet-18, TIMI 0-1: -0.047 of [-.5, 1e-3], 46% of 2 %"
+    assert page.typeset(told) == "ResNet-18, TIMI 0-1: −0.047 of [−.5, 1e-3], 46 % of 2 %"
