@@ -13,7 +13,7 @@ WORDS = {
     "omi_percent": "OMI %", "gflop": "GFLOP",
     "record_id": "Record", "ecgs": "ECGs", "positive_ecgs": "positive ECGs", "auc": "AUC",
     "average_precision": "AP", "nan": "–", "None": "–", "<NA>": "–", "True": "yes", "False": "no",
-    "sd": "SD", "std": "SD", "50%": "median",
+    "stage1": "stage of infarction", "sd": "SD", "std": "SD", "50%": "median",
     "shap": "Mean absolute SHAP value",
 }  # fmt: skip
 """Names of fields on a page, where more than their underscores has to change."""

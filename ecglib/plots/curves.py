@@ -24,7 +24,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
 from ecglib.analysis.tables import POINTS
-from ecglib.analysis.texts import interval_texts, mean_sd, p_text
+from ecglib.analysis.texts import interval_texts, mean_sd, p_text, typeset
 from ecglib.plots import NEUTRAL
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
@@ -205,7 +205,8 @@ def calibration(predictions: pd.DataFrame, by: str = "model", names: dict | None
         found = metrics.calibration(part["label"], probability)
         name = f"{look['label']}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
         reach = np.abs([y - low, high - y])
-        top.errorbar(x, y, reach, color=colour, fmt="o-", ms=5, lw=1.2, capsize=2, label=name)
+        looks = {"color": colour, "fmt": "o-", "ms": 5, "lw": 1.2, "capsize": 2}
+        top.errorbar(x, y, reach, **looks, label=typeset(name))
         bottom.hist(probability, 40, (0, 1), histtype="step", color=colour, lw=1.5)
     top.plot([0, 1], [0, 1], color="0.5", lw=1, ls=":", label="Perfect calibration")
     top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share of positives")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
+from ecglib.analysis import texts
 from ecglib.analysis.tables import NAMES, POINTS
-from ecglib.analysis.texts import interval_texts, markdown, typeset
 from ecglib.dataset import seen_as
 from ecglib.models import NETWORKS
 from ecglib.settings import Label
@@ -58,7 +58,7 @@ def model_card(
     identity = run["identity"]
     weights = [name for name in run["files"] if name.endswith((".safetensors", ".skops"))]
     template = Environment(trim_blocks=True, keep_trailing_newline=True)
-    template.filters["markdown"] = markdown
+    template.filters["markdown"] = texts.markdown
     return template.from_string(CARD.read_text()).render(
         study=study,
         run=run.to_dict(),
@@ -66,7 +66,7 @@ def model_card(
         cohort=cohort,
         counts=counts,
         tables=tables,
-        limits=[typeset(limit) for limit in limits],
+        limits=[texts.typeset(limit) for limit in limits],
         label=Label(run["label_kind"], run["label_meaning"]),
         kind=KINDS[run["label_kind"]],
         network=identity["network"] in NETWORKS,
@@ -117,7 +117,7 @@ def at_point(bounds: pd.DataFrame, threshold: float, by_group: pd.DataFrame) -> 
     `bounds` are the rows of that point from `ecglib.analysis.inference.at_points`, `by_group` is
     from `ecglib.analysis.subgroups.estimate`.
     """
-    values = dict(zip(bounds["metric"], interval_texts(bounds), strict=True))
+    values = dict(zip(bounds["metric"], texts.interval_texts(bounds), strict=True))
     first, then = (
         ", ".join(f"{NAMES[name]} {values[name]}" for name in names)
         for names in (("auc", "average_precision"), ("sens", "spec", "ppv"))
@@ -131,7 +131,7 @@ def at_point(bounds: pd.DataFrame, threshold: float, by_group: pd.DataFrame) -> 
         row = low.iloc[0]
         told.append(
             f"The subgroup with the lowest AUC over all rotations is {row['group']}: "
-            f"{row['level']}, {interval_texts(low)[0]} ({row['positives']} positives among "
+            f"{row['level']}, {texts.interval_texts(low)[0]} ({row['positives']} positives among "
             f"{row['records']} ECGs); no subgroup was planned for."
         )
     return told
@@ -173,7 +173,7 @@ def describe(record: pd.Series) -> str:
         "quality_reasons",
     ):
         if name in record and pd.notna(record[name]) and record[name] not in ("", "none", 0):
-            parts.append(f"{name.replace('_', ' ')}: {record[name]}")
+            parts.append(f"{texts.name(name)}: {record[name]}")
     return ", ".join(parts)
 
 
