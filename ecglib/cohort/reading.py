@@ -15,14 +15,13 @@ import numpy as np
 from ecglib.beat import LEADS
 from ecglib.cohort.formats import RATES_HZ, Channel, lead_of, read_channels
 from ecglib.cohort.source import ReadError
+from ecglib.signal.repair import limb_leads
 
 # of one file: its size; what reading it may take
 MAX_BYTES, MAX_MEMORY, MAX_SECONDS = 64_000_000, 1_000_000_000, 30
 # of the largest lead, 0.5th to 99.5th percentile: outside, the unit is wrong or it is no ECG
 SPAN_UV = (20, 100_000)
 MICROVOLT = {"nv": 1e-3, "uv": 1.0, "µv": 1.0, "μv": 1.0, "mv": 1e3, "v": 1e6}
-# I, II, III, aVR, aVL, aVF of I and II (Einthoven 1912, Goldberger 1942)
-LIMB = np.array([[1, 0], [0, 1], [-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -174,4 +173,4 @@ def _limb_leads(leads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {}
     known = sorted(known, key=lambda i: np.isnan(leads[LEADS[i]]).sum())[:2]
     two = np.stack([leads[LEADS[i]] for i in known])
-    return dict(zip(LEADS, LIMB @ np.linalg.inv(LIMB[known]) @ two, strict=False))
+    return dict(zip(LEADS, limb_leads(two, known), strict=False))

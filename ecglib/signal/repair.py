@@ -59,7 +59,7 @@ def bridge_gaps(signal: np.ndarray, rate: float) -> tuple[np.ndarray, float, np.
     return signal, 1000 * bridged / rate, lost
 
 
-def limb_leads(pair: np.ndarray, have: tuple[int, int] = (0, 1)) -> np.ndarray:
+def limb_leads(pair: np.ndarray, have=(0, 1)) -> np.ndarray:
     """All six limb leads ``(6, samples)`` from any two of them, `have`: ``(2, samples)``."""
     return (LIMB @ np.linalg.inv(LIMB[list(have)])).astype(pair.dtype) @ pair
 
