@@ -70,8 +70,10 @@ def _check_models(models: dict[str, Model]) -> dict[str, Model]:
                 raise ValueError(
                     f"models.{key}.options: '{option}' is unknown{nearest(option, entry.options)}"
                 )
-            if value not in (known := entry.options[option]):
-                raise ValueError(f"models.{key}.options.{option}: {value!r} is not one of {known}")
+            known = entry.options[option]
+            if value not in known and type(value) not in known:
+                told = ["any text" if one is str else one for one in known]
+                raise ValueError(f"models.{key}.options.{option}: {value!r} is not one of {told}")
     return models
 
 

@@ -21,6 +21,19 @@ def test_a_study_without_models_is_a_cohort_to_look_at():
     assert len(load_study("smoke").steps) == 8
 
 
+def test_weights_of_resnet18_may_lie_anywhere(tmp_path):
+    content = yaml.safe_load((PARAMS / "smoke.yaml").read_text())
+    resnet = {"learning_rate": 1e-3, "options": {"weights": "/there/resnet18.pth"}}
+    content |= {"name": "mine", "models": content["models"] | {"resnet18": resnet}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(content))
+    assert load_study(file).models["resnet18"].options == resnet["options"]
+    resnet["options"]["weights"] = 18
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(StudyError, match=r"18 is not one of \['any text'\]"):
+        load_study(file)
+
+
 def test_defaults_are_the_papers():
     study = load_study("paper")
     training, folds = study.training, study.folds
