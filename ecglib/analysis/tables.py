@@ -243,27 +243,3 @@ def epochs_to_best(history: pd.DataFrame) -> pd.DataFrame:
     best = history.loc[history.groupby(["model", "rotation"], sort=False)["val_score"].idxmax()]
     table = best.groupby("model", sort=False)["epoch"].agg(["mean", "std", "min", "max"])
     return table.rename_axis("Model")
-
-
-def describe_folds(records: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
-    """Count what each fold holds.
-
-    Parameters
-    ----------
-    records, folds : pandas.DataFrame
-        A cohort's records, and ``record_id, fold`` in the same order.
-
-    Returns
-    -------
-    pandas.DataFrame
-        By fold: ``ECGs, positives, age`` (mean, years), ``patients, positive patients (%)``.
-    """
-    parts = records.assign(fold=folds.fold.to_numpy())
-    patients = (
-        parts.groupby(["fold", "patient_id"]).label.max().groupby("fold").agg(["size", "mean"])
-    )
-    shape = parts.groupby("fold").agg(
-        ECGs=("label", "size"), positives=("label", "sum"), age=("age", "mean")
-    )
-    shape["patients"], shape["positive patients (%)"] = patients["size"], 100 * patients["mean"]
-    return shape

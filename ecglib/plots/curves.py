@@ -316,7 +316,7 @@ def confusion_matrices(run: pd.DataFrame, points: dict) -> Figure:
 def draw_fold_prevalence(shape: pd.DataFrame) -> Figure:
     """Share of positive patients of each fold; dashed: of all.
 
-    `shape` is from `ecglib.analysis.tables.describe_folds`.
+    `shape` is from `ecglib.cohort.contract.describe_folds`.
     """
     figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
     share = shape["positive patients (%)"]

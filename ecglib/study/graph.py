@@ -31,7 +31,7 @@ CORE = (
 FLOORS = {  # what each step's code stands on, besides its notebook: modules and folders of ecglib
     "00_cohort": ("beat", "errors", "settings", "folders", "signal", "cohort"),
     "01_data_exploration": ("beat", "signal", "cohort", "analysis", "plots"),
-    "02_folds": ("folds", "cohort", "analysis", "plots"),
+    "02_folds": ("folds", "cohort", "plots"),
     "03_models": ("models", "analysis", "plots"),
     "04_learning_rate": ("plots", "study/learning_rates"),
     "07_comparison": ("metrics", "analysis", "plots"),
