@@ -9,8 +9,8 @@ RANKING = ["auc", "average_precision"]
 FEWEST = 10
 """Patients of either class below which a metric is "too few" to be estimated."""
 
-SITES = 6
-"""Sites with a line of their own; the others share one."""
+SITES, FEW_ECGS = 6, 20
+"""Sites with a line of their own, at most, and the ECGs that each needs; the others share one."""
 
 ANALYSES = {
     "main": "All test ECGs (main analysis)",
@@ -43,7 +43,7 @@ def groups_of(records: pd.DataFrame) -> pd.DataFrame:
     and severity of the positives, where they are known.
     """
     sites, years = records["site"].value_counts(), [0, 50, 65, 80, 121]
-    large = [*sites.index[: SITES if len(sites) > SITES + 1 else None]]
+    large = [*sites[sites >= FEW_ECGS].index[:SITES]]
     groups = {
         "Sex": records["sex"],
         "Signal quality": records["poor_quality"].map({False: "good", True: "poor"}),

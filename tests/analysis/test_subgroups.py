@@ -97,13 +97,15 @@ def test_too_few_patients_are_said_to_be(cohort):
     assert poor["records"] == 12 and np.isnan(poor[["estimate", "low", "high"]].astype(float)).all()
 
 
-def test_many_small_sites_share_a_line():
-    records = pd.DataFrame(
-        {"record_id": range(100), "site": [f"s{min(i // 10, 9)}" for i in range(100)]}
-    )
-    records = records.assign(sex="male", age=50.0, label=0, poor_quality=False)
+@pytest.mark.parametrize(
+    ("sizes", "named", "others"), [([30] * 8, 6, 60), ([50, 20, 19, 5], 2, 24)]
+)
+def test_many_sites_and_small_ones_share_a_line(sizes, named, others):
+    records = pd.DataFrame({"site": np.repeat([f"s{i}" for i in range(len(sizes))], sizes)})
+    records = records.assign(record_id=range(len(records)), sex="male", age=50.0, label=0)
+    records["poor_quality"] = False
     site = subgroups.groups_of(records)["Site"]
-    assert site.nunique() == subgroups.SITES + 1 and (site == "other sites").sum() == 40
+    assert site.nunique() == named + 1 and (site == "other sites").sum() == others
     assert "Site" not in subgroups.groups_of(records.assign(site="s0"))
 
 
