@@ -111,7 +111,7 @@ def styled(table: pd.DataFrame, caption: str):
     looks.append({"selector": "th.index_name", "props": "text-align: left"})
     for place in range(shown.shape[1]):
         if shown.iloc[:, place].astype(str).str.contains("[A-Za-z]{3}").any():
-            looks.append({"selector": f"td.col{place}", "props": "text-align: left"})
+            looks.append({"selector": f".col{place}", "props": "text-align: left"})
     return shown.style.set_caption(caption).set_table_styles(looks).format(escape="html")
 
 

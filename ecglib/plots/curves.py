@@ -243,7 +243,7 @@ def forest(table: pd.DataFrame, metric: str, overall: float | None = None) -> Fi
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.2 * len(table)), layout="constrained")
     rows, y = table.itertuples(), np.arange(len(table))
-    rows = [f"{row.group}: {row.level}   {row.positives} / {row.records}" for row in rows]
+    rows = [f"{row.group}: {row.level}   {row.positives:,} / {row.records:,}" for row in rows]
     reach = table[["low", "high"]].sub(table["estimate"], axis=0).abs().T.to_numpy()
     axis.errorbar(table["estimate"], y, xerr=reach, fmt="s", color=NEUTRAL, ms=5, capsize=3)
     axis.set_yticks(y, rows, fontsize=9)

@@ -13,7 +13,7 @@ TREES = {
         {("setting", "ecg_smart_2024"): "Random Forest (2024 setting)"},
     ),
     "gradient_boosting": Entry(
-        "Gradient boosting (not in the paper)",
+        "Gradient boosting",
         "ecglib.trees.forest:gradient_boosting",
         protocol=2,
     ),

@@ -198,11 +198,13 @@ def test_forest_plot_counts_and_says_too_few(tested):
     )
     groups.iloc[:6, 1] = "B"
     table = subgroups.estimate(rows, groups.astype("category"), draws=50)
+    table.loc[table.level == "female", "records"] = 1234
     axis = curves.forest(table, "AUC").axes[0]
     axes = [axis, *axis.child_axes]
     found = [tick.get_text() for one in axes for tick in one.get_yticklabels()]
     assert found.count("too few") == 1
     assert "Site: B   1 / 6" in found and any(text.startswith("Sex: male   ") for text in found)
+    assert any(re.fullmatch(r"Sex: female   \d+ / 1,234", text) for text in found)
     assert (
         sum(bool(re.fullmatch(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", text)) for text in found) == 3
     )

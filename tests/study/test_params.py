@@ -137,7 +137,7 @@ def test_names_in_tables_say_what_a_models_input_is():
     study = load_study("ptbxl")
     assert study.display_name("ecg_smart_net_millivolt") == "ECG-SMART-NET (mV)"
     assert study.display_name("random_forest_without_age_hr") == "Random Forest (without age, HR)"
-    told = "Gradient boosting (not in the paper, without age, HR)"
+    told = "Gradient boosting (without age, HR)"
     assert study.display_name("gradient_boosting_without_age_hr") == told
 
 
