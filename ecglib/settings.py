@@ -166,6 +166,11 @@ class Folds(Closed):
         None, description="None: all of them; with sites, those to be left out"
     )
 
+    @property
+    def equal(self) -> int | None:
+        """Number of folds of equal size; None where sites are left out in turn."""
+        return self.count if self.by == "patient" else None
+
 
 class Training(Closed):
     """The paper's protocol (section II.B); defaults are the paper's values."""

@@ -34,15 +34,14 @@ class Place:
     """ECGs with a change of known place and size.
 
     ``inputs`` and ``without`` are what a network sees with and without it, ``(n, 12, samples)``;
-    ``truth`` is where it acts, boolean, and ``change`` the change in µV, ``(n, 12, 400)``;
-    ``beats`` are those of `inputs`; ``meaning`` says what it is.
+    ``truth`` is where it acts, boolean ``(n, 12, 400)``; ``beats`` are those of `inputs`;
+    ``meaning`` says what it is.
     """
 
     beats: np.ndarray
     inputs: np.ndarray
     without: np.ndarray
     truth: np.ndarray
-    change: np.ndarray
     meaning: str
 
 
@@ -96,8 +95,7 @@ def known_places(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: in
         beats, seen = inputs_of(cohort, records, identity)
         change, truth = np.array(injuries), true_region(records)
         without = _seen(beats - change, identity)
-        told = (beats, seen, without, truth, change[..., CROP], "the simulated injury")
-        return {"simulated injury": Place(*told)}
+        return {"simulated injury": Place(beats, seen, without, truth, "the simulated injury")}
     records = records[(records.label == 0) & ~records.poor_quality].head(4 * most)
     beats, seen = inputs_of(cohort, records, identity)
     points = fiducials.find(beats)
@@ -116,7 +114,6 @@ def known_places(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: in
             inputs=_seen(changed, identity),
             without=seen[order],
             truth=truth[..., CROP],
-            change=(changed - beats[order])[..., CROP],
             meaning=meaning,
         )
     return places

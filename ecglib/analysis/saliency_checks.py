@@ -1,4 +1,4 @@
-"""Can a saliency map be believed? Three checks of every method, and what limits them.
+"""Can a saliency map be believed? Three checks of every method.
 
 A method passes *randomisation* if its maps, with their signs, correlate with those of networks
 without the training by less than half of what is left above chance (`CORRELATION`), where chance is
@@ -277,36 +277,3 @@ def _judged(table: pd.DataFrame, erased: pd.DataFrame) -> pd.DataFrame:
         "localisation": table.pop("localised").astype(bool),
     }
     return table.assign(**{name: np.where(passed, "yes", "no") for name, passed in passes.items()})
-
-
-def limits(model, place: Place) -> tuple[pd.DataFrame, str]:
-    """Ask why a gradient map puts no more relevance into a known place than it does.
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        Of the change in µV, of the change in the network's input and of the gradient map, the
-        ``share`` inside the place, and over an even map's share that of the ``region``, of its
-        ``leads`` (at any time) and of its ``time`` (in any lead).
-    sentence : str
-        The same in words.
-    """
-    truth, rows = place.truth, {}
-    everywhere = {"region": truth, "leads": truth.any(2, keepdims=True) | (truth & False)}
-    everywhere["time"] = truth.any(1, keepdims=True) | (truth & False)
-    for name, maps in (
-        ("the change in µV", place.change),
-        ("the change in the network's input", at_beat(place.inputs - place.without)),
-        ("gradient (the paper's map)", attribute(model, place.inputs)),
-    ):
-        found = {kind: localisation(maps, at).mean() for kind, at in everywhere.items()}
-        rows[name] = {"share": found["region"]["share"]}
-        rows[name] |= {kind: inside["share"] / inside["chance"] for kind, inside in found.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    volts, seen, map_ = (row for _, row in table.iterrows())
-    return table, (
-        f"Of {place.meaning}, {volts.share:.0%} lies in its place in µV ({volts.region:.1f} × "
-        f"chance), and {seen.share:.0%} of what it changes in the network's input "
-        f"({seen.region:.1f} ×), which is what an exact map would reach; the gradient map reaches "
-        f"{map_.region:.2f} × (right leads {map_.leads:.2f} ×, right time {map_.time:.2f} ×)."
-    )

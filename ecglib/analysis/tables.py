@@ -220,22 +220,6 @@ def operating_points(bounds: pd.DataFrame, points: dict) -> pd.DataFrame:
     return table.rename(index=POINTS).rename_axis("Operating point")
 
 
-def risk_groups(label, probability, rule_out: float, rule_in: float) -> pd.DataFrame:
-    """ECGs, positives and their share below `rule_out`, between, and from `rule_in` up (both chosen
-    on validation).
-    """
-    label, probability = metrics.check(label, probability, classes=1)
-    if rule_out >= rule_in:
-        raise ValueError(
-            f"The rule-out point {rule_out:.3g} isn't below the rule-in point {rule_in:.3g}; "
-            "no groups"
-        )
-    edges, groups = [-1, rule_out, rule_in, 2], ["low", "intermediate", "high"]
-    group = pd.cut(probability, edges, right=False, labels=groups)
-    table = pd.Series(label).groupby(group, observed=False).agg(["size", "sum", "mean"])
-    return table.set_axis(["ECGs", "Positives", "Share positive"], axis=1).rename_axis("Group")
-
-
 def epochs_to_best(history: pd.DataFrame) -> pd.DataFrame:
     """Epoch of the best validation score over rotations (paper, section III.A: 20 on average for
     ECG-SMART-NET).

@@ -14,16 +14,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import (
-    ConfusionMatrixDisplay,
-    confusion_matrix,
-    precision_recall_curve,
-    roc_curve,
-)
+from sklearn.metrics import precision_recall_curve, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
-from ecglib.analysis.tables import POINTS
 from ecglib.analysis.texts import interval_texts, mean_sd, p_text, typeset
 from ecglib.plots import NEUTRAL
 
@@ -287,29 +281,6 @@ def difference_matrix(table: pd.DataFrame, metric: str, title: str, names: dict)
     axis.set_yticklabels(rows, fontsize=9, rotation=0)
     axis.set(xlabel="", ylabel="")
     axis.set_title(f"{title}: row − column", loc="left", fontsize=10, x=0)
-    return _closed(figure)
-
-
-def confusion_matrices(run: pd.DataFrame, points: dict) -> Figure:
-    """Confusion matrices of one run's predictions at each point of
-    `ecglib.metrics.operating_points` that is one: counts, and shares of the true class.
-    """
-    points = {name: point for name, point in points.items() if point is not None}
-    size = {"figsize": (0.4 + 2 * len(points), 2.6), "sharey": True, "squeeze": False}
-    figure, axes = plt.subplots(1, len(points), layout="constrained", **size)
-    look = {"cmap": "Blues", "colorbar": False, "im_kw": {"vmin": 0, "vmax": 1}}
-    look |= {"labels": [1, 0], "display_labels": ["positive", "negative"]}
-    for axis, (name, point) in zip(axes.flat, points.items(), strict=True):
-        called = run["label"], (run["probability"] >= point).astype(int)
-        drawn = ConfusionMatrixDisplay.from_predictions(
-            *called, normalize="true", values_format=".1%", ax=axis, **look
-        )
-        counts = confusion_matrix(*called, labels=[1, 0])
-        for text, count in zip(drawn.text_.flat, counts.flat, strict=True):
-            text.set_text(f"{count}\n{text.get_text()}")
-        axis.set(xlabel="Called", ylabel="")
-        axis.set_title(POINTS[name].split(",")[0], fontsize=10)
-    axes[0, 0].set_ylabel("True label")
     return _closed(figure)
 
 

@@ -106,7 +106,7 @@ def browse(cohort, show, slider: bool) -> None:
         turn_to(0)
 
 
-def draw_mean_beats(beats, labels, names) -> Figure:
+def draw_mean_beats(beats, labels, names=("label 0", "label 1")) -> Figure:
     """Draw mean ± 1 SD of the median beats with label 0 and of those with label 1.
 
     Parameters

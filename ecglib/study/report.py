@@ -72,7 +72,7 @@ def model_card(
         network=identity["network"] in NETWORKS,
         seen=seen_as(identity),
         weights=weights[0] if weights else None,
-        folds=study.folds.count if study.folds.by == "patient" else 0,
+        folds=study.folds.equal or 0,
     )
 
 

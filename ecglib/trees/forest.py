@@ -244,38 +244,21 @@ def load(file: str | Path) -> Pipeline:
     return skops.io.load(file, trusted=TRUSTED)
 
 
-def permutation(
-    model: Pipeline, features, label, columns=None, seed: int = 42, repeats: int = 5
-) -> pd.DataFrame:
-    """Permutation importance on rows that the model hasn't seen: fall of average precision when a
-    column is shuffled.
+def importance(model: Pipeline, features, label, seed: int = 42, repeats: int = 5) -> pd.DataFrame:
+    """Importance of the twenty columns that lead by SHAP, on rows that the model hasn't seen.
 
-    Returns ``feature, importance, sd`` (of the repeats), most important first; `columns` limits it
-    to some.
+    Returns a table by ``feature``, most important first: ``importance``, the fall of average
+    precision when the column is shuffled, ``sd`` of the repeats, and ``shap``, the mean absolute
+    value.
     """
+    size = shap_values(model, features).abs().mean().nlargest(20).rename("shap")
     table = features[list(model.feature_names_in_)].astype(np.float64)
     falls = permutation_importance(
         model, table, label, scoring="average_precision", n_repeats=repeats, random_state=seed
     )
-    told = {"feature": table.columns, "importance": falls.importances_mean}
-    found = pd.DataFrame(told | {"sd": falls.importances_std})
-    if columns is not None:
-        found = found[found["feature"].isin(columns)]
-    return found.sort_values("importance", ascending=False, ignore_index=True)
-
-
-def importance(
-    model: Pipeline, features, label, seed: int = 42, repeats: int = 5
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Importance of the twenty columns that lead by SHAP, on rows that the model hasn't seen.
-
-    Returns a table by ``feature`` with ``importance, sd`` (`permutation`) and ``shap`` (mean
-    absolute value), and the SHAP values of all columns.
-    """
-    effects = shap_values(model, features)
-    size = effects.abs().mean().nlargest(20)
-    falls = permutation(model, features, label, size.index, seed, repeats)
-    return falls.set_index("feature").assign(shap=size), effects
+    found = {"importance": falls.importances_mean, "sd": falls.importances_std}
+    found = pd.DataFrame(found, index=table.columns.rename("feature")).join(size, how="right")
+    return found.sort_values("importance", ascending=False)
 
 
 def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:

@@ -265,18 +265,6 @@ def test_a_row_of_every_table_is_a_model_of_the_study(tested, history):
     assert set(compared["b"]) == set(MODELS[1:]) and len(compared) == 9
 
 
-def test_confusion_matrices_show_table_5():
-    label = np.repeat([1, 1, 0, 0], [62, 21, 37, 965])
-    run = pd.DataFrame(
-        {"label": label, "probability": np.repeat([0.9, 0.1] * 2, [62, 21, 37, 965])}
-    )
-    figure = curves.confusion_matrices(run, {"highest_f1": 0.57, "rule_in": None})
-    assert set(texts(figure)) == {"62\n74.7%", "21\n25.3%", "37\n3.7%", "965\n96.3%"}
-    assert [axis.get_title() for axis in figure.axes] == ["Highest F1"]
-    corner = next(text for text in figure.axes[0].texts if text.get_text().startswith("21"))
-    assert corner.get_position() == (1, 0)  # called negative, truly positive
-
-
 def test_every_figure_is_closed_and_saved_twice(history, tested, tmp_path):
     run = tested[tested["rotation"] == 0]
     figures = [
@@ -284,13 +272,12 @@ def test_every_figure_is_closed_and_saved_twice(history, tested, tmp_path):
         curves.roc_pr(tested),
         curves.calibration(run),
         curves.decision_curve(run),
-        curves.confusion_matrices(run, {"highest_f1": 0.5}),
     ]
     assert not plt.get_fignums()  # a notebook shows each once
-    save(figures[-1], tmp_path, "confusion")
+    save(figures[-1], tmp_path, "decision")
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
-        "confusion.png",
-        "confusion.svg",
+        "decision.png",
+        "decision.svg",
     }
 
 
@@ -391,13 +378,6 @@ def test_an_operating_point_out_of_reach_is_said_to_be(predictions):
         table.loc["rule_in", "Threshold"] == "not attainable on validation"
         and table.loc["rule_in", "Sens"] == "–"
     )
-
-
-def test_risk_groups_share_out_every_ecg():
-    table = tables.risk_groups([0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.5, 0.6, 0.9], 0.2, 0.6)
-    assert table["ECGs"].tolist() == [1, 3, 2] and table["Positives"].tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="isn't below"):
-        tables.risk_groups([0, 1], [0.2, 0.3], 0.6, 0.2)
 
 
 def test_learning_rates_show_each_run_and_join_the_means():

@@ -252,27 +252,6 @@ def test_risk_groups_at_their_limits():
     assert list(table.patients) == ["20", "20", "20"] and list(table.omi) == ["10", "10", "10"]
 
 
-@pytest.mark.parametrize("prevalence", [0.02, 0.3])
-def test_calibration_bins_single_nobody_out(prevalence):
-    rng = np.random.default_rng(3)
-    probability = np.clip(rng.beta(1, 1 / prevalence, 3000), 0, 1).round(3)
-    label = (rng.random(3000) < probability).astype(int)
-    bins = disclosure.calibration_bins(label, probability)
-    positives = (bins.observed * bins.patients).round()
-    assert positives.min() >= 5 and (bins.patients - positives).min() >= 5
-    assert bins.patients.sum() == 3000 and len(bins) > 3
-    assert (bins.predicted.diff()[1:] > 0).all()
-    # it is calibrated
-    assert ((bins.low <= bins.predicted) & (bins.predicted <= bins.high)).mean() > 0.6
-
-
-def test_dependence_has_no_point_per_patient():
-    values = pd.Series(np.random.default_rng(0).normal(size=500))
-    curve = disclosure.dependence(values, 2 * values)
-    assert len(curve) == 8
-    np.testing.assert_allclose(curve.effect, 2 * curve.value)
-
-
 TEXT = {".csv", ".json", ".md", ".ipynb", ".svg", ".html", ".txt"}
 COUNTS = re.compile(
     r"patients|omi$|positives|records|^n$|count|not_measured|clipped", re.IGNORECASE
