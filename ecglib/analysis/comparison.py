@@ -33,6 +33,10 @@ FAMILIES = {
 """Comparisons that were planned, each family with a Holm correction of its own."""
 
 
+NO_PAIR = ["metric", "a", "b", "estimate", "low", "high", "p", "p_holm"]
+"""Columns of `differences` that a study of one model has, too."""
+
+
 def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95) -> pd.DataFrame:
     """Paired differences a − b of every two models, over the rotations they share.
 
@@ -61,7 +65,7 @@ def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95) ->
         if np.ptp(gap) > 0:
             row["t"] = gap.mean() / np.sqrt((1 / gap.size + share) * gap.var(ddof=1))
         rows.append(row | {"p_t": 2 * stats.t.sf(abs(row["t"]), gap.size - 1)})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=NO_PAIR)
     # a test that couldn't be done still counts as one of its family
     for p in ("p", "p_t") if rows else ():
         holm = table[p].fillna(1).groupby(table["metric"]).transform(_holm)

@@ -473,6 +473,16 @@ def test_sites_of_unequal_size_have_no_corrected_t_test(tested):
     )
 
 
+def test_one_model_alone_has_no_differences(tested):
+    boot = inference.bootstrap(tested[tested["model"] == "a"], 50)
+    paired = comparison.differences(boot, 3)
+    families = comparison.planned(paired)
+    assert paired.empty and families.empty
+    assert {"family", "metric", "a", "b", "estimate", "low", "p_holm", "verdict"} <= {*families}
+    told = inference.intervals(boot), paired, families, paired.iloc[:0], {"a": "A"}
+    assert len(comparison.answers(*told, Label("proxy", "something else"))) == 1
+
+
 def test_one_rotation_leaves_nothing_to_choose(tested):
     boot = inference.bootstrap(tested[tested["rotation"] == 0], 50)
     assert (comparison.leads(boot, "a")[["lead", "fold", "luck"]] == 0).all(axis=None)
