@@ -21,10 +21,10 @@ CORE = {name for layer in LAYERS[LAYERS.index(["trainer"]) :] for name in layer}
 STRUCTURE = {getattr(tokenize, name) for name in ("COMMENT", "NEWLINE", "NL", "INDENT", "DEDENT")}
 STRUCTURE |= {tokenize.ENCODING, tokenize.ENDMARKER}
 LIMITS = {
-    "code tokens of ecglib": 92_600,
+    "code tokens of ecglib": 90_500,
     "code tokens of the core with its ground": 11_000,
     "lines of the Snakefile": 160,
-    "code lines of all notebooks": 765,
+    "code lines of all notebooks": 680,
     "lines of the longest module": 350,
     "lines of the longest function": 60,
     "longest parameter list": 6,
