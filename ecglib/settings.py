@@ -194,15 +194,12 @@ class Training(Closed):
 
 
 class LearningRates(Closed):
-    """A grid of learning rates, and the rule that chooses from it (paper, section II.B)."""
+    """A grid of learning rates, from which `ecglib.study.learning_rates.choose` chooses (paper,
+    section II.B).
+    """
 
     grid: dict[str, tuple[Annotated[float, Field(gt=0, le=1)], ...]] = Field(min_length=1)
-    rule: Literal["mean", "per_rotation"] = Field(
-        "mean", description="see `ecglib.study.learning_rates.choose`"
-    )
-    rotations: tuple[int, ...] | None = Field(
-        None, description="of the grid, with rule `mean`; None: the study's"
-    )
+    rotations: tuple[int, ...] | None = Field(None, description="of the grid; None: the study's")
 
 
 class Model(Closed):

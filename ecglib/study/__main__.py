@@ -11,114 +11,116 @@ take over a published network.
 Words after ``--`` go to Snakemake.
 """
 
-import argparse
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+
+import click
 
 from ecglib.cohort.source import SourceError
 from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
 
+STUDY = click.option("--study", required=True, help="a study file, or the name of one")
+GPUS = click.option("--gpus", default=0, help="GPUs to share out")
+PLACES = click.option("--jobs-per-gpu", default=1, help="runs side by side on each")
 
-def _run(given) -> int:
+
+@click.group(help="Studies and ECGs.")
+def commands():
+    """Group of the commands below."""
+
+
+@commands.command()
+@STUDY
+@click.option("--data-dir", default="", help="where public data lie already")
+@click.option("--cores", default=1)
+@GPUS
+@PLACES
+@click.option("--fresh", is_flag=True, help="take over no finished run")
+@click.argument("more", nargs=-1)
+def run(**given):
+    """Run a study; words after -- go to Snakemake."""
     from ecglib.study import graph  # seconds to import, which explaining an ECG needn't wait for
 
-    study = load_study(given.study)
-    graph.check_config({"study": given.study, "data_dir": given.data_dir})
-    return graph.run(study, given)
+    study = load_study(given["study"])
+    graph.check_config({"study": given["study"], "data_dir": given["data_dir"]})
+    return graph.run(study, SimpleNamespace(**given))
 
 
-def _status(given) -> int:
+@commands.command()
+@STUDY
+def status(study):
+    """Which steps of a study are done, running or failed."""
     from ecglib.study import graph
 
-    print(graph.status(load_study(given.study)))
-    return 0
+    print(graph.status(load_study(study)))
 
 
-def _notebook(given) -> int:
+@commands.command()
+@click.argument("name")
+@STUDY
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="a parameter")
+@click.option("--folder", type=Path, help="default: the step's own place")
+@GPUS
+@PLACES
+def notebook(name, study, values, folder, gpus, jobs_per_gpu):
+    """Run one notebook of notebooks/, given without ending."""
     from ecglib.study.machine import gpu
     from ecglib.study.notebook import run_notebook
 
-    study = load_study(given.study)
-    parameters = {"study": str(find_study(given.study))}
-    for item in given.set:
+    parameters = {"study": str(find_study(study))}
+    for item in values:
         key, separator, value = item.partition("=")
         if not separator:
             raise StudyError(f"--set {item} has no '=': write NAME=VALUE")
         parameters[key] = value
-    final = (given.folder or places.step_folder(study.name, given.name)).absolute()
-    with gpu(given.gpus, given.jobs_per_gpu) if given.gpus else nullcontext():
-        run_notebook(given.name, parameters, final)
-    return 0
+    final = (folder or places.step_folder(load_study(study).name, name)).absolute()
+    with gpu(gpus, jobs_per_gpu) if gpus else nullcontext():
+        run_notebook(name, parameters, final)
 
 
-def _explain(given) -> int:
+@commands.command()
+@click.option("--ecg", default="", help="a recording; default: a simulated one")
+@click.option("--run", "network", default="", help="folder of a trained network, or a study")
+def explain(ecg, network):
+    """Explain one ECG on one page."""
     from ecglib.study.explain import run
 
-    return run(given.ecg, given.run)
+    return run(ecg, network)
 
 
-def _weights(given) -> int:
-    from ecglib.study import weights
+@commands.command()
+@click.argument("file")
+def weights(file):
+    """Take over a checkpoint that the paper's group published."""
+    from ecglib.study.weights import convert
 
-    folder = places.shown(weights.convert(given.file))
+    folder = places.shown(convert(file))
     print(f"{folder}: explain an ECG with it by make explain ECG=file RUN={folder}")
-    return 0
 
 
-def _make_acs_ecg(given) -> int:
+@commands.command()
+@click.argument("folder", type=Path)
+@click.option("--records", default=2000)
+@click.option("--positives", default=0.0641)
+def make_acs_ecg(folder, records, positives):
+    """Write simulated ECGs in the layout of ACS-ECG."""
     from ecglib.cohort.made_up import write
 
-    print(write(given.folder, given.records, given.positives).value_counts(["part", "trap"]))
-    return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    """Commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m ecglib.study", description="Studies and ECGs.")
-    commands = top.add_subparsers(
-        required=True, metavar="run | status | notebook | explain | weights | make-acs-ecg"
-    )
-    told = {}
-    for name, does in (("run", _run), ("status", _status), ("notebook", _notebook)):
-        told[name] = commands.add_parser(name)
-        told[name].add_argument("--study", required=True)
-        told[name].set_defaults(does=does)
-    told["run"].add_argument("--data-dir", default="")
-    told["run"].add_argument("--cores", type=int, default=1)
-    told["run"].add_argument("--gpus", type=int, default=0, help="GPUs to share out")
-    told["run"].add_argument("--jobs-per-gpu", type=int, default=1, help="side by side on each")
-    told["run"].add_argument("--fresh", action="store_true", help="take over no finished run")
-    told["notebook"].add_argument("name", help="a notebook of notebooks/, without ending")
-    told["notebook"].add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    told["notebook"].add_argument("--folder", type=Path, help="default: the step's own place")
-    told["notebook"].add_argument("--gpus", type=int, default=0, help="take one of so many")
-    told["notebook"].add_argument("--jobs-per-gpu", type=int, default=1, help="places on each")
-    explain = commands.add_parser("explain")
-    explain.add_argument("--ecg", default="", help="a recording; default: a simulated one")
-    explain.add_argument("--run", default="", help="folder of a trained network, or a study")
-    explain.set_defaults(does=_explain)
-    weights = commands.add_parser("weights")
-    weights.add_argument("file", help="a checkpoint that the paper's group published")
-    weights.set_defaults(does=_weights)
-    make = commands.add_parser("make-acs-ecg")  # simulated ECGs in the layout of the data set
-    make.add_argument("folder", type=Path)
-    make.add_argument("--records", type=int, default=2000)
-    make.add_argument("--positives", type=float, default=0.0641)
-    make.set_defaults(does=_make_acs_ecg)
-    return top
+    print(write(folder, records, positives).value_counts(["part", "trap"]))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says; returns 0, or 1 with one sentence on what is wrong."""
-    words, more = list(sys.argv[1:] if arguments is None else arguments), []
-    if "--" in words:
-        words, more = words[: words.index("--")], words[words.index("--") + 1 :]
-    given = parser().parse_args(words)
-    given.more = more
+    """Do what the command line says; returns 0, or another code with one sentence on what is
+    wrong.
+    """
     try:
-        return given.does(given)
+        return commands.main(arguments, "python -m ecglib.study", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except (StudyError, SourceError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -35,36 +35,27 @@ def read_grid(study) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows), problems
 
 
-def choose(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Choose a learning rate for each model and rotation.
+def choose(scores: pd.DataFrame) -> pd.Series:
+    """Choose the learning rate with the highest mean validation score over rotations, for all of
+    them, as the paper does.
+
+    It is mildly optimistic, since every validation fold is the test fold of another rotation.
 
     Parameters
     ----------
     scores : pandas.DataFrame
         ``model, learning_rate, rotation, val_score``.
-    rule : {'mean', 'per_rotation'}
-        'mean' is the paper's: the rate with the highest mean validation score over the rotations,
-        for all of them. It is mildly optimistic, since every validation fold is the test fold of
-        another rotation. 'per_rotation' chooses from a rotation's own validation fold alone, so its
-        test fold has no part in the choice.
 
     Returns
     -------
-    pandas.DataFrame
-        ``model, rotation, learning_rate``; with 'mean' rotation is −1, for all. Of equal scores the
-        lower rate wins.
+    pandas.Series
+        Model → ``learning_rate``; of equal scores the lower rate wins.
     """
-    scores = scores.sort_values("learning_rate")
-    if rule == "mean":
-        scores = (
-            scores.groupby(["model", "learning_rate"], sort=False).val_score.mean().reset_index()
-        )
-        scores["rotation"] = -1
-    best = scores.loc[scores.groupby(["model", "rotation"], sort=False).val_score.idxmax()]
-    return best[["model", "rotation", "learning_rate"]].reset_index(drop=True)
+    means = scores.pivot_table("val_score", "model", "learning_rate", sort=False)
+    return means.sort_index(axis=1).idxmax(axis=1).rename("learning_rate")
 
 
-def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
+def at_edge(scores: pd.DataFrame, chosen: pd.Series) -> list[str]:
     """A sentence for each chosen rate that is the lowest or highest of those tried: better ones may
     lie beyond.
 
@@ -72,13 +63,9 @@ def at_edge(scores: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
     edge.
     """
     told = []
-    for row in chosen.itertuples():
-        rates = sorted(set(scores.learning_rate[scores.model == row.model]))
-        for end, rate in (("lowest", rates[0]), ("highest", rates[-1])) if len(rates) > 1 else ():
-            if row.learning_rate == rate:
-                where = "" if row.rotation < 0 else f", rotation {row.rotation}"
-                told.append(
-                    f"{row.model}{where}: {rate:g} is the {end} "
-                    f"of {len(rates)} rates that were tried"
-                )
+    for model, rate in chosen.items():
+        rates = sorted(set(scores.learning_rate[scores.model == model]))
+        for end, at in (("lowest", rates[0]), ("highest", rates[-1])) if len(rates) > 1 else ():
+            if rate == at:
+                told.append(f"{model}: {rate:g} is the {end} of {len(rates)} rates that were tried")
     return told

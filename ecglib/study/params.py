@@ -175,10 +175,9 @@ class Study(AnyStudy):
 
     @property
     def grid_rotations(self) -> tuple[int, ...]:
-        """Rotations on which the grid is run: with `per_rotation` each one that the study runs."""
-        tried = self.learning_rates
-        every = tried.rule == "per_rotation" or tried.rotations is None
-        return self.rotations if every else tried.rotations
+        """Rotations on which the grid is run."""
+        tried = self.learning_rates.rotations
+        return self.rotations if tried is None else tried
 
     @property
     def grid_runs(self) -> list[tuple[str, float, int]]:

@@ -100,9 +100,8 @@ def selection(study, leads: pd.DataFrame, rotation: int) -> list[str]:
         f"which leaves {top['score'] - top['fold'] - top['luck']:.3f}."
     )
     if study.learning_rates and study.folds.by == "patient":
-        own = study.learning_rates.rule == "per_rotation"
-        fold, used = (rotation + 1) % study.folds.count, study.grid_rotations
-        was = "was not" if own or fold not in used else "was"
+        fold = (rotation + 1) % study.folds.count
+        was = "was" if fold in study.grid_rotations else "was not"
         told.append(
             f"The test fold of rotation {rotation} {was} a validation fold of the choice of "
             "learning rates."

@@ -1,6 +1,5 @@
 """A run: what decides its numbers; taken over where it lies finished, else trained."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -49,23 +48,22 @@ def run_identity(study, model: str, rotation: int, cohort, learning_rate: float 
         given = entry.model_dump(include={"normalisation", "samples", "epochs"}, exclude_none=True)
         training = study.training.model_copy(update=given).model_dump(exclude_defaults=True)
         identity |= {"model_seed": entry.seed} if entry.seed else {}
-        rate = learning_rate or learning_rate_of(study, model, rotation)
+        rate = learning_rate or learning_rate_of(study, model)
         identity |= {"learning_rate": rate, "training": training}
     return identity
 
 
-def learning_rate_of(study, model: str, rotation: int) -> float:
+def learning_rate_of(study, model: str) -> float:
     """Learning rate of a network: the one in the study file, or the one that notebook 04 chose."""
     if study.learning_rates is None or model not in study.learning_rates.grid:
         return study.models[model].learning_rate
-    file = places.step_folder(study.name, "04_learning_rate") / "run.json"
+    file = places.step_folder(study.name, "04_learning_rate") / "tables/chosen.csv"
     if not file.is_file():
         raise RunError(
             f"Study {study.name} has chosen no learning rate for {model} yet: run notebook "
             "04_learning_rate first"
         )
-    chosen = json.loads(file.read_text())["chosen"][model]
-    return float(chosen.get(str(rotation), chosen.get("-1")))
+    return float(pd.read_csv(file, index_col="model").learning_rate[model])
 
 
 def train_or_take_over(step, train) -> dict:

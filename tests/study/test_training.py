@@ -131,11 +131,10 @@ def test_the_learning_rate_is_the_one_that_notebook_04_chose(identity):
     assert identity("mayo_alvd", rate=1e-3)["learning_rate"] == 1e-3, (
         "a run of the grid has its own"
     )
-    folder = places.step_folder("small", "04_learning_rate")
+    folder = places.step_folder("small", "04_learning_rate") / "tables"
     folder.mkdir(parents=True)
-    for chosen, rates in (({"-1": 1e-2}, (1e-2, 1e-2)), ({"0": 1e-3, "1": 1e-2}, (1e-3, 1e-2))):
-        write_json(folder / "run.json", {"chosen": {"mayo_alvd": chosen}})
-        assert tuple(identity("mayo_alvd", k)["learning_rate"] for k in (0, 1)) == rates
+    (folder / "chosen.csv").write_text("model,learning_rate\nother,0.1\nmayo_alvd,0.003\n")
+    assert identity("mayo_alvd")["learning_rate"] == 3e-3
     assert identity("ecg_smart_net")["learning_rate"] == 1e-4, "the study's own"
 
 
