@@ -257,8 +257,8 @@ def importance(model: Pipeline, features, label, seed: int = 42, repeats: int = 
         model, table, label, scoring="average_precision", n_repeats=repeats, random_state=seed
     )
     found = {"importance": falls.importances_mean, "sd": falls.importances_std}
-    found = pd.DataFrame(found, index=table.columns.rename("feature")).join(size, how="right")
-    return found.sort_values("importance", ascending=False)
+    found = pd.DataFrame(found, index=table.columns).join(size, how="right")
+    return found.sort_values("importance", ascending=False).rename_axis("feature")
 
 
 def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
