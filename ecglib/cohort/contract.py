@@ -58,11 +58,6 @@ class Cohort:
     records: pd.DataFrame
     info: dict
 
-    @property
-    def caption(self) -> str:
-        """The label and its kind in words, for captions."""
-        return f"{self.info['label_meaning']} [{self.info['label_kind']} label]"
-
     def key_with(self, *columns: str) -> str:
         """Hash of beats, record ids, patients and labels, and of `columns`: what a run depends on.
 

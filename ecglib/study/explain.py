@@ -12,7 +12,6 @@ to calibrate on. Else there is an uncalibrated score, and every page and picture
 import sys
 import textwrap
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +59,6 @@ class Explanation:
         of the logit when the lead is made flat; means over networks.
     segments : pandas.DataFrame
         One row per segment: ``saliency``, and ``time``, an even map's share.
-    agreement : float
-        Mean rank correlation between the maps of two networks; NaN of one.
     unused : tuple of str
         Channels of the file that are none of the 12 leads.
     simulated : str
@@ -76,7 +73,6 @@ class Explanation:
     saliency: np.ndarray
     leads: pd.DataFrame
     segments: pd.DataFrame
-    agreement: float
     unused: tuple[str, ...] = ()
     simulated: str = ""
 
@@ -119,7 +115,7 @@ class Explanation:
     @property
     def remarks(self) -> str:
         """On the recording's quality."""
-        return self.beat.quality_reasons.replace(";", ", ")
+        return self.beat.quality_reasons.replace(";", ", ").replace("_", " ")
 
     @property
     def warning(self) -> str:
@@ -207,9 +203,6 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     maps, found = np.stack(maps), fiducials.find(beat.beat[None]).points
     segments = saliency.segments_of(np.repeat(found, len(maps), axis=0))
     shares = {"saliency": maps, "time": np.ones_like(maps)}
-    pairs = [
-        saliency.agreement(maps[[a]], maps[[b]])[0] for a, b in combinations(range(len(maps)), 2)
-    ]
     whole = saliency.lead_contributions(maps).mean()
     return Explanation(
         file=ecg.name,
@@ -223,7 +216,6 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
         segments=pd.DataFrame(
             {k: saliency.segment_contributions(m, segments).mean() for k, m in shares.items()}
         ),
-        agreement=float(np.mean(pairs)) if pairs else np.nan,
         unused=unused,
     )
 

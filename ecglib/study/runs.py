@@ -18,6 +18,17 @@ from ecglib.study import places
 WEIGHTS = "weights.safetensors"
 
 
+COST = {  # fact of a run → name, and how its rotations are joined
+    "parameters": ("Parameters", "first"),
+    "mflops": ("MFLOPs", "first"),
+    "epochs": ("Epochs", "mean"),
+    "train_seconds": ("Seconds per run", "mean"),
+    "peak_memory_mb": ("Peak memory (MB)", "mean"),
+    "threads": ("Threads", "first"),
+    "device": ("Device", "first"),
+}
+
+
 class RunError(Refusal, ValueError):
     """A run that can't be used; one sentence that says why."""
 
@@ -38,7 +49,7 @@ class Runs:
         Model key of the study → name in tables and figures; no two models share one.
     problems : list of str
         A sentence for each run that is missing or was refused.
-    label_kind, label_meaning : str
+    label_kind : str
     """
 
     predictions: pd.DataFrame
@@ -47,12 +58,6 @@ class Runs:
     labels: dict
     problems: list
     label_kind: str
-    label_meaning: str
-
-    @property
-    def caption(self) -> str:
-        """The label and its kind in words, for captions."""
-        return f"{self.label_meaning} [{self.label_kind} label]"
 
 
 def read_run(folder: Path) -> dict:
@@ -79,13 +84,8 @@ def read_run(folder: Path) -> dict:
     return facts | {"folder": folder}
 
 
-def performance(step) -> pd.DataFrame:
-    """AUC, average precision, score and Brier score of a run's predictions, by split."""
-    return scores(step.folder)
-
-
-def scores(folder: Path) -> pd.DataFrame:
-    """As `performance`, of the run in a folder."""
+def performance(folder: Path) -> pd.DataFrame:
+    """AUC, average precision, score and Brier score of the run in a folder, by split."""
     table = pd.read_parquet(folder / "predictions.parquet")
     measures = {"AUC": metrics.auc, "AP": metrics.average_precision, "score": metrics.score}
     measures["Brier"] = metrics.brier
@@ -132,9 +132,8 @@ def load_runs(study) -> Runs:
     facts = pd.DataFrame(facts)
     labels = display_names(study)
     history = pd.concat(history, ignore_index=True) if history else pd.DataFrame()
-    facts, first = facts.assign(label=facts.model.map(labels)), facts.iloc[0]
-    kind = first.label_kind, first.label_meaning
-    return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, *kind)
+    facts["label"], kind = facts.model.map(labels), facts.label_kind[0]
+    return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, kind)
 
 
 def training_noise(study, done: Runs) -> pd.DataFrame:
@@ -150,7 +149,7 @@ def training_noise(study, done: Runs) -> pd.DataFrame:
         told = read_run(folder)["identity"]
         same = {k: v for k, v in told.items() if k not in ("model", "model_seed")}
         found.append({"network": told["network"], "same": json.dumps(same, sort_keys=True)})
-        found[-1] |= scores(folder).loc["test"]
+        found[-1] |= performance(folder).loc["test"]
     alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)[["AUC", "AP"]]
     variances, seeds = alike.var().dropna(), alike.size()
     table = variances.groupby("network", sort=False).mean() ** 0.5
@@ -178,21 +177,12 @@ def cost(facts: pd.DataFrame) -> pd.DataFrame:
         ``Epochs, Seconds per epoch, Seconds per run, Peak memory (MB)`` (as the runs noted it),
         ``Threads, Device``; NaN where unknown.
     """
-    rows = {}
-    for name, runs in facts.groupby("label", sort=False):
-        first, seconds = runs.iloc[0], runs["train_seconds"].mean()
-        row = {"Parameters": first.get("parameters"), "MFLOPs": first.get("mflops")}
-        row |= {"Epochs": runs["epochs"].mean() if "epochs" in runs else None}
-        row |= {
-            "Seconds per epoch": seconds / row["Epochs"] if row["Epochs"] else None,
-            "Seconds per run": seconds,
-        }
-        row |= {
-            "Peak memory (MB)": runs["peak_memory_mb"].mean() if "peak_memory_mb" in runs else None
-        }
-        rows[name] = row | {"Threads": first["identity"]["threads"], "Device": first["device"]}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
-    return table.astype({"Parameters": "Int64"} | dict.fromkeys(table.columns[1:6], float))
+    facts = facts.assign(threads=facts.identity.str["threads"])
+    runs = facts.reindex(columns=["label", *COST]).groupby("label", sort=False)
+    table = runs.agg({fact: how for fact, (_, how) in COST.items()}).rename_axis("Model")
+    table.columns = [name for name, _ in COST.values()]
+    table.insert(3, "Seconds per epoch", table["Seconds per run"] / table["Epochs"])
+    return table.astype({"Parameters": "Int64"})
 
 
 def mflops(identity: dict) -> float:

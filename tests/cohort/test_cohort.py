@@ -44,7 +44,6 @@ def test_saved_and_loaded(tmp_path):
     assert isinstance(loaded.beats, np.memmap) and (loaded.beats == beats).all()
     assert loaded.records.equals(records) and loaded.key == saved.key
     assert loaded.info["lead_order"] == list(LEADS) and loaded.info["counts"]["patients"] == 6
-    assert "synthetic label" in loaded.caption
 
 
 @pytest.mark.parametrize(
