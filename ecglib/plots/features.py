@@ -7,8 +7,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ecglib.plots import NEUTRAL, PAIR
-from ecglib.trees.disclosure import calibration_bins, dependence
-from ecglib.trees.features import DEFINITIONS
 from ecglib.trees.omi_features import DISTANCE_LIMIT
 
 
@@ -61,32 +59,6 @@ def draw_intervals(bounds: pd.DataFrame, paper: dict[str, float]) -> Figure:
     return figure
 
 
-def draw_calibration(predictions: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """Observed share of OMI by predicted probability, a panel for each model, in bins that single
-    nobody out (`ecglib.trees.disclosure.calibration_bins`).
-    """
-    models, ticks = list(predictions["model"].unique()), (0.001, 0.01, 0.1, 1)
-    size = {"figsize": (max(3.4 * len(models), 6), 3.8), "squeeze": False}
-    figure, (axes,) = plt.subplots(
-        1, len(models), sharey=True, sharex=True, layout="constrained", **size
-    )
-    for axis, model in zip(axes, models, strict=True):
-        part = predictions[predictions["model"] == model]
-        bins = calibration_bins(part["label"], part["probability"])
-        reach = bins[["low", "high"]].sub(bins["observed"], axis=0).abs().T.to_numpy()
-        axis.plot(ticks, ticks, color="0.6", lw=1)
-        look = {"fmt": "o-", "color": NEUTRAL, "ms": 4, "capsize": 2}
-        axis.errorbar(bins["predicted"], bins["observed"], reach, **look)
-        axis.set(xscale="log", yscale="log", xlim=(0.001, 1), ylim=(0.001, 1))
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlabel("Mean predicted probability")
-        axis.set_title(names[model].replace(" (", "\n("), fontsize=10)
-    axes[0].set_ylabel("Observed share of OMI (95 % interval)")
-    return figure
-
-
 def draw_importance(tables: dict[str, pd.DataFrame]) -> Figure:
     """Twelve most important columns of each model, by permutation (± SD) and by SHAP; `tables` are
     by display name, from `ecglib.trees.forest.importance`.
@@ -103,27 +75,4 @@ def draw_importance(tables: dict[str, pd.DataFrame]) -> Figure:
                 places = np.arange(len(top))
                 axis.errorbar(top[column], places, xerr=top["sd"], fmt="none", color="black")
             axis.set(xlabel=title, ylabel="", title=name, ylim=(len(top) - 0.4, -0.6))
-    return figure
-
-
-def draw_dependence(values: pd.DataFrame, effects: pd.DataFrame, unit: str) -> Figure:
-    """Mean SHAP value of the six columns that lead by it, in bins of equal size of their values:
-    no point per patient.
-
-    Parameters
-    ----------
-    values, effects : pandas.DataFrame
-        One row per ECG: features, and their SHAP values.
-    unit : str
-        Of the SHAP values.
-    """
-    leading = effects.abs().mean().nlargest(6).index
-    figure, axes = plt.subplots(2, 3, figsize=(10, 5.4), sharey=True, layout="constrained")
-    for axis, column in zip(axes.flat, leading, strict=True):
-        curve = dependence(values[column], effects[column])
-        look = {"marker": "o", "color": NEUTRAL, "errorbar": None}
-        sns.lineplot(curve, x="value", y="effect", ax=axis, **look)
-        axis.axhline(0, color="0.6", lw=1)
-        axis.set_xlabel(f"{column} ({DEFINITIONS.unit[column]})")
-        axis.set_ylabel(f"Mean SHAP value\n({unit})")
     return figure

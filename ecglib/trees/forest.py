@@ -155,12 +155,6 @@ def describe_features(table: pd.DataFrame) -> pd.DataFrame:
     return families.set_axis(["features", "least often computed, % of ECGs"], axis=1)
 
 
-def test_fold(cohort, folds: pd.DataFrame, rotation: int, table: pd.DataFrame):
-    """Features and labels of a rotation's test fold."""
-    at = rotate(folds, rotation)["test"]
-    return table.iloc[at].reset_index(drop=True), cohort.records.label.to_numpy()[at]
-
-
 def fit(identity: dict, features, label, patients=None) -> Pipeline:
     """Build a registered tree model and fit it on training rows.
 
@@ -244,38 +238,22 @@ def load(file: str | Path) -> Pipeline:
     return skops.io.load(file, trusted=TRUSTED)
 
 
-def permutation(
-    model: Pipeline, features, label, columns=None, seed: int = 42, repeats: int = 5
-) -> pd.DataFrame:
-    """Permutation importance on rows that the model hasn't seen: fall of average precision when a
-    column is shuffled.
+def importance(model: Pipeline, features, label, seed: int = 42, repeats: int = 5) -> pd.DataFrame:
+    """Importance of the twenty columns that lead by SHAP, on rows that the model hasn't seen.
 
-    Returns ``feature, importance, sd`` (of the repeats), most important first; `columns` limits it
-    to some.
+    Returns a table by ``feature``, most important first: ``importance``, the fall of average
+    precision when a column is shuffled, its ``sd`` over `repeats`, and ``shap``, the mean absolute
+    value.
     """
+    size = shap_values(model, features).abs().mean().nlargest(20)
     table = features[list(model.feature_names_in_)].astype(np.float64)
     falls = permutation_importance(
         model, table, label, scoring="average_precision", n_repeats=repeats, random_state=seed
     )
-    told = {"feature": table.columns, "importance": falls.importances_mean}
-    found = pd.DataFrame(told | {"sd": falls.importances_std})
-    if columns is not None:
-        found = found[found["feature"].isin(columns)]
-    return found.sort_values("importance", ascending=False, ignore_index=True)
-
-
-def importance(
-    model: Pipeline, features, label, seed: int = 42, repeats: int = 5
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Importance of the twenty columns that lead by SHAP, on rows that the model hasn't seen.
-
-    Returns a table by ``feature`` with ``importance, sd`` (`permutation`) and ``shap`` (mean
-    absolute value), and the SHAP values of all columns.
-    """
-    effects = shap_values(model, features)
-    size = effects.abs().mean().nlargest(20)
-    falls = permutation(model, features, label, size.index, seed, repeats)
-    return falls.set_index("feature").assign(shap=size), effects
+    told = {"importance": falls.importances_mean, "sd": falls.importances_std}
+    found = pd.DataFrame(told, index=table.columns.rename("feature"))
+    found = found[found.index.isin(size.index)].assign(shap=size)
+    return found.sort_values("importance", ascending=False)
 
 
 def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures of features and trees: what is drawn is what the tables say; nobody is singled out."""
+"""Figures of features and trees: what is drawn is what the tables say."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +7,6 @@ import pytest
 
 from ecglib.plots import PAIR
 from ecglib.plots import features as draw
-from ecglib.trees import disclosure
 from ecglib.trees import omi_features as omi
 
 
@@ -15,15 +14,6 @@ from ecglib.trees import omi_features as omi
 def closed():
     yield
     plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def predictions():
-    rng = np.random.default_rng(3)
-    probability = np.tile(rng.beta(1, 10, 1500), 2)
-    label = (rng.random(3000) < probability).astype(int)
-    told = {"model": np.repeat(["a", "b"], 1500), "label": label, "probability": probability}
-    return pd.DataFrame(told)
 
 
 def test_each_column_has_a_bar_and_the_dropped_ones_their_names():
@@ -54,16 +44,6 @@ def test_intervals_stand_beside_the_papers_value():
         )
 
 
-def test_calibration_has_a_panel_for_each_model_in_bins_of_several(predictions):
-    figure = draw.draw_calibration(predictions, {"a": "Forest (2024 setting)", "b": "Boosting"})
-    assert [axis.get_title() for axis in figure.axes] == ["Forest\n(2024 setting)", "Boosting"]
-    for axis, (_, part) in zip(figure.axes, predictions.groupby("model"), strict=True):
-        bins = disclosure.calibration_bins(part.label, part.probability)
-        np.testing.assert_allclose(
-            axis.containers[0].lines[0].get_xydata(), bins[["predicted", "observed"]]
-        )
-
-
 def test_importance_shows_the_twelve_leading_columns_the_first_on_top():
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.random((20, 3)), columns=["importance", "sd", "shap"])
@@ -77,15 +57,3 @@ def test_importance_shows_the_twelve_leading_columns_the_first_on_top():
     (reach, *_) = figure.axes[0].containers[-1].lines[2][0].get_segments()
     first = table.nlargest(1, "importance").iloc[0]
     np.testing.assert_allclose(np.diff(reach[:, 0]), 2 * first.sd)
-
-
-def test_dependence_draws_means_of_bins_not_patients():
-    rng = np.random.default_rng(0)
-    columns = ["HR", "PR", "QRSd", "TpTe", "st80_V2", "st80_V3", "tamp_V3"]
-    values = pd.DataFrame(rng.normal(size=(400, 7)), columns=columns)
-    effects = values * np.arange(7)
-    figure = draw.draw_dependence(values, effects, "log odds")
-    assert [axis.get_xlabel().split(" (")[0] for axis in figure.axes] == columns[:0:-1]
-    curve = disclosure.dependence(values.tamp_V3, effects.tamp_V3)
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), curve)
-    assert all(len(axis.lines[0].get_xdata()) == 8 for axis in figure.axes)
