@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from ecglib import models
 from ecglib.analysis import layers
@@ -29,6 +30,12 @@ KINDS = {
 }
 """Colour (Okabe and Ito 2008) and name of each kind of layer."""
 
+BOXES = {
+    "Linear": ("fully connected", "dense"),
+    "MaxPool2d": ("max-pool", "pool"),
+    "AdaptiveAvgPool2d": ("average pool", "pool"),
+}
+
 
 def table_1(network) -> pd.DataFrame:
     """Table 1 of the paper beside the output dimensions of a live ECG-SMART-NET."""
@@ -42,12 +49,11 @@ def table_1(network) -> pd.DataFrame:
 def table_2(network, stage: str = "layer2") -> pd.DataFrame:
     """Table 2 of the paper beside one stage of a live ECG-SMART-NET."""
     table, rows = layers.layer_table(network), []
-    words = {"BatchNorm2d": "Batch Norm", "ReLU": "ReLU"}
     for row in table[table.layer.str.startswith(f"{stage}.") & (table.depth == 3)].itertuples():
-        told = f"Kernel: {row.kernel_size}, Stride: {row.stride}, Padding: {row.padding}"
-        if row.kind in words:
-            rows[-1].append(words[row.kind])
+        if row.kind in ("BatchNorm2d", "ReLU"):
+            rows[-1].append(row.kind.replace("BatchNorm2d", "Batch Norm"))
         elif row.kind == "Conv2d":
+            told = f"Kernel: {row.kernel_size}, Stride: {row.stride}, Padding: {row.padding}"
             rows.append([told])
         else:
             rows.append(["1×1 convolution, Batch Norm"] if row.parameters else [])
@@ -56,19 +62,20 @@ def table_2(network, stage: str = "layer2") -> pd.DataFrame:
 
 def sizes() -> pd.DataFrame:
     """Parameters of each network, and operations of one ECG's forward pass."""
-    rows = {}
-    for name, options in _networks().items():
-        network = models.build_model(name, **options)
-        rows[models.NETWORKS[name].display_name(options)] = {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "GFLOP per ECG": layers.flops(network) / 1e9,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    networks = {name: _network(name) for name in models.NETWORKS}
+    parameters = [sum(p.numel() for p in network.parameters()) for network in networks.values()]
+    operations = [layers.flops(network) / 1e9 for network in networks.values()]
+    told = {"parameters": parameters, "GFLOP per ECG": operations}
+    return pd.DataFrame(told, index=[_title(name) for name in networks])
 
 
-def _networks() -> dict[str, dict]:
-    """Registered networks and the options that build each without fetching weights."""
-    return {name: models.without_download(name, {}) for name in models.NETWORKS}
+def _network(name: str):
+    """Build a network without fetching the weights that it may start from."""
+    return models.build_model(name, **models.without_download(name, {}))
+
+
+def _title(name: str) -> str:
+    return models.NETWORKS[name].display_name(models.without_download(name, {}))
 
 
 def draw(titles: dict[str, str]) -> Figure:
@@ -77,57 +84,41 @@ def draw(titles: dict[str, str]) -> Figure:
 
     `titles`, network → display name, are those of a study, which say from where a network starts.
     """
-    names = sorted(_networks(), key=lambda name: (*PAPER_ORDER, name).index(name))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(2.6 * len(names), 7.4), layout="constrained"
-    )
+    names = sorted(models.NETWORKS, key=lambda name: (*PAPER_ORDER, name).index(name))
+    size = {"figsize": (2.6 * len(names), 7.4), "layout": "constrained"}
+    figure, axes = plt.subplots(1, len(names), **size)
+    arrow = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
+    around = arrow | {"connectionstyle": "bar,fraction=-3.2"}
     for axis, letter, name in zip(axes, string.ascii_uppercase, names, strict=False):
-        for place, (told, output, kind) in enumerate(
-            [("input", "1x12x400", "pool"), *_boxes(name)]
-        ):
+        for place, (told, kind) in enumerate([("input: 1×12×400", "pool"), *_boxes(name)]):
             box = {"boxstyle": "round,pad=0.3", "facecolor": KINDS[kind][0], "edgecolor": "0.3"}
-            text = f"{told}: {output.replace('x', '×')}"
-            axis.text(0.5, -place, text, ha="center", va="center", fontsize=9.5, bbox=box, zorder=3)
+            axis.text(0.5, -place, told, ha="center", va="center", fontsize=9.5, bbox=box, zorder=3)
             if place:
-                _arrow(axis, (0.5, 0.5), (0.73 - place, 0.27 - place))
+                axis.annotate("", (0.5, 0.27 - place), (0.5, 0.73 - place), arrowprops=arrow)
             if told.startswith("2 conv"):
-                above, below = 0.42 - place, -0.44 - place
-                axis.plot([0.5, 1, 1], [above, above, below], color="0.3", lw=1)
-                _arrow(axis, (1, 0.5), (below, below))
-        title = titles.get(name, models.NETWORKS[name].display_name(_networks()[name]))
+                axis.annotate("", (0.5, -0.44 - place), (0.5, 0.42 - place), arrowprops=around)
+        title = titles.get(name, _title(name)).replace(" (", "\n(")
         axis.set(xlim=(-0.03, 1.03), ylim=(-13.6, 0.5))
-        axis.set_title(f"{letter}  {title.replace(' (', chr(10) + '(')}", fontsize=10, loc="left")
+        axis.set_title(f"{letter}  {title}", fontsize=10, loc="left")
         axis.set_axis_off()
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour, _ in KINDS.values()]
-    words = [words for _, words in KINDS.values()]
-    figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False)
+    handles = [Patch(color=colour, label=words) for colour, words in KINDS.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     plt.close(figure)
     return figure
 
 
-def _arrow(axis, x, y) -> None:
-    arrow = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
-    axis.annotate("", (x[1], y[1]), (x[0], y[0]), arrowprops=arrow)
-
-
-def _boxes(name: str) -> list[tuple[str, str, str]]:
-    """Layers and residual blocks of a network worth a box: text, output dimensions, kind."""
-    table = layers.layer_table(models.build_model(name, **_networks()[name]))
+def _boxes(name: str):
+    """Layers and residual blocks of a network worth a box: text with output dimensions, kind."""
+    table = layers.layer_table(_network(name))
     table["layer"] = table.layer.str.removeprefix("model.")
-    boxes, inside = [], ()
-    for row in table[table.kind != "ResNet"].itertuples():
-        if row.layer.startswith(inside):
-            continue
-        kernels = table.kernel_size[(table.layer + ".").str.startswith(f"{row.layer}.")]
-        kernels = [kernel for kernel in kernels[table.kind == "Conv2d"] if kernel != "(1, 1)"]
-        if row.kind == "Linear":
-            boxes.append(("fully connected", row.output, "dense"))
-        elif "Pool" in row.kind:
-            told = "max-pool" if row.kind == "MaxPool2d" else "average pool"
-            boxes.append((told, row.output, "pool"))
-        elif kernels and (row.kind != "Sequential" or len(kernels) == 1):
-            size, inside = kernels[0].strip("()").split(", "), (f"{row.layer}.",)
-            kind = "temporal" if size[0] == "1" else "spatial" if size[1] == "1" else "square"
-            told = f"{len(kernels)} conv" if len(kernels) > 1 else "conv"
-            boxes.append((f"{told} {size[0]}×{size[1]}", row.output, kind))
-    return boxes
+    kernels = table[table.kind == "Conv2d"].set_index("layer").kernel_size
+    # of a residual network the blocks, else the layers on top
+    for row in table[table.layer.str.fullmatch(r"layer\d\.\d|(?!layer|model)\w+")].itertuples():
+        inside = kernels[kernels.index.str.startswith(row.layer)]
+        told, kind = BOXES.get(row.kind, ("", ""))
+        if len(inside):
+            high, wide = inside.iloc[0].strip("()").split(", ")
+            kind = "temporal" if high == "1" else "spatial" if wide == "1" else "square"
+            told = f"{'2 conv' if '.' in row.layer else 'conv'} {high}×{wide}"
+        if told:
+            yield f"{told}: {row.output.replace('x', '×')}", kind

@@ -5,8 +5,11 @@ Everything is drawn in millimetres of that paper on one axis with equal aspect. 
 returns a closed figure: end a notebook's cell with it to show it.
 """
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -20,6 +23,16 @@ from ecglib.signal import fiducials
 MM_PER_S, MM_PER_UV = 25, 10 / 1000
 SEEN = CROP.stop - CROP.start  # samples that a network sees
 INK, SMALL, BOLD = "#1a1a1a", "#f9d5d5", "#eda5a5"
+PLANES = (  # title, what is up, what is down, degrees of the leads
+    (
+        *("Frontal plane, seen from the front", "head", "feet"),
+        {"I": 0, "II": 60, "aVF": 90, "III": 120, "aVR": -150, "aVL": -30},
+    ),
+    (
+        *("Horizontal plane, seen from above", "back", "chest"),
+        {"V1": 115, "V2": 95, "V3": 75, "V4": 55, "V5": 25, "V6": 0},
+    ),
+)
 SPANS = {
     "P wave": "#56B4E9",
     "QRS complex": "#0072B2",
@@ -45,8 +58,7 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
         other number.
     saliency : array, optional
         ``(12, k)`` with k a divisor of 400, for example 20 windows of 40 ms: for the 400 samples
-        that a network sees, which are 150 to 550 of a stored beat or all of a beat of 400. The
-        colour scale spans its range.
+        that a network sees, which are 150 to 550 of a stored beat or all of a beat of 400.
     saliency_label : str
         Beside the colour bar.
     points : dict, optional
@@ -55,86 +67,56 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
     **page
         ``title`` above the paper, ``note`` below it, and ``figure``, a part of a page
         (`matplotlib.figure.SubFigure`) to draw in instead of a figure of its own.
-
-    Raises
-    ------
-    ValueError
-        If a shape does not fit.
     """
-    beat = np.asarray(beat, dtype=np.float32)
-    saliency = None if saliency is None else np.asarray(saliency, dtype=np.float32)
-    for name, array, samples in (("beat", beat, None), ("saliency", saliency, SEEN)):
-        if array is not None and (
-            array.ndim != 2 or len(array) != 12 or (samples and samples % array.shape[1])
-        ):
-            raise ValueError(
-                f"{name} must be (12, {samples or 'samples'} or a part of it) but is {array.shape}"
-            )
-    figure, axis, places = _sheet(beat.min(1), beat.max(1), beat.shape[1] / RATE_HZ, **page)
-    coloured, seen = [], CROP if beat.shape[1] > SEEN else slice(SEEN)
-    for lead, (x0, y0, *row) in places.items():
-        x, y = x0 + _mm(beat.shape[1]), y0 + beat[lead] * MM_PER_UV
+    beat, runs = np.asarray(beat, dtype=np.float32), []
+    figure, axis, places = _sheet((beat.min(1), beat.max(1)), beat.shape[1] / RATE_HZ, **page)
+    seen = CROP if beat.shape[1] > SEEN else slice(SEEN)
+    found = pd.Series(points or {}, dtype=float).dropna() * MM_PER_S / RATE_HZ
+    for lead, place in enumerate(places):
+        x, y = _trace(beat[lead], place)
         axis.plot(x, y, color=INK, linewidth=0.9 if saliency is None else 0.5)
         if saliency is not None:
-            values = np.repeat(saliency[lead], SEEN // saliency.shape[1])
-            coloured.append((x[seen], y[seen], values))
-        for number, (name, sample) in enumerate((points or {}).items()):
-            if np.isfinite(sample):
-                told = name if lead % 3 == 0 else ""  # named in the upper row
-                _mark(axis, x0 + sample * MM_PER_S / RATE_HZ, row, number, told)
+            trace, width = np.column_stack([x, y])[seen], SEEN // np.shape(saliency)[1]
+            # runs end one sample later, to touch the next one
+            runs += [trace[first : first + width + 1] for first in range(0, SEEN, width)]
+        x0, _, low, high = place
+        dashes = {"linewidth": 0.7, "linestyle": (0, (3, 2))}
+        axis.vlines(x0 + found, low + 1, high - 5, PAIR[0], **dashes)
+        for number, (name, x) in enumerate(found.items() if high == 0 else ()):  # in two heights
+            look = {"fontsize": 6, "ha": "center", "va": "top", "color": PAIR[0]}
+            axis.text(x0 + x, high - 1 - 2 * (number % 2), name, **look)
     if saliency is not None:
-        lines = axis.add_collection(_coloured_traces(coloured, (saliency.min(), saliency.max())))
+        look = {"cmap": SALIENCY_COLOURS, "linewidths": 2.6, "capstyle": "round", "zorder": 3}
+        lines = axis.add_collection(LineCollection(runs, array=np.ravel(saliency), **look))
         figure.colorbar(lines, ax=axis, fraction=0.025, pad=0.01, shrink=0.7, label=saliency_label)
     return figure
 
 
-def browse(cohort, show, slider: bool) -> None:
-    """Page through the median beats of a cohort with a slider; without it, `show` the first one."""
-
-    def turn_to(record):
-        row = cohort.records.iloc[record]
-        told = f"{row.record_id} · {row.sex}, {row.age:.0f} y · label {row.label}"
-        title = f"{told} · {row.quality_reasons or 'good quality'}"
-        caption = f"Median beat of record {row.record_id}; this record: {row.label}."
-        show(draw_beat(cohort.beats[record], title=title), caption=caption)
-
-    if slider:
-        import ipywidgets  # where pages are only read it may be absent
-
-        ipywidgets.interact(turn_to, record=ipywidgets.IntSlider(max=len(cohort.records) - 1))
-    else:
-        turn_to(0)
-
-
-def draw_mean_beats(beats, labels, names=("label 0", "label 1")) -> Figure:
+def draw_mean_beats(beats, labels) -> Figure:
     """Draw mean ± 1 SD of the median beats with label 0 and of those with label 1.
 
     Parameters
     ----------
     beats : array
         ``(n, 12, samples)`` in µV; may be memory-mapped, one lead is read at a time.
-    labels, names : array of 0 and 1, tuple of str
-        Labels ``(n,)``, and what 0 and 1 are called; counts are added.
+    labels : array of 0 and 1
+        ``(n,)``.
     """
-    groups = [np.asarray(labels) == label for label in (0, 1)]
-    mean, spread = np.empty((2, 2, 12, beats.shape[-1]), np.float32)
-    for lead in range(12):
-        one = np.asarray(beats[:, lead], dtype=np.float32)
-        for label, group in enumerate(groups):
-            mean[label, lead], spread[label, lead] = one[group].mean(0), one[group].std(0)
-    low, high = mean - spread, mean + spread
-    figure, axis, places = _sheet(low.min((0, 2)), high.max((0, 2)), beats.shape[-1] / RATE_HZ)
-    for lead, (x0, y0, *_) in places.items():
-        x = x0 + _mm(beats.shape[-1])
-        for label, (colour, width) in enumerate(zip(PAIR, (1.8, 1.0), strict=True)):
-            told = f"{names[label]}, n = {groups[label].sum():,}" if lead == 0 else None
-            y = y0 + mean[label, lead] * MM_PER_UV
-            axis.plot(x, y, color=colour, linewidth=width, label=told)
-            band = [y0 + edge[label, lead, ::3] * MM_PER_UV for edge in (low, high)]
-            axis.fill_between(x[::3], *band, color=colour, alpha=0.18, linewidth=0)
-    axis.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, title="mean ± 1 SD"
-    )
+    labels = np.asarray(labels)
+    curves = np.empty((2, 3, *beats.shape[1:]), np.float32)  # label; mean − SD, mean, mean + SD
+    for label, lead in np.ndindex(2, 12):
+        one = beats[:, lead][labels == label].astype(np.float32)
+        curves[label, :, lead] = one.mean(0) + np.outer([-1, 0, 1], one.std(0))
+    extent = curves.min((0, 1, 3)), curves.max((0, 1, 3))
+    figure, axis, places = _sheet(extent, beats.shape[-1] / RATE_HZ)
+    for (lead, place), label in product(enumerate(places), (0, 1)):
+        x, (low, mean, high) = _trace(curves[label, :, lead], place)
+        look = {"color": PAIR[label], "linewidth": 0}
+        axis.fill_between(x[::3], low[::3], high[::3], alpha=0.18, **look)
+        axis.plot(x, mean, **look | {"linewidth": 1.8 - 0.8 * label})
+    told = [f"label {label}, n = {np.sum(labels == label):,}" for label in (0, 1)]
+    look = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2, "frameon": False}
+    axis.legend(axis.lines[-2:], told, title="mean ± 1 SD", **look)
     return figure
 
 
@@ -151,18 +133,15 @@ def draw_recording(signal, rate, title="") -> Figure:
         Above the paper.
     """
     signal = np.asarray(signal, dtype=np.float32)[:, : int(10 * rate)]
-    samples = signal.shape[1]
+    cuts = np.arange(5) * signal.shape[1] // 4
+    traces = [signal[lead, slice(*cuts[lead // 3 :][:2])] for lead in range(12)]
     # an artefact may leave its row
-    low, high = np.percentile(np.nan_to_num(signal), [0.05, 99.95], axis=1)
-    figure, axis, places = _sheet(low, high, samples / rate / 4, rhythm=True, title=title)
-    for lead, (x0, y0, *_) in places.items():
-        column, trace = lead // 3, signal[lead if lead < 12 else LEADS.index("II")]
-        if lead < 12:
-            trace = trace[samples * column // 4 : samples * (column + 1) // 4]
-        y = y0 + trace * MM_PER_UV
-        axis.plot(x0 + _mm(len(trace), rate), y, color=INK, linewidth=0.7)
+    extent = np.percentile(np.nan_to_num(signal), [0.05, 99.95], axis=1)
+    figure, axis, places = _sheet(extent, cuts[-1] / rate / 4, rhythm=True, title=title)
+    for place, trace in zip(places, [*traces, signal[LEADS.index("II")]], strict=True):
+        axis.plot(*_trace(trace, place, rate), color=INK, linewidth=0.7)
         if np.isnan(trace).all():
-            axis.text(x0 + 5, y0, "missing", color=PAIR[1], va="center")
+            axis.text(place[0] + 5, place[1], "missing", color=PAIR[1], va="center")
     return figure
 
 
@@ -180,15 +159,15 @@ def examples(beats, records) -> np.ndarray:
     records : pandas.DataFrame
         Of a cohort, in the same order.
     """
-    good = np.flatnonzero((records.label == 0) & ~records.poor_quality)
-    if "rr_ms" in records:
-        good = good[records.rr_ms.iloc[good].between(800, 950)]
-    found = fiducials.find(np.asarray(beats[good])) if len(good) else None
-    if found is None or not len(good := good[kept := np.isfinite(found.points).all(axis=1)]):
-        return np.flatnonzero(records.label == 0)
-    lead = np.asarray(beats[good][:, LEADS.index("II")], dtype=np.float32)
-    p, t = (lead[range(len(good)), found[name][kept].astype(int)] for name in ("p_peak", "t_peak"))
-    return good[(lead.max(1) > 700) & (lead.max(1) > -3 * lead.min(1)) & (p > 60) & (t > 150)]
+    unlabelled = records.label == 0
+    good = unlabelled & ~records.poor_quality & records.rr_ms.between(800, 950)
+    good, lead = np.flatnonzero(good), LEADS.index("II")
+    trace, found = beats[good, lead].astype(np.float32), fiducials.find(beats[good])
+    peaks = np.nan_to_num([found["p_peak"], found["t_peak"]]).astype(int)
+    p, t = trace[np.arange(len(good)), peaks]
+    top, upright = trace.max(1), (p > 60) & (t > 150)
+    upright &= (top > 700) & (top > -3 * trace.min(1)) & np.isfinite(found.points).all(axis=1)
+    return good[upright] if upright.any() else np.flatnonzero(unlabelled)
 
 
 def draw_waves(beat, title="") -> Figure:
@@ -196,18 +175,17 @@ def draw_waves(beat, title="") -> Figure:
     points found in it.
     """
     points = fiducials.find(np.asarray(beat)[None]).points
-    x, y = _mm(beat.shape[-1]), beat[LEADS.index("II")] * MM_PER_UV
+    x, y = _trace(beat[LEADS.index("II")], (0, 0))
     bottom, top = 5 * np.floor(y.min() / 5 - 0.5), 5 * np.ceil(y.max() / 5 + 1)
-    extent = 5 * np.ceil(x[-1] / 5), bottom, top
-    figure, axis = _paper(extent, 4, title=title)
+    figure, axis = _paper((5 * np.ceil(x[-1] / 5), bottom, top), 4, title=title)
     segments = segments_of(points)
     for number, (name, colour) in enumerate(SPANS.items()):
         inside = x[CROP][segments[name.split()[0]][0]]
         if len(inside):
             axis.axvspan(inside[0], inside[-1], color=colour, alpha=0.3, linewidth=0)
-            middle, height = inside[[0, -1]].mean(), top - 0.5 - 1.2 * (number % 2)
-            axis.text(middle, height, name, ha="center", va="top")
-    axis.plot([0, x[-1]], [0, 0], color="0.35", linewidth=1, linestyle="--")
+            height = top - 0.5 - 1.2 * (number % 2)
+            axis.text(inside.mean(), height, name, ha="center", va="top")
+    axis.axhline(0, color="0.35", linewidth=1, linestyle="--")
     axis.text(0.3, -0.5, "isoelectric line", fontsize=9, color="0.35", va="top")
     axis.plot(x, y, color=INK, linewidth=1.8)
     axis.text(0.5, top - 0.5, "lead II", va="top", weight="bold")
@@ -218,89 +196,53 @@ def draw_lead_directions() -> Figure:
     """Draw the leads' nominal directions (Fig. 2), clockwise from the patient's left; dashed: the
     reciprocal ones.
     """
-    planes = {
-        ("Frontal plane, seen from the front", "head", "feet"): (
-            {"I": 0, "II": 60, "aVF": 90, "III": 120, "aVR": -150, "aVL": -30}
-        ),
-        ("Horizontal plane, seen from above", "back", "chest"): (
-            {"V1": 115, "V2": 95, "V3": 75, "V4": 55, "V5": 25, "V6": 0}
-        ),
-    }
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.8), layout="constrained")
-    for axis, ((title, up, down), angles) in zip(axes, planes.items(), strict=True):
-        axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.7"))
+    panels = {"layout": "constrained", "subplot_kw": {"projection": "polar"}}
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.8), **panels)
+    for axis, (title, up, down, angles) in zip(axes, PLANES, strict=True):
         for lead, degrees in angles.items():
-            x, y = np.cos(np.radians(degrees)), -np.sin(np.radians(degrees))
+            way, told = np.radians(degrees), f"{lead}\n{degrees}°".replace("-", "−")
             arrow = {"arrowstyle": "-|>", "color": PAIR[0], "linewidth": 1.8}
-            axis.annotate("", (x, y), (0, 0), arrowprops=arrow)
-            axis.plot([0, -x], [0, -y], color="0.7", linewidth=1, linestyle="--")
-            told = f"{lead}\n{degrees}°".replace("-", "−")
-            axis.text(1.17 * x, 1.17 * y, told, ha="center", va="center")
-        for word, x, y in ((up, 0, 1.45), (down, 0, -1.45), ("right", -1.5, 0), ("left", 1.5, 0)):
-            axis.text(x, y, word, ha="center", va="center", color="0.35", style="italic")
-        axis.set(title=title, xlim=(-1.7, 1.7), ylim=(-1.6, 1.6), aspect="equal")
-        axis.set_axis_off()
+            axis.annotate("", (way, 1), (0, 0), arrowprops=arrow)
+            axis.plot([0, way + np.pi], [0, 1], color="0.7", linewidth=1, linestyle="--")
+            axis.text(way, 1.17, told, ha="center", va="center")
+        for word, degrees in (("left", 0), (down, 90), ("right", 180), (up, 270)):
+            look = {"ha": "center", "va": "center", "color": "0.35", "style": "italic"}
+            axis.text(np.radians(degrees), 1.45, word, **look)
+        axis.set(title=title, theta_direction=-1, rmax=1.6, xticks=[], yticks=[1], yticklabels=[])
+        axis.grid(color="0.7")
+        axis.spines["polar"].set_visible(False)
     plt.close(figure)
     return figure
 
 
-def _mm(samples: int, rate: float = RATE_HZ) -> np.ndarray:
-    """Places of samples on the paper."""
-    return np.arange(samples) * MM_PER_S / rate
+def _trace(samples, place, rate: float = RATE_HZ) -> tuple[np.ndarray, np.ndarray]:
+    """Where samples in µV lie on the paper, from a place (x, y, …) on."""
+    x = place[0] + np.arange(samples.shape[-1]) * MM_PER_S / rate
+    return x, place[1] + samples * MM_PER_UV
 
 
-def _mark(axis, x, row, number, name) -> None:
-    """Draw the dashed line of a fiducial point from bottom to top of a row; names stand in two
-    heights.
+def _sheet(extent, panel_s, rhythm=False, **page):
+    """Lay out the leads by their extents in µV, with a rhythm strip (lead II) at the paper's own
+    size; places, in the order of the leads: x, y, bottom and top of the row.
     """
-    low, high = row
-    style = {"color": PAIR[0], "linewidth": 0.7, "linestyle": (0, (3, 2))}
-    axis.plot([x, x], [low + 1, high - 5], **style)
-    height = high - 1 - 2 * (number % 2)
-    axis.text(x, height, name, fontsize=6, ha="center", va="top", color=PAIR[0])
-
-
-def _coloured_traces(traces, limits) -> LineCollection:
-    """Return traces (x, y, values) as one line for each run of equal colour (64 of them), which
-    keeps an SVG small.
-    """
-    runs, colours = [], []
-    for x, y, values in traces:
-        level = np.round(63 * (values - limits[0]) / max(limits[1] - limits[0], 1e-12)).astype(int)
-        # runs end one sample later, to touch the next one
-        starts = np.flatnonzero(np.diff(level, prepend=-1))
-        runs += [
-            np.column_stack([x, y])[a : b + 1]
-            for a, b in zip(starts, [*starts[1:], len(x)], strict=True)
-        ]
-        colours.append(values[starts])
-    lines = LineCollection(runs, cmap=SALIENCY_COLOURS, linewidths=2.6, capstyle="round", zorder=3)
-    lines.set(array=np.concatenate(colours), clim=limits)
-    return lines
-
-
-def _sheet(low, high, panel_s, rhythm=False, **page):
-    """Lay out the leads by their extents in µV, with a rhythm strip at the paper's own size;
-    places: lead (12: rhythm strip) → x, y, bottom and top of its row.
-    """
-    low, high = np.clip(np.stack([low, high]) * MM_PER_UV, [[-30], [0]], [[0], [30]])[
-        :, [*range(12), 1]
-    ]
+    low, high = np.clip(np.stack(extent) * MM_PER_UV, [[-30], [0]], [[0], [30]])
     gap, scale = (0, 1) if rhythm else (5, 1.45)
-    width, places, top = panel_s * MM_PER_S + gap, {}, 0.0
-    for row in [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [12]][: 3 + rhythm]:
+    width, rows, top = panel_s * MM_PER_S + gap, [], 0.0
+    for shown in [slice(k, None, 3) for k in range(3)] + [LEADS.index("II")] * rhythm:
         # 4 mm for the names; zero lies on a bold line
-        y0 = top - 5 * np.ceil((max(high[row].max(), 8) + 4) / 5)
-        bottom = y0 - 5 * np.ceil((1 - low[row].min()) / 5)
-        places |= {lead: (10 + column * width, y0, bottom, top) for column, lead in enumerate(row)}
+        y0 = top - 5 * np.ceil((max(high[shown].max(), 8) + 4) / 5)
+        bottom = y0 - 5 * np.ceil((1 - low[shown].min()) / 5)
+        rows.append((y0, bottom, top))
         top = bottom
     figure, axis = _paper((5 * np.ceil((10 + 4 * width) / 5), top, 0), scale, **page)
-    for lead, (x0, y0, _, above) in places.items():
-        axis.text(x0 + 1, above - 1, [*LEADS, "II"][lead], va="top", weight="bold")
-        if x0 == 10:  # calibration: 1 mV for 200 ms
-            pulse = y0 + np.array([0, 0, 10, 10, 0, 0])
-            axis.plot([1, 2, 2, 7, 7, 8], pulse, color=INK, linewidth=0.9)
-    return figure, axis, dict(sorted(places.items()))
+    places = [(10 + column * width, *row) for column in range(4) for row in rows[:3]]
+    places += [(10, *row) for row in rows[3:]]
+    for name, (x0, _, _, above) in zip([*LEADS, "II"], places, strict=False):
+        axis.text(x0 + 1, above - 1, name, va="top", weight="bold")
+    for y0, *_ in rows:  # calibration: 1 mV for 200 ms
+        pulse = y0 + np.array([0, 0, 10, 10, 0, 0])
+        axis.plot([1, 2, 2, 7, 7, 8], pulse, color=INK, linewidth=0.9)
+    return figure, axis, places
 
 
 def _paper(extent, scale, title="", note="", figure=None):
@@ -312,9 +254,9 @@ def _paper(extent, scale, title="", note="", figure=None):
     figure = figure or plt.figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     for step, colour, width in ((1, SMALL, 0.4), (5, BOLD, 0.8)):
-        lines = [((x, bottom), (x, top)) for x in np.arange(0, right + 0.1, step)]
-        lines += [((0, y), (right, y)) for y in np.arange(bottom, top + 0.1, step)]
-        axis.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=0))
+        look = {"colors": colour, "linewidth": width, "zorder": 0}
+        axis.vlines(np.arange(0, right + 0.1, step), bottom, top, **look)
+        axis.hlines(np.arange(bottom, top + 0.1, step), 0, right, **look)
     limits = {"xlim": (0, right), "ylim": (bottom, top)}
     axis.set(**limits, aspect="equal", xticks=[], yticks=[], frame_on=False)
     axis.set_title(title, loc="left", parse_math=False)  # a file or a label may hold a $
