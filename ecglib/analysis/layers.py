@@ -1,11 +1,8 @@
 """What a network is made of and costs: its layers, in the order of the paper's Tables 1 and 2."""
 
-from functools import partial
-
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.flop_counter import conv_flop_count, mm_flop
 
 
 def layer_table(model, leads: int = 12, samples: int = 400):
@@ -26,57 +23,48 @@ def layer_table(model, leads: int = 12, samples: int = 400):
         without the batch, for example ``64x12x200``), ``kernel_size``, ``stride``, ``padding`` and
         ``parameters`` (with its parts').
     """
-    outputs, layers = {}, dict(list(model.named_modules())[1:])
-
-    def note(name, layer, inputs, output):
-        outputs[name] = "x".join(map(str, output.shape[1:]))
-
-    _run_once(model, leads, samples, note)
-    # a stage stands above its parts
-    table = pd.DataFrame({"layer": [name for name in layers if name in outputs]})
-    table["depth"] = table.layer.str.count(r"\.") + 1
-    table["kind"] = [type(layers[name]).__name__ for name in table.layer]
-    table["output"] = table.layer.map(outputs)
-    for setting in ("kernel_size", "stride", "padding"):
-        table[setting] = [str(getattr(layers[name], setting, "")) for name in table.layer]
-    table["parameters"] = [
-        sum(p.numel() for p in layers[name].parameters()) for name in table.layer
+    rows = [
+        {
+            "layer": name,
+            "depth": name.count(".") + 1,
+            "kind": type(layer).__name__,
+            "output": "x".join(map(str, size)),
+            **{key: str(getattr(layer, key, "")) for key in ("kernel_size", "stride", "padding")},
+            "parameters": sum(p.numel() for p in layer.parameters()),
+        }
+        for name, layer, size in _outputs(model, leads, samples)
     ]
-    return table
+    return pd.DataFrame(rows)
 
 
 def flops(model, leads: int = 12, samples: int = 400) -> int:
     """Count floating-point operations of one ECG's forward pass (a multiply-add counts as two).
 
-    What convolutions and linear layers do, by PyTorch's own formulas: its `FlopCounterMode` gives
-    the same, but starts a compiler for it, which takes seconds.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A network; its mode and weights stay as they are.
-    leads, samples : int
-        Size of the ECG that is sent through.
+    Convolutions and linear layers, which use each weight once for each place of their output:
+    PyTorch's `FlopCounterMode` gives the same, but starts a compiler for it, which takes seconds.
     """
-    counts = []
-
-    def count(name, layer, inputs, output):
-        if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
-            counts.append(conv_flop_count(inputs[0].shape, layer.weight.shape, output.shape))
-        elif isinstance(layer, nn.Linear):
-            counts.append(mm_flop(inputs[0].shape, layer.weight.T.shape))
-
-    _run_once(model, leads, samples, count)
-    return sum(counts)
+    return sum(
+        2 * layer.weight.numel() * size[1:].numel()
+        for _, layer, size in _outputs(model, leads, samples)
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
+    )
 
 
-def _run_once(model, leads: int, samples: int, hook) -> None:
-    """Send one flat ECG through; each layer calls ``hook(name, layer, inputs, output)``."""
-    layers = list(model.named_modules())[1:]
-    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in layers]
-    was_training = model.training
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, 1, leads, samples, device=next(model.parameters()).device))
+def _outputs(model, leads: int, samples: int) -> list[tuple]:
+    """Send one flat ECG through: name, layer and dimensions of the output of each layer that runs,
+    a stage before its parts.
+    """
+    sizes, was_training = {}, model.training
+
+    def note(layer, inputs, output):
+        sizes[layer] = output.shape[1:]
+
+    hook = nn.modules.module.register_module_forward_hook(note)
+    with torch.no_grad(), hook:
+        model.eval()(torch.zeros(1, 1, leads, samples))
     model.train(was_training)
-    for handle in handles:
-        handle.remove()
+    return [
+        (name, layer, sizes[layer])
+        for name, layer in model.named_modules()
+        if name and layer in sizes
+    ]

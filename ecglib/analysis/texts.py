@@ -19,14 +19,14 @@ WORDS = {
 """Names of fields on a page, where more than their underscores has to change."""
 
 
-def interval_texts(bounds: pd.DataFrame) -> list[str]:
-    """Text of each row: ``0.889 [0.861, 0.914]``; the estimate alone, or a dash, where the rest
+def interval_texts(bounds: pd.DataFrame, unknown: str = "–") -> list[str]:
+    """Text of each row: ``0.889 [0.861, 0.914]``; the estimate alone, or `unknown`, where the rest
     isn't known.
     """
     texts = []
     for estimate, low, high in bounds[INTERVAL].to_numpy():
         limits = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-        texts.append("–" if np.isnan(estimate) else f"{estimate:.3f}{limits}".replace("-", "−"))
+        texts.append(unknown if np.isnan(estimate) else f"{estimate:.3f}{limits}".replace("-", "−"))
     return texts
 
 

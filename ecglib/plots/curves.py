@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
 from ecglib import metrics
-from ecglib.analysis.texts import interval_texts, mean_sd, p_text, typeset
+from ecglib.analysis.texts import interval_texts, mean_sd, p_text
 from ecglib.plots import NEUTRAL
 
 # Okabe and Ito's palette, told apart with any colour vision; one colour per model in every figure.
@@ -54,21 +53,23 @@ def colours(models) -> dict[str, str]:
 
 
 def _parts(frame: pd.DataFrame, by: str, names: dict | None):
-    """Yield, for each value of the column `by`, its key, how its line looks and is called, and its
-    rows.
-    """
+    """Yield, for each value of the column `by`, how its line looks and is called, and its rows."""
     names, found = names or {}, frame[by].unique()
     palette = colours(dict.fromkeys([*names, *found]))
     for (key, colour), style in zip(palette.items(), itertools.cycle(STYLES), strict=False):
         if key in found:
             look = {"color": colour, "ls": style, "label": names.get(key, key)}
-            yield key, look, frame[frame[by] == key]
+            yield look, frame[frame[by] == key]
 
 
-def _closed(figure: Figure) -> Figure:
-    """Close a figure, so that a notebook shows it once."""
+def _panels(width: float, height: float, *shape, **options):
+    """A figure in inches and its axes with a grid; closed, so that a notebook shows it once."""
+    size = width, height
+    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", **options)
+    for axis in np.ravel(axes):
+        axis.grid(alpha=0.3)
     plt.close(figure)
-    return figure
+    return figure, axes
 
 
 def learning_curves(history: pd.DataFrame, names: dict | None = None) -> Figure:
@@ -83,10 +84,10 @@ def learning_curves(history: pd.DataFrame, names: dict | None = None) -> Figure:
     """
     last = history.groupby(["model", "rotation"])["epoch"].max().groupby("model").min()
     history = history[history["epoch"] <= history["model"].map(last)]
-    figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.6), layout="constrained")
+    figure, axes = _panels(WIDTH, 5.6, 2, 2)
     for axis, letter, (column, title) in zip(axes.flat, "ABCD", PANELS.items(), strict=True):
         of = {"x": "epoch", "y": column, "ax": axis, "errorbar": "sd", "legend": False}
-        for _, look, runs in _parts(history, "model", names):
+        for look, runs in _parts(history, "model", names):
             colour = look["color"]  # clouds overlap: their edges tell them apart
             cloud = {"alpha": None, "facecolor": (colour, 0.13), "edgecolor": (colour, 0.7)}
             sns.lineplot(runs, **of, **look, err_kws=cloud | {"lw": 0.7, "ls": look["ls"]})
@@ -94,13 +95,11 @@ def learning_curves(history: pd.DataFrame, names: dict | None = None) -> Figure:
             best = mean.idxmin() if column == "val_loss" else mean.idxmax()
             axis.plot(best, mean[best], "o", color=colour, ms=5, mec="white")
         axis.set(xlabel="Epoch", ylabel=title)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.locator_params("x", nbins=6, integer=True)
         axis.set_title(letter, loc="left", fontweight="bold")
-        axis.grid(alpha=0.3)
-    title = "Mean ± 1 SD over rotations" if len(set(history["rotation"])) > 1 else None
-    place = {"loc": "outside upper center", "ncols": 2, "title": title}
-    figure.legend(*axis.get_legend_handles_labels(), fontsize=9, **place)
-    return _closed(figure)
+    place = {"loc": "outside upper center", "ncols": 2, "fontsize": 9}
+    figure.legend(*axis.get_legend_handles_labels(), **place)
+    return figure
 
 
 GRID = np.linspace(0, 1, 201)
@@ -109,14 +108,14 @@ GRID = np.linspace(0, 1, 201)
 def _roc(run: pd.DataFrame) -> np.ndarray:
     """Sensitivity on `GRID` of 1 − specificity."""
     fpr, tpr, _ = roc_curve(run["label"], run["probability"], drop_intermediate=False)
-    return np.concatenate([[0], np.interp(GRID[1:], fpr, tpr)])
+    return np.interp(GRID, fpr, tpr) * (GRID > 0)
 
 
 def _pr(run: pd.DataFrame) -> np.ndarray:
     """Precision on `GRID` of recall, in the steps whose area is the average precision."""
     precision, recall, _ = precision_recall_curve(run["label"], run["probability"])
-    recall, precision = recall[::-1], precision[::-1]  # from recall 0 upwards
-    return precision[np.clip(np.searchsorted(recall, GRID, side="left"), 1, None)]
+    steps = np.searchsorted(recall[::-1], GRID)  # from recall 0 upwards
+    return precision[::-1][np.maximum(steps, 1)]
 
 
 CURVES = (  # curve, metric, its short name, name of the x axis, name of the y axis
@@ -145,39 +144,33 @@ def roc_pr(
         An operating point, marked on each curve.
     """
     count, legend = predictions[by].nunique(), {}
-    size = WIDTH, 4 + 0.17 * count * (1 + (by == "split"))
-    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
+    figure, axes = _panels(WIDTH, 4 + 0.17 * count, 1, 2)
     for axis, letter, (curve, metric, short, x, y) in zip(axes, "AB", CURVES, strict=True):
         axis.set_title(letter, loc="left", fontweight="bold")
-        for key, look, part in _parts(predictions, by, names):
+        for look, part in _parts(predictions, by, names):
             runs = [run for _, run in part.groupby(["model", "rotation"])]
-            each = np.array([curve(run) for run in runs])
+            each = pd.DataFrame(map(curve, runs), columns=GRID)
             values = pd.Series([metric(run["label"], run["probability"]) for run in runs])
-            mean, colour = each.mean(axis=0), look["color"]
-            line = axis.plot(GRID, mean, lw=2, **look)[0]
-            legend.setdefault(key, [line]).append(f"{short} {mean_sd(values)}")
+            mean, sd, colour = each.mean(), each.std(), look["color"]
+            line = axis.plot(mean, lw=2, **look)[0]
+            legend.setdefault(look["label"], [line]).append(f"{short} {mean_sd(values)}")
+            band = (mean - sd).clip(0), (mean + sd).clip(upper=1)
+            axis.fill_between(GRID, *band, color=colour, alpha=0.15, lw=0)
+            if len(runs) > 1 and count <= 2:
+                axis.plot(each.T, color=colour, lw=0.6, alpha=0.45)
             if threshold is not None:
                 at = metrics.at_threshold(part["label"], part["probability"], threshold)
                 place = (1 - at["spec"], at["sens"]) if letter == "A" else (at["sens"], at["ppv"])
                 point = axis.plot(*place, "o", color=colour, mec="black", ms=7, zorder=3)[0]
-            if len(runs) > 1:
-                sd = each.std(axis=0, ddof=1)
-                band = np.clip([mean - sd, mean + sd], 0, 1)
-                axis.fill_between(GRID, *band, color=colour, alpha=0.15, lw=0)
-                if count <= 2:
-                    axis.plot(GRID, each.T, color=colour, lw=0.6, alpha=0.45)
         axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel=x, ylabel=y)
-        axis.grid(alpha=0.3)
-    words = {line: f"{line.get_label()}: {', '.join(parts)}" for line, *parts in legend.values()}
+    words = {line: f"{name}: {', '.join(parts)}" for name, (line, *parts) in legend.items()}
     if threshold is not None:
         words[point] = f"Operating point: probability ≥ {threshold:.3f}"
     words[axes[0].axline((0, 0), (1, 1), color="0.5", lw=1, ls=":")] = "Chance: AUC 0.500"
-    for key, part in predictions.groupby(by, sort=False) if by == "split" else [("", predictions)]:
-        rate = part["label"].mean()
-        line = axes[1].axhline(rate, color=COLOURS.get(key, "0.3"), lw=1.2, ls="-.")
-        words[line] = f"Prevalence{key and ', '}{key}: {rate:.3f}"
+    rate = predictions["label"].mean()
+    words[axes[1].axhline(rate, color="0.3", lw=1.2, ls="-.")] = f"Prevalence: {rate:.3f}"
     figure.legend(words, words.values(), loc="outside upper center", fontsize=9)
-    return _closed(figure)
+    return figure
 
 
 def calibration(predictions: pd.DataFrame, by: str = "model", names: dict | None = None) -> Figure:
@@ -187,36 +180,28 @@ def calibration(predictions: pd.DataFrame, by: str = "model", names: dict | None
     Fewer than ten parts where they would hold under 30 records. The intervals take records as
     independent.
     """
-    shape = {"figsize": (5.2, 6.4), "height_ratios": (3, 1), "sharex": True}
-    figure, (top, bottom) = plt.subplots(2, 1, **shape, layout="constrained")
-    for _, look, part in _parts(predictions, by, names):
-        probability, colour = part["probability"], look["color"]
-        tenths = max(2, min(10, len(part) // 30))
-        tenth = pd.qcut(probability, tenths, labels=False, duplicates="drop").to_numpy()
-        groups = part.groupby(tenth)
+    figure, (top, bottom) = _panels(5.2, 6.4, 2, 1, height_ratios=(3, 1), sharex=True)
+    for look, part in _parts(predictions, by, names):
+        probability, tenths = part["probability"], np.clip(len(part) // 30, 2, 10)
+        groups = part.groupby(pd.qcut(probability, tenths, duplicates="drop"), observed=True)
         x, y = groups[["probability", "label"]].mean().to_numpy().T
-        low, high = proportion_confint(groups["label"].sum(), groups.size(), method="wilson")
-        found = metrics.calibration(part["label"], probability)
-        name = f"{look['label']}: slope {found['slope']:.2f}, intercept {found['intercept']:+.2f}"
-        reach = np.abs([y - low, high - y])
-        looks = {"color": colour, "fmt": "o-", "ms": 5, "lw": 1.2, "capsize": 2}
-        top.errorbar(x, y, reach, **looks, label=typeset(name))
-        bottom.hist(probability, 40, (0, 1), histtype="step", color=colour, lw=1.5)
-    top.plot([0, 1], [0, 1], color="0.5", lw=1, ls=":", label="Perfect calibration")
+        limits = proportion_confint(groups["label"].sum(), groups.size(), method="wilson")
+        top.errorbar(x, y, np.abs(limits - y), marker="o", ms=5, lw=1.2, capsize=2, **look)
+        bottom.hist(probability, 40, (0, 1), histtype="step", color=look["color"], lw=1.5)
+    top.axline((0, 0), (1, 1), color="0.5", lw=1, ls=":", label="Perfect calibration")
     top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="Observed share of positives")
     bottom.set(xlabel="Predicted probability", ylabel="ECGs", yscale="log")
     figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", fontsize=9)
-    top.grid(alpha=0.3)
-    return _closed(figure)
+    return figure
 
 
 def decision_curve(
     predictions: pd.DataFrame, by: str = "model", names: dict | None = None
 ) -> Figure:
     """Net benefit by threshold probability, beside calling every ECG and calling none."""
-    figure, axis = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    figure, axis = _panels(WIDTH, 4.4)
     threshold, rate = np.linspace(0.005, 0.6, 120), predictions["label"].mean()
-    for _, look, part in _parts(predictions, by, names):
+    for look, part in _parts(predictions, by, names):
         benefit = metrics.net_benefit(part["label"], part["probability"], threshold)
         axis.plot(threshold, benefit, lw=1.8, **look)
     everyone = rate - (1 - rate) * threshold / (1 - threshold)
@@ -224,77 +209,59 @@ def decision_curve(
     axis.axhline(0, color="black", lw=1.2, label="Call none")
     axis.set(xlim=(0, 0.6), ylim=(-0.3 * rate, 1.05 * rate))
     axis.set(xlabel="Threshold probability", ylabel="Net benefit (true positives per ECG)")
-    axis.grid(alpha=0.3)
     axis.legend(fontsize=9)
-    return _closed(figure)
+    return figure
 
 
-def forest(table: pd.DataFrame, metric: str, overall: float | None = None) -> Figure:
+def forest(table: pd.DataFrame, metric: str, overall: float) -> Figure:
     """Estimates and 95 % intervals of `ecglib.analysis.subgroups.estimate`, with counts; "too few"
     where it says nothing.
 
     `overall` is the value of all test records, drawn as a dotted line.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.2 * len(table)), layout="constrained")
-    rows, y = table.itertuples(), np.arange(len(table))
-    rows = [f"{row.group}: {row.level}   {row.positives:,} / {row.records:,}" for row in rows]
+    figure, axis = _panels(WIDTH, 1 + 0.2 * len(table))
+    rows = [
+        f"{row.group}: {row.level}   {row.positives:,} / {row.records:,}   {text}"
+        for row, text in zip(table.itertuples(), interval_texts(table, "too few"), strict=True)
+    ]
     reach = table[["low", "high"]].sub(table["estimate"], axis=0).abs().T.to_numpy()
-    axis.errorbar(table["estimate"], y, xerr=reach, fmt="s", color=NEUTRAL, ms=5, capsize=3)
-    axis.set_yticks(y, rows, fontsize=9)
-    words = ["too few" if text == "–" else text for text in interval_texts(table)]
-    axis.secondary_yaxis("right").set_yticks(y, words, fontsize=9)
-    if overall is not None:
-        axis.axvline(overall, color="0.5", ls=":", lw=1)
-    axis.set(ylim=(len(table) - 0.5, -0.5), xlabel=metric)
-    axis.set_title("positives / ECGs", loc="left", fontsize=9, ha="right")
-    axis.set_title(f"{metric} [95 %]", loc="right", fontsize=9, ha="left")
-    axis.grid(alpha=0.3, axis="x")
-    return _closed(figure)
+    axis.errorbar(table["estimate"], rows, xerr=reach, fmt="s", color=NEUTRAL, ms=5, capsize=3)
+    axis.axvline(overall, color="0.5", ls=":", lw=1)
+    axis.invert_yaxis()
+    axis.set(xlabel=metric)
+    axis.tick_params("y", labelsize=9)
+    heading = f"positives / ECGs   {metric} [95 %]   "
+    axis.set_title(heading, loc="left", fontsize=9, ha="right")
+    return figure
 
 
 def difference_matrix(table: pd.DataFrame, metric: str, title: str, names: dict) -> Figure:
-    """Paired differences, row − column, of `ecglib.analysis.comparison.differences` and Holm's p;
-    bold where it is below 0.05.
+    """Paired differences, row − column, of `ecglib.analysis.comparison.differences` and Holm's p,
+    with a star below 0.05.
 
     The columns are the rows' models, by number; intervals are for a table.
     """
     table = table[table["metric"] == metric]
-    mirrored = table.rename(columns={"a": "b", "b": "a"}).assign(estimate=-table["estimate"])
-    models, both = [*dict.fromkeys([*table["a"], *table["b"]])], pd.concat([table, mirrored])
+    models = [*dict.fromkeys([*table["a"], *table["b"]])]
     gap, p = (
-        both.pivot_table(column, "a", "b").reindex(index=models, columns=models)
-        for column in ("estimate", "p_holm")
+        table.pivot_table(values, "a", "b").reindex(index=models, columns=models)
+        for values in ("estimate", "p_holm")
     )
     words = gap.map("{:+.3f}".format).replace("-", "−", regex=True)
-    words += "\np " + p.map(p_text)
+    words += "\np " + p.map(p_text) + np.where(p < 0.05, " *", "")
     size, reach = len(models), 1.6 * max(gap.abs().max(axis=None), 1e-3)  # pale, for black text
-    figure, axis = plt.subplots(figsize=(2.2 + 0.72 * size, 0.9 + 0.5 * size), layout="constrained")
+    figure, axis = _panels(2.2 + 0.72 * size, 0.9 + 0.5 * size)
     colour = {"cmap": "PuOr", "vmin": -reach, "vmax": reach, "cbar": False}
     text = {"annot": words, "fmt": "", "annot_kws": {"fontsize": 9, "color": "black"}}
     sns.heatmap(gap, ax=axis, **colour, **text, xticklabels=range(1, size + 1))
-    for cell, value in zip(axis.texts, p.to_numpy()[gap.notna().to_numpy()], strict=True):
-        cell.set_weight("bold" if value < 0.05 else "normal")
-    rows = [
-        f"{textwrap.fill(names.get(model, model), 22)}  {place}"
-        for place, model in enumerate(models, 1)
-    ]
+    rows = [textwrap.fill(names.get(model, model), 22) for model in models]
+    rows = [f"{name}  {place}" for place, name in enumerate(rows, 1)]
     axis.set_yticklabels(rows, fontsize=9, rotation=0)
     axis.set(xlabel="", ylabel="")
+    axis.grid(visible=False)
     axis.set_title(f"{title}: row − column", loc="left", fontsize=10, x=0)
-    return _closed(figure)
+    return figure
 
-
-def draw_fold_prevalence(shape: pd.DataFrame) -> Figure:
-    """Share of positive patients of each fold; dashed: of all.
-
-    `shape` is from `ecglib.cohort.contract.describe_folds`.
-    """
-    figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
-    share = shape["positive patients (%)"]
-    sns.barplot(x=shape.index, y=share, color=NEUTRAL, ax=axis)
-    overall = np.average(share, weights=shape.patients)
-    axis.axhline(overall, color="black", linestyle="--", linewidth=1)
-    axis.set(xlabel="fold", ylabel="positive patients (%)", title="Share of positive patients")
     return figure
 
 
@@ -308,13 +275,10 @@ def draw_learning_rates(scores: pd.DataFrame, names: dict) -> Figure:
     names : dict
         Model → printed name.
     """
-    figure, axis = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
-    look = {"data": scores, "x": "learning_rate", "y": "val_score", "hue": "model", "ax": axis}
-    look["palette"] = colours(names)
-    sns.scatterplot(**look, alpha=0.4, legend=False)
-    sns.lineplot(**look, errorbar=None, marker="_", ms=14, mec="auto")
-    lines, models = axis.get_legend_handles_labels()
-    axis.legend_.remove()
-    figure.legend(lines, map(names.get, models), loc="outside right center", frameon=False)
+    figure, axis = _panels(6.5, 3.4)
+    for look, runs in _parts(scores, "model", names):
+        axis.scatter(runs["learning_rate"], runs["val_score"], color=look["color"], alpha=0.4)
+        axis.plot(runs.groupby("learning_rate")["val_score"].mean(), marker="_", ms=14, **look)
+    figure.legend(loc="outside right center", frameon=False)
     axis.set(xscale="log", xlabel="initial learning rate", ylabel="best validation score")
     return figure
