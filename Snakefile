@@ -57,7 +57,7 @@ for step in STUDY.steps:
 
 # Snakemake removes a job's outputs before the job starts; so for a run that is a mark beside its
 # folder, and the notebook can take over what is finished in it.
-for kind, (notebook, models) in graph.kinds_of_runs(STUDY).items():
+for kind, models in graph.models_of(STUDY).items():
 
     rule:
         name:
@@ -68,7 +68,7 @@ for kind, (notebook, models) in graph.kinds_of_runs(STUDY).items():
             touch(f"{OUT}/{graph.FOLDERS[kind]}.done"),
         params:
             lambda wildcards, kind=kind: graph.settings(STUDY, kind, wildcards.model),
-            words=notebook
+            words=graph.NOTEBOOK_OF[kind]
             + " --set model={model} --set rotation={rotation}"
             + (" --set learning_rate={rate}" if kind == "grid" else "")
             + ("" if kind == "tree" else " --gpus $SHARED --jobs-per-gpu $JOBS")

@@ -57,6 +57,17 @@ FOLDERS = {  # of runs, below the study's
     "network": "runs/{model}/rotation_{rotation}",
     "tree": "runs/{model}/rotation_{rotation}",
 }
+BEFORE = {  # steps, and kinds of runs, whose results a step reads
+    "01_data_exploration": ("00_cohort",),
+    "02_folds": ("00_cohort",),
+    "04_learning_rate": ("grid",),
+    "07_comparison": ("network", "tree"),
+    "08_selected_model": ("network", "tree"),
+    "09_saliency": ("08_selected_model",),
+    "grid": ("02_folds",),
+    "network": ("02_folds",),
+    "tree": ("02_folds",),
+}
 READ_DATA = ("00_cohort", "01_data_exploration", "11_omi_features")
 NOTEBOOK_OF = {
     "grid": "05_train_network",
@@ -70,23 +81,20 @@ def outputs(study) -> str:
     return os.path.relpath(places.study_folder(study.name), places.WORK)
 
 
-def kinds_of_runs(study) -> dict[str, tuple]:
-    """Rule → notebook and models, of the runs that a study has."""
+def models_of(study) -> dict[str, tuple]:
+    """Rule → models, of the runs that a study has."""
     models = {"network": study.networks, "tree": study.trees} if study.rotations else {}
-    if study.grid_runs:
-        models["grid"] = tuple(study.learning_rates.grid)
-    return {kind: (NOTEBOOK_OF[kind], keys) for kind, keys in models.items() if keys}
+    models["grid"] = tuple(study.learning_rates.grid) if study.grid_runs else ()
+    return {kind: keys for kind, keys in models.items() if keys}
 
 
 def runs(study, kind: str) -> list[str]:
     """Marks of the finished runs of a kind."""
-    out = outputs(study)
-    if kind == "grid":
-        named = [{"model": m, "rate": f"{r:g}", "rotation": k} for m, r, k in study.grid_runs]
-    else:
-        models = kinds_of_runs(study).get(kind, ("", ()))[1]
-        named = [{"model": m, "rotation": k} for m in models for k in study.rotations]
-    return [f"{out}/{FOLDERS[kind]}.done".format(**name) for name in named]
+    named = [(model, 0, k) for model in models_of(study).get(kind, ()) for k in study.rotations]
+    return [
+        f"{outputs(study)}/{FOLDERS[kind]}.done".format(model=model, rate=f"{rate:g}", rotation=k)
+        for model, rate, k in (study.grid_runs if kind == "grid" else named)
+    ]
 
 
 def inputs(study, step: str, model: str = "") -> list[str]:
@@ -97,27 +105,12 @@ def inputs(study, step: str, model: str = "") -> list[str]:
     files += [places.NOTEBOOKS / f"{NOTEBOOK_OF.get(step, step)}.ipynb", places.LOCK]
     if step == "00_cohort" and study.cohort.source == "files":
         files.append(places.find(study.cohort.table))
+    before = list(BEFORE.get(step, ()))
+    if step == "network" and study.grid_runs and model in study.learning_rates.grid:
+        before.append("04_learning_rate")
     named = [os.path.relpath(file, places.WORK) for file in files]
-    return named + _before(study, step, model)
-
-
-def _before(study, step: str, model: str) -> list[str]:
-    """Results of other steps that a step reads."""
-    out, chosen = outputs(study), study.grid_runs and model in study.learning_rates.grid
-    steps = {
-        "01_data_exploration": ["00_cohort"],
-        "02_folds": ["00_cohort"],
-        "09_saliency": ["08_selected_model"],
-        "grid": ["02_folds"],
-        "network": ["02_folds", *(["04_learning_rate"] if chosen else [])],
-        "tree": ["02_folds"],
-    }
-    named = [f"{out}/{name}/run.json" for name in steps.get(step, ())]
-    if step == "04_learning_rate":
-        named += runs(study, "grid")
-    if step in ("07_comparison", "08_selected_model"):
-        named += runs(study, "network") + runs(study, "tree")
-    return named
+    named += [f"{outputs(study)}/{name}/run.json" for name in before if name not in FOLDERS]
+    return named + [mark for kind in before if kind in FOLDERS for mark in runs(study, kind)]
 
 
 def settings(study, step: str, model: str = "") -> list[str]:
