@@ -73,23 +73,6 @@ class Cohort:
         return self.key_with()
 
 
-def flow_table(cohort: Cohort) -> pd.DataFrame:
-    """What became of each recording: listed, rejected by reason, kept, flagged; and patients."""
-    counts, rejected = cohort.info["counts"], pd.read_csv(cohort.folder / "rejected.csv")
-    kinds = rejected.reason.astype(str).str.replace(r"^.*?: ", "", regex=True)
-    rows = {"listed": (counts["ecgs"] + counts["rejected"], None)}
-    rows |= {f"rejected: {kind}": (number, None) for kind, number in kinds.value_counts().items()}
-    rows["kept"] = counts["ecgs"], counts["patients"]
-    poor = cohort.records[cohort.records.poor_quality]
-    rows["of these, poor quality"] = len(poor), poor.patient_id.nunique()
-    reasons = poor.assign(reason=poor.quality_reasons.str.split(";")).explode("reason")
-    reasons["reason"] = reasons.reason.astype(str).str.split(":").str[0]
-    for kind, part in reasons.drop_duplicates(["record_id", "reason"]).groupby("reason"):
-        rows[f"… {kind}"] = len(part), part.patient_id.nunique()
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["ECGs", "patients"])
-    return table.rename_axis("step").astype("Int64")
-
-
 def audit_table(cohort: Cohort) -> pd.DataFrame:
     """Count what each step of the signal chain did to the recordings of positive and negative ECGs.
 
