@@ -1,4 +1,4 @@
-# ECG-SMART-NET reproduction. `make help` lists what can be made.
+# ECG-SMART-NET reproduction. `make help` lists all targets.
 STUDY ?= params/demo.yaml
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 DATA_DIR ?=
@@ -30,7 +30,7 @@ export ECGLIB_OUTPUTS ?= $(OUTPUTS)
 
 KNOWN := STUDY CORES DATA_DIR OUTPUTS ROTATION GPUS JOBS_PER_GPU ECG RUN FILE ARGS PYTHON CPU CPU_INDEX
 $(foreach given,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(given)))),$(if $(filter $(given),$(KNOWN)),,\
-  $(error $(given) is no variable of this Makefile; there are $(KNOWN)))))
+  $(error $(given) is not a variable of this Makefile; its variables are $(KNOWN)))))
 WORKFLOW = --study "$(STUDY)" --data-dir "$(DATA_DIR)" --cores $(CORES) --gpus $(GPUS) --jobs-per-gpu $(JOBS_PER_GPU)
 HEAVY := kills slurm browser simulations fuzzing
 TESTS := units notebooks slow $(HEAVY) planted gpu
@@ -38,18 +38,18 @@ TESTS := units notebooks slow $(HEAVY) planted gpu
 .PHONY: help reproduce plan status explain weights test test-all $(TESTS:%=test-%) lint lab format supplement keep
 .PHONY: check-reference clean
 
-help:  ## list what can be made
+help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 	@echo
-	@echo "The demo takes about 8 minutes and 0.3 GB on 2 cores; plan says what another study takes."
+	@echo "The demo takes about 8 minutes and 0.3 GB on 2 cores; for another study, see plan."
 	@echo
 	@echo "reproduce, plan and status take STUDY=params/x.yaml (now $(STUDY)), CORES=n (now $(CORES)),"
 	@echo "  DATA_DIR=folder with the data, OUTPUTS=folder for results (also of explain),"
-	@echo "  GPUS=n to share out (now $(GPUS)), JOBS_PER_GPU=n runs side by side"
-	@echo "  on each (now $(JOBS_PER_GPU)), ARGS=more for Snakemake"
-	@echo "CPU=1 with the first command: PyTorch without CUDA; lab takes ARGS=more for JupyterLab"
+	@echo "  GPUS=n to distribute runs over (now $(GPUS)), JOBS_PER_GPU=n runs side by side"
+	@echo "  on each (now $(JOBS_PER_GPU)), ARGS=further options for Snakemake"
+	@echo "CPU=1 with the first command: PyTorch without CUDA; lab takes ARGS=further options for JupyterLab"
 	@echo "parts of test-all: $(TESTS:%=test-%)"
-	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks that are here))"
+	@echo "explain takes ECG=file (now $(if $(ECG),$(ECG),a simulated ECG)), RUN=a run's folder or a study (now $(if $(RUN),$(RUN),the networks on this machine))"
 
 # On Linux x86-64 the exact versions of the lock, with CPU=1 without what is there for CUDA; elsewhere the ranges of
 # pyproject.toml.
@@ -68,10 +68,10 @@ $(READY): requirements.lock pyproject.toml
 
 # The demo is there to see everything run: it takes over none of the results that are kept to be read.
 reproduce plan: FRESH ?= $(if $(filter demo params/demo.yaml,$(STUDY)),--fresh)
-reproduce: $(READY)  ## run a whole study: notebooks, tables, figures; a line a step
+reproduce: $(READY)  ## run a whole study: notebooks, tables, figures; prints one line per step
 	@$(PYTHON) -m ecglib.study run $(WORKFLOW) $(FRESH) -- $(ARGS)
 
-plan: $(READY)  ## what `make reproduce` would run and why, how long it takes and how much disk
+plan: $(READY)  ## what `make reproduce` would run and why, how long it takes and how much disk it needs
 	@$(PYTHON) -m ecglib.study run $(WORKFLOW) $(FRESH) -- --dry-run $(ARGS)
 
 status: $(READY)  ## which steps of a study are done, running or failed
@@ -85,7 +85,7 @@ weights: $(READY)  ## the authors' published network as a run for `make explain`
 
 test: test-units test-notebooks  ## unit tests, the smoke study, and every notebook with nbval
 
-test-all: $(READY)  ## all tests: also kills, Slurm, browser, simulations, fuzzing, GPU; a summary
+test-all: $(READY)  ## all tests: also killed processes, Slurm, browser, simulations, fuzzing, GPU; ends with a summary
 	@mkdir -p logs; for part in $(TESTS); do echo "=== $$part"; \
 	  $(MAKE) --no-print-directory test-$$part 2>&1 | tee logs/test-$$part.log; done; \
 	echo "=== summary"; for part in $(TESTS); do \
@@ -115,34 +115,34 @@ test-planted: $(READY)
 test-gpu: $(READY)
 	$(PYTHON) -m tests.system.gpu || test $$? = 77
 
-lint: $(READY)  ## ruff, imports that go down only, size of the code, notebooks without outputs
+lint: $(READY)  ## ruff, layered imports, size of the code, notebooks without outputs
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 	$(PYTHON) -m nbstripout --verify --keep-id --extra-keys "metadata.language_info" notebooks/*.ipynb
 	PYTHONPATH=. .venv/bin/lint-imports --no-cache --no-logo
 	$(PYTHON) -m benchmarks.size
 
-format: $(READY)  ## let ruff and nbstripout tidy up
+format: $(READY)  ## format code with ruff and clear notebooks with nbstripout
 	$(PYTHON) -m ruff check --fix . ; $(PYTHON) -m ruff format .
 	$(PYTHON) -m nbstripout --keep-id --extra-keys "metadata.language_info" notebooks/*.ipynb
 
 lab: $(READY)  ## JupyterLab on localhost, with its token
 	$(PYTHON) -m jupyter lab --ip=127.0.0.1 --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) notebooks/start_here.ipynb
 
-supplement: $(READY)  ## the reference results as a web site in supplement/_build/html
+supplement: $(READY)  ## the reference results as a website in supplement/_build/html
 	@echo "[1/2] collecting the reference results"
 	@rm -rf supplement/_build && $(PYTHON) supplement/collect.py
 	@echo "[2/2] building the pages (about a minute)"
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html -c supplement supplement/_build/source supplement/_build/html
 	@echo "Open supplement/_build/html/index.html"
 
-keep: $(READY)  ## copy a study's results to outputs/reference, to be read and committed
+keep: $(READY)  ## copy a study's results to outputs/reference, to be committed
 	@$(PYTHON) supplement/reference.py keep "$(STUDY)"
 
 # with ROTATION=k one run of each model instead of the whole study
 ONE = $(if $(ROTATION),"$(STUDY)" --rotation $(ROTATION))
-check-reference: $(READY)  ## run a study, or its ROTATION=k alone, anew and compare with the reference results
+check-reference: $(READY)  ## run a study again, or only its ROTATION=k, and compare it with the reference results
 	@$(PYTHON) -m ecglib.study run $(WORKFLOW) --fresh -- $(if $(ONE),--force $$($(PYTHON) supplement/reference.py runs $(ONE)),--forceall) $(ARGS)
 	@$(PYTHON) supplement/reference.py check $(or $(ONE),"$(STUDY)")
 
-clean:  ## remove what runs left half-finished
+clean:  ## remove unfinished results of interrupted runs
 	rm -rf outputs/*/*.partial outputs/*/runs/*/*.partial outputs/*/grid/*/*/*.partial data/cohorts/*.partial
