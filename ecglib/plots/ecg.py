@@ -5,8 +5,6 @@ Everything is drawn in millimetres of that paper on one axis with equal aspect. 
 returns a closed figure: end a notebook's cell with it to show it.
 """
 
-from itertools import product
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -47,7 +45,9 @@ II.C).
 """
 
 
-def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **page) -> Figure:
+def draw_beat(
+    beat, *, beside=None, saliency=None, saliency_label="saliency", points=None, **page
+) -> Figure:
     """Draw a 12-lead median beat (Fig. 4B), optionally coloured by what a network looked at (Fig.
     7).
 
@@ -56,6 +56,8 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
     beat : array
         ``(12, samples)`` in µV at 500 Hz, order of `ecglib.LEADS`: 600 samples as stored, or any
         other number.
+    beside : array, optional
+        Another beat of that shape, drawn in orange.
     saliency : array, optional
         ``(12, k)`` with k a divisor of 400, for example 20 windows of 40 ms: for the 400 samples
         that a network sees, which are 150 to 550 of a stored beat or all of a beat of 400.
@@ -69,10 +71,14 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
         (`matplotlib.figure.SubFigure`) to draw in instead of a figure of its own.
     """
     beat, runs = np.asarray(beat, dtype=np.float32), []
-    figure, axis, places = _sheet((beat.min(1), beat.max(1)), beat.shape[1] / RATE_HZ, **page)
+    both = np.stack([beat, beat if beside is None else beside])
+    extent = both.min((0, 2)), both.max((0, 2))
+    figure, axis, places = _sheet(extent, beat.shape[1] / RATE_HZ, **page)
     seen = CROP if beat.shape[1] > SEEN else slice(SEEN)
     found = pd.Series(points or {}, dtype=float).dropna() * MM_PER_S / RATE_HZ
     for lead, place in enumerate(places):
+        if beside is not None:
+            axis.plot(*_trace(both[1, lead], place), color=PAIR[1], linewidth=0.9)
         x, y = _trace(beat[lead], place)
         axis.plot(x, y, color=INK, linewidth=0.9 if saliency is None else 0.5)
         if saliency is not None:
@@ -89,34 +95,6 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
         look = {"cmap": SALIENCY_COLOURS, "linewidths": 2.6, "capstyle": "round", "zorder": 3}
         lines = axis.add_collection(LineCollection(runs, array=np.ravel(saliency), **look))
         figure.colorbar(lines, ax=axis, fraction=0.025, pad=0.01, shrink=0.7, label=saliency_label)
-    return figure
-
-
-def draw_mean_beats(beats, labels) -> Figure:
-    """Draw mean ± 1 SD of the median beats with label 0 and of those with label 1.
-
-    Parameters
-    ----------
-    beats : array
-        ``(n, 12, samples)`` in µV; may be memory-mapped, one lead is read at a time.
-    labels : array of 0 and 1
-        ``(n,)``.
-    """
-    labels = np.asarray(labels)
-    curves = np.empty((2, 3, *beats.shape[1:]), np.float32)  # label; mean − SD, mean, mean + SD
-    for label, lead in np.ndindex(2, 12):
-        one = beats[:, lead][labels == label].astype(np.float32)
-        curves[label, :, lead] = one.mean(0) + np.outer([-1, 0, 1], one.std(0))
-    extent = curves.min((0, 1, 3)), curves.max((0, 1, 3))
-    figure, axis, places = _sheet(extent, beats.shape[-1] / RATE_HZ)
-    for (lead, place), label in product(enumerate(places), (0, 1)):
-        x, (low, mean, high) = _trace(curves[label, :, lead], place)
-        look = {"color": PAIR[label], "linewidth": 0}
-        axis.fill_between(x[::3], low[::3], high[::3], alpha=0.18, **look)
-        axis.plot(x, mean, **look | {"linewidth": 1.8 - 0.8 * label})
-    told = [f"label {label}, n = {np.sum(labels == label):,}" for label in (0, 1)]
-    look = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2, "frameon": False}
-    axis.legend(axis.lines[-2:], told, title="mean ± 1 SD", **look)
     return figure
 
 
@@ -217,8 +195,7 @@ def draw_lead_directions() -> Figure:
 
 def _trace(samples, place, rate: float = RATE_HZ) -> tuple[np.ndarray, np.ndarray]:
     """Where samples in µV lie on the paper, from a place (x, y, …) on."""
-    x = place[0] + np.arange(samples.shape[-1]) * MM_PER_S / rate
-    return x, place[1] + samples * MM_PER_UV
+    return place[0] + np.arange(len(samples)) * MM_PER_S / rate, place[1] + samples * MM_PER_UV
 
 
 def _sheet(extent, panel_s, rhythm=False, **page):

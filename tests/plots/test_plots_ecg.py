@@ -128,25 +128,15 @@ def test_points_are_drawn_in_every_lead_and_missing_ones_left_out():
     assert "J" in named(figure) and "T peak" not in named(figure)
 
 
-def test_mean_beats_show_mean_and_spread():
-    beats = np.stack([beat(seed) for seed in range(9)]).astype(np.int16)
-    labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0])
-    figure = ecg.draw_mean_beats(beats, labels)
-    drawn, mean = traces(figure), [beats[labels == k].mean(0) for k in (0, 1)]
+def test_two_beats_stand_beside_each_other():
+    one, other = beat(), 2 * beat(1)
+    drawn = traces(figure := ecg.draw_beat(one, beside=other))
+    assert len(drawn) == 24
     for lead in range(12):
-        for label in (0, 1):
-            y = drawn[2 * lead + label][1]
-            np.testing.assert_allclose(
-                y - y[0], (mean[label][lead] - mean[label][lead, 0]) / 100, atol=1e-3
-            )
-    # lead I, label 0, after the grid
-    band = figure.axes[0].collections[4].get_paths()[0].vertices
-    spread = beats[labels == 0, 0].std(0)[::3].max() / 100
-    x = band[:, 0].round(3)
-    height = max(np.ptp(band[x == at, 1]) for at in np.unique(x))
-    assert height == pytest.approx(2 * spread, rel=0.01)
-    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert told == ["label 0, n = 5", "label 1, n = 4"]
+        for (_, y), trace in zip(drawn[2 * lead :], (other[lead], one[lead]), strict=False):
+            np.testing.assert_allclose(y - y[0], (trace - trace[0]) / 100, atol=1e-3)
+    low, high = figure.axes[0].get_ylim()
+    assert all(low <= y.min() and y.max() <= high for _, y in drawn)
 
 
 @pytest.mark.parametrize("rate", [250, 500])
