@@ -6,7 +6,6 @@ import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -15,18 +14,34 @@ from ecglib.plots import NEUTRAL, PAIR, ecg, lay_out
 A4 = (8.27, 11.69)
 FOOTER = (
     "Colours show what moves the score of these networks, not what a disease does; whether such "
-    "maps can be trusted is measured in notebook 09. For research only: no medical device, no "
-    "diagnosis."
+    "maps can be trusted\nis measured in notebook 09. For research only: no medical device, "
+    "no diagnosis."
 )
 POINTS = {"P": "p_on", "Q": "qrs_on", "J": "qrs_off", "T peak": "t_peak", "T end": "t_off"}
 
 
-def draw_beat(explanation, coloured: bool = True) -> Figure:
+def draw_beat(explanation, coloured: bool = True, figure=None) -> Figure:
     """Draw the median beat of an `ecglib.study.explain.Explanation`, coloured by saliency or else
-    with fiducial points.
+    with fiducial points, on a `figure` of its own or on a part of the page.
+
+    A watermark stands below: only calibrated networks of an angiographic label go without.
     """
-    figure = _beat(explanation, coloured)
-    lay_out(figure)
+    networks, note = explanation.networks, ""
+    if coloured:
+        shown = {"title": "What moves the score", "saliency": explanation.saliency}
+    else:
+        points = {name: explanation.points[point] for name, point in POINTS.items()}
+        shown = {"title": "Median beat and fiducial points", "points": points}
+    if figure is None:  # the head of a page says it
+        told = filter(None, (explanation.warning, explanation.origin, networks.caption))
+        note = "\n".join(textwrap.fill(text, 100) for text in told)
+    figure = ecg.draw_beat(explanation.beat.beat, note=note, figure=figure, **shown)
+    if not networks.clinical:
+        kind = f"{networks.kind.upper()} LABEL"
+        words = "UNCALIBRATED" if networks.kind == "angiographic" else kind
+        words += f", NOT A CLINICAL RISK\n{textwrap.shorten(networks.meaning, 50)}"
+        look = {"alpha": 0.35, "color": "0.3", "zorder": 100, "weight": "bold"}
+        figure.supxlabel(words, fontsize=20, parse_math=False, **look)
     return figure
 
 
@@ -36,64 +51,37 @@ def draw_page(explanation) -> Figure:
     page.get_layout_engine().set(rect=(0.05, 0.03, 0.90, 0.94))  # a printer's margin
     top, middle, low, foot = page.subfigures(4, 1, height_ratios=[2.8, 5.4, 3.0, 0.6])
     _head(explanation, top)
-    _beat(explanation, True, middle)
+    draw_beat(explanation, figure=middle)
     _shares(explanation, low)
-    _write(foot, 0.9, textwrap.fill(FOOTER, 125), 8, color="0.3")
+    _write(foot, 0.9, FOOTER, 8, color="0.3")
     plt.close(page)
     lay_out(page)
     return page
 
 
-def save_page(explanation, folder: str | Path) -> Figure:
+def save_page(explanation, folder: str | Path) -> None:
     """Draw the page, and write it as ``page.pdf`` and ``page.png``."""
     page = draw_page(explanation)
-    page.savefig(Path(folder) / "page.pdf")
-    page.savefig(Path(folder) / "page.png", dpi=150)
-    return page
+    for kind in ("pdf", "png"):
+        page.savefig(Path(folder) / f"page.{kind}", dpi=150)
 
 
 def _write(part, y, text, size, **look) -> None:
     """Write below a height of the page; a file or a label may hold a $."""
-    look = {"ha": "left", "va": "top", "parse_math": False} | look
-    part.text(0.0, y, text, fontsize=size, **look)
-
-
-def _beat(explanation, coloured, figure=None):
-    """Draw the beat, and its watermark below: only calibrated networks of an angiographic label go
-    without.
-    """
-    shown = {"points": {name: explanation.points[point] for name, point in POINTS.items()}}
-    title = "Median beat and fiducial points"
-    if coloured:
-        shown, title = {"saliency": explanation.saliency}, "What moves the score"
-    networks = explanation.networks
-    lines = explanation.warning, explanation.origin, networks.caption
-    alone = lines if figure is None else ()  # the head of a page says it
-    note = "\n".join(line for text in alone for line in textwrap.wrap(text, 100))
-    figure = ecg.draw_beat(explanation.beat.beat, title=title, note=note, figure=figure, **shown)
-    if not networks.clinical:
-        known = networks.kind == "angiographic"
-        words = ["UNCALIBRATED" if known else f"{networks.kind.upper()} LABEL"]
-        words[0] += ", NOT A CLINICAL RISK"
-        words += [textwrap.shorten(networks.meaning, 50, placeholder=" …")]
-        look = {"alpha": 0.35, "color": "0.3", "zorder": 100, "weight": "bold"}
-        figure.supxlabel("\n".join(words), fontsize=20, parse_math=False, **look)
-    return figure
+    part.text(0, y, text, fontsize=size, parse_math=False, **{"va": "top"} | look)
 
 
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
-    networks, count = explanation.networks, len(explanation.scores)
-    lines = [
-        f"{networks.label}, {count} trained network{'s' * (count > 1)} of study {networks.name}"
-    ]
+    networks, verdict, count = explanation.networks, explanation.verdict, len(explanation.scores)
+    lines = [f"{networks.label}, trained networks of study {networks.name}: {count}"]
     lines += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)
     _write(part, 0.98, title, 15, weight="bold")
     _write(part, 0.85, "\n".join(lines), 9)
-    _write(part, 0.67, explanation.verdict[0], 13, weight="bold")
-    _write(part, 0.55, "\n".join(explanation.verdict[1:]), 10)
+    _write(part, 0.67, verdict[0], 13, weight="bold")
+    _write(part, 0.55, "\n".join(verdict[1:]), 10)
     _write(part, 0.38, textwrap.fill(quality, 110), 9)
     box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
     for y, said in ((0.14, explanation.origin), (-0.02, explanation.warning)):
@@ -103,22 +91,17 @@ def _head(explanation, part):
 
 
 def _shares(explanation, part):
-    """Draw contributions of leads and segments, with their figures to the right of everything."""
-    axes = part.subplots(1, 3, width_ratios=[1, 1, 0.9])
+    """Draw contributions of leads and segments, with their figures beside the names."""
+    axes = part.subplots(1, 3)
     leads, segments = explanation.leads, explanation.segments
-    for axis, values, even, form, label in (
-        (axes[0], 100 * leads.saliency, 100 / len(leads), "{:.1f}", "share of saliency (%)"),
-        (axes[1], leads.occlusion, 0, "{:+.2f}", "fall of the logit without the lead"),
-        (axes[2], 100 * segments.saliency, 100 * segments.time, "{:.0f}", "share of saliency (%)"),
+    for axis, values, digits, label in (
+        (axes[0], 100 * leads.saliency, ".1f", "share of saliency (%)"),
+        (axes[1], leads.occlusion, "+.2f", "fall of the logit without the lead"),
+        (axes[2], 100 * segments.saliency, ".0f", "share of saliency (%)"),
     ):
-        sns.barplot(x=values, y=values.index, color=NEUTRAL, ax=axis)
-        for row, (value, end) in enumerate(zip(values, np.maximum(values, even), strict=True)):
-            told = form.format(value).replace("-", "−")
-            place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
-            axis.annotate(told, (end, row), fontsize=8, **place)
+        names = [f"{name}  {value:{digits}}".replace("-", "−") for name, value in values.items()]
+        sns.barplot(x=values.array, y=names, color=NEUTRAL, ax=axis)
         axis.set(xlabel=label, ylabel="")
-        axis.margins(x=0.2)
-        axis.locator_params(axis="x", nbins=4)
         axis.tick_params(labelsize=8)
         sns.despine(ax=axis)
     axes[0].axvline(100 / len(leads), color=PAIR[1], linewidth=1, linestyle="--")

@@ -28,6 +28,9 @@ CHUNK = 500  # beats at a time: keeps memory flat
 T = np.arange(BEAT_SAMPLES)
 EIGHT = [0, 1, *range(6, 12)]  # I, II, V1–V6: the others follow from these
 SEVEN = [0, 1, 3, 4, 5, 6, 7]  # of the eight: without V1, as TMD is defined
+USUAL = 275, 330, 430, 480  # onset and end of QRS, peak and end of T, where they aren't found
+NEEDED = {"": [], "limb": [0, 1, 2], "eight": EIGHT} | {lead: [k] for k, lead in enumerate(LEADS)}
+LATERAL, ANTERIOR = [0, 4, 10, 11], [6, 7, 8, 9]  # I, aVL, V5, V6; V1–V4
 AWAY = np.arange(1, 51)  # samples from the peak of T to the points of its flanks
 
 KORS = np.array([
@@ -67,15 +70,10 @@ def features(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
     pandas.DataFrame
         float64 ``(n, 73)``, columns `NAMES`, in the order of `beats`.
     """
-    shape, rr_ms = np.shape(beats), np.asarray(rr_ms, dtype=np.float64)
-    if shape != (len(beats), len(LEADS), BEAT_SAMPLES) or rr_ms.shape != shape[:1]:
-        raise ValueError(
-            f"Features need beats (n, 12, 600) and n RR intervals, not {shape} and {rr_ms.shape}"
-        )
-    parts = [
-        _chunk(beats[i : i + CHUNK], rr_ms[i : i + CHUNK]) for i in range(0, len(beats), CHUNK)
-    ]
-    return pd.concat(parts or [pd.DataFrame(columns=NAMES, dtype=np.float64)], ignore_index=True)
+    rr_ms = np.asarray(rr_ms, dtype=np.float64)
+    starts = range(0, len(beats), CHUNK)
+    parts = [_chunk(beats[i : i + CHUNK], rr_ms[i : i + CHUNK]) for i in starts]
+    return pd.concat(parts, ignore_index=True)
 
 
 def vectorcardiogram(beats: np.ndarray) -> np.ndarray:
@@ -83,87 +81,88 @@ def vectorcardiogram(beats: np.ndarray) -> np.ndarray:
     return KORS @ np.asarray(beats, dtype=np.float32)[:, EIGHT]
 
 
-def _chunk(beats: np.ndarray, rr_ms: np.ndarray) -> pd.DataFrame:
+def _chunk(beats, rr_ms):
     x, rr_ms = np.asarray(beats, dtype=np.float32), np.where(rr_ms > 0, rr_ms, np.nan)
     points = fiducials.overall(x)
-    p_on, q, j, t_peak, t_end = points[:, [0, 3, 5, 6, 7]].T
+    p_on, *others = points[:, [0, 3, 5, 6, 7]].T
+    q, j, t_peak, t_end = others
     out = {"HR": 60_000 / rr_ms, "PR": MS * (q - p_on), "QRSd": MS * (j - q)}
     out |= {"JTc": MS * (t_end - j) / np.sqrt(rr_ms / 1000), "TpTe": MS * (t_end - t_peak)}
-    found = ~np.isnan(points)
-    marks = np.where(found, points, [0, 0, 0, 275, 0, 330, 430, 480])
-    q, j, t_peak, t_end = np.rint(marks).astype(int).T[[3, 5, 6, 7], :, None]
+    has_qrs, has_t = np.isfinite(q + j), np.isfinite(t_end)
+    marks = [np.where(np.isnan(at), usual, at) for at, usual in zip(others, USUAL, strict=True)]
+    q, j, t_peak, t_end = np.rint(marks).astype(int)[..., None]
     # The onset of T isn't marked: it is put 1.5 times as far before its peak as its end lies after.
     t_on = np.maximum(j + 10, t_peak - (3 * (t_end - t_peak)) // 2)
-    qrs, st_t, t_wave = ((on <= T) & (off >= T) for on, off in ((q, j), (j, t_end), (t_on, t_end)))
-    late, after_j = (j - 20 < T) & (j >= T), (j <= T) & (j + 30 > T)
+    spans = (q, j), (j, t_end), (t_on, t_end), (j - 19, j), (j, j + 29)
+    qrs, st_t, t_wave, late, after_j = ((first <= T) & (last >= T) for first, last in spans)
 
-    level = np.take_along_axis(x, np.maximum(q - np.arange(1, 11), 0)[:, None], axis=2)
-    x = x - np.median(level, axis=2, keepdims=True)
+    x = x - np.median(_take(x, np.maximum(q - np.arange(1, 11), 0)[:, None]), 2, keepdims=True)
     out |= _vectors(x, qrs, late, t_wave, t_on, t_peak)
     out |= _components(x, {"QRS": qrs, "J": after_j, "STT": st_t, "T": t_wave}, t_peak)
     out |= _deflections(x, q, j, qrs) | _repolarisation(x, j, qrs, st_t, t_wave)
-    has_t = found[:, 7] & (np.max([np.abs(out[f"tamp_{k}"]) for k in LEADS], axis=0) >= WAVE_UV)
     table = pd.DataFrame(out, columns=NAMES, dtype=np.float64)
+    has_t &= table.filter(like="tamp_").abs().max(axis=1) >= WAVE_UV
     table.loc[~has_t, DEFINITIONS.index[DEFINITIONS.needs_t == "yes"]] = np.nan
-    table.loc[~found[:, [3, 5]].all(axis=1)] = np.nan
+    table.loc[~has_qrs] = np.nan
     flat = np.ptp(x, axis=2) == 0  # a lead that isn't there
-    for leads, part in DEFINITIONS[DEFINITIONS.leads != ""].groupby("leads"):
-        several = {"limb": [0, 1, 2], "eight": EIGHT}
-        needed = several.get(leads) or [LEADS.index(leads)]
-        table.loc[flat[:, needed].any(axis=1), part.index] = np.nan
+    for leads, part in DEFINITIONS.loc[[*NAMES]].groupby("leads"):
+        table.loc[flat[:, NEEDED[leads]].any(axis=1), part.index] = np.nan
     return table
 
 
-def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _mean(values, mask):
     """Mean over the samples of `mask`: ``(n, k, 600)`` to ``(n, k)``."""
     total = np.einsum("nkt,nt->nk", values, mask.astype(values.dtype))
     return total / np.maximum(mask.sum(axis=1), 1)[:, None]
 
 
-def _at(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Values ``(n, k, 600)`` at one sample of each beat: ``(n, k)``."""
-    return values[np.arange(len(values)), :, index.ravel()]
+def _take(values, index):
+    """Values at samples ``(…, k)`` of the last axis."""
+    return np.take_along_axis(values, index, axis=-1)
 
 
-def _leads(*names: str) -> list[int]:
-    """Positions of leads."""
-    return [LEADS.index(name) for name in names]
+def _top(values, mask):
+    """Sample of the largest value within `mask`: ``(…, 600)`` to ``(…, 1)``."""
+    return np.where(mask, values, -np.inf).argmax(axis=-1)[..., None]
 
 
-def _each(name: str, values: np.ndarray) -> dict:
+def _at(values, index):
+    """Values ``(n, k, 600)`` at one sample ``(n, 1)`` of each beat: ``(n, k)``."""
+    return _take(values, index[:, None])[..., 0]
+
+
+def _each(name, values):
     """Values ``(n, 12)`` as one feature a lead."""
     return {f"{name}_{lead}": values[:, k] for k, lead in enumerate(LEADS)}
 
 
-def _degrees(cosine: np.ndarray) -> np.ndarray:
+def _degrees(cosine):
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
-def _angle(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _angle(one, other):
     """Return the angle between vectors ``(n, k)`` in degrees."""
     length = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return _degrees(np.sum(one * other, axis=1) / np.where(length > 0, length, np.nan))
 
 
-def _frontal(x: np.ndarray) -> np.ndarray:
+def _frontal(x):
     """Frontal vector ``(n, 2)``, left and down, from limb leads ``(n, 12)``."""
     return np.stack([x[:, 0], (x[:, 1] + x[:, 2]) / np.sqrt(3)], axis=1)
 
 
-def _axis(plane: np.ndarray) -> np.ndarray:
+def _axis(plane):
     """Direction of vectors ``(n, 2)`` in degrees."""
     return np.degrees(np.arctan2(plane[:, 1], plane[:, 0]))
 
 
-def _vectors(x, qrs, late, t_wave, t_on, t_peak) -> dict:
+def _vectors(x, qrs, late, t_wave, t_on, t_peak):
     """Axes, QRS-T angles and T amplitudes from limb leads and vectorcardiogram."""
     vcg = vectorcardiogram(x)
     length = np.linalg.norm(vcg, axis=1)
     rising = np.gradient(gaussian_filter1d(length, 4, axis=1), axis=1)
-    first = np.where((t_on <= T) & (t_peak > T), rising, -np.inf).argmax(axis=1)
-    largest_r, largest_t = (
-        _at(vcg, np.where(wave, length, -1).argmax(axis=1)) for wave in (qrs, t_wave)
-    )
+    first = _top(rising, (t_on <= T) & (t_peak > T))
+    largest_r, largest_t = (_at(vcg, _top(length, wave)) for wave in (qrs, t_wave))
     mean_t, frontal = _mean(vcg, t_wave), _frontal(_at(x, first))
     t_amp = length.max(axis=1, where=t_wave, initial=0)
     return {
@@ -173,7 +172,7 @@ def _vectors(x, qrs, late, t_wave, t_on, t_peak) -> dict:
         "QRSTangle": _angle(largest_r, largest_t),
         "mQRSTangle": _angle(_mean(vcg, qrs), mean_t),
         "spatialTaxisDev": _angle(mean_t, T_REFERENCE),
-        "TampInfl1": length[np.arange(len(x)), first],
+        "TampInfl1": _take(length, first)[:, 0],
         "Tamp": t_amp,
         "TrelAmp": t_amp / length.max(axis=1, where=qrs, initial=1e-6),
         "fpTinfl1Axis": _axis(frontal),
@@ -181,7 +180,7 @@ def _vectors(x, qrs, late, t_wave, t_on, t_peak) -> dict:
     }
 
 
-def _components(x, windows: dict, t_peak) -> dict:
+def _components(x, windows, t_peak):
     """Principal components of the eight independent leads: ratios, non-dipolar part, shape of T."""
     x, out = x[:, EIGHT], {}
     for name, mask in windows.items():
@@ -192,22 +191,21 @@ def _components(x, windows: dict, t_peak) -> dict:
         out[f"{short}NDPV"] = np.sqrt(rest / samples)
         out[f"pct{short}NDPV"] = 100 * np.sqrt(rest / power.sum(axis=1))
     for k in range(3):  # the last window is T
-        others = np.delete(values[:, :3], k, axis=1)
+        others = values[:, [(k + 1) % 3, (k + 2) % 3]]
         out[f"PCA{k + 1}"] = values[:, k] / np.linalg.norm(others, axis=1)
     qrs, t_wave = windows["QRS"], windows["T"]
     first = np.einsum("nl,nlt->nt", _singular(x, t_wave)[1][:, :, 0], x)
     size = np.where(t_wave, np.abs(first), 0)
     out["pcaTamp"] = size.max(axis=1)
-    flanks = size.argmax(axis=1)[:, None] + np.concatenate([-AWAY, AWAY])
-    flanks = np.take_along_axis(first, np.clip(flanks, 0, BEAT_SAMPLES - 1), axis=1)
-    before, after = np.split(flanks, 2, axis=1)
+    flanks = (np.clip(_top(size, True) + away, 0, T[-1]) for away in (-AWAY, AWAY))
+    before, after = (_take(first, flank) for flank in flanks)
     difference = 100 * np.sqrt(np.mean((before - after) ** 2, axis=1))
     out["Tasym"] = difference / np.maximum(out["pcaTamp"], 1e-6)
     space = _singular(x, qrs | windows["STT"])[1][:, :, :3]
     loop = np.einsum("nlk,nlt->nkt", space, x)
     energy = np.linalg.norm(loop, axis=1)
     strong = qrs & (energy > 0.7 * energy.max(axis=1, where=qrs, initial=0)[:, None])
-    t = _at(loop, np.where(t_wave, energy, -1).argmax(axis=1))
+    t = _at(loop, _top(energy, t_wave))
     direction = _mean(loop / np.maximum(energy, 1e-6)[:, None], strong)
     out["TCRT"] = np.sum(direction * t, axis=1) / np.maximum(np.linalg.norm(t, axis=1), 1e-6)
     out["TCRTangle"] = _degrees(out["TCRT"])
@@ -218,27 +216,26 @@ def _components(x, windows: dict, t_peak) -> dict:
     return out
 
 
-def _singular(x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _singular(x, mask):
     """Singular values ``(n, 8)``, largest first, and left vectors ``(n, 8, 8)`` within `mask`."""
     part = np.where(mask[:, None], x, 0).astype(np.float64)
     values, vectors = np.linalg.eigh(part @ part.swapaxes(1, 2))
     return np.sqrt(np.maximum(values[:, ::-1], 1e-9)), vectors[:, :, ::-1]
 
 
-def _deflections(x, q, j, qrs) -> dict:
+def _deflections(x, q, j, qrs):
     """Q, R and S of each lead: durations in ms, amplitudes in µV; the QRS score."""
     begin, end, inside = q[:, None], j[:, None], qrs[:, None]
     large = inside & (np.abs(x) >= WAVE_UV)
-    start = np.where(large, T, BEAT_SAMPLES - 1).min(axis=2, keepdims=True)
-    r = np.where(inside, x, -np.inf).argmax(axis=2)[..., None]
-    r_amp = np.take_along_axis(x, r, axis=2)[..., 0]
+    start, r = large.argmax(axis=2)[..., None], _top(x, inside)
+    r_amp = _take(x, r)[..., 0]
     r_amp = np.where(r_amp >= WAVE_UV, r_amp, 0)
-    has_q = np.take_along_axis(np.where(large, x, 0), start, axis=2)[..., 0] < 0
+    has_q = _take(np.where(large, x, 0), start)[..., 0] < 0
 
     def run(at, opposite):  # how long the deflection around the sample `at` lasts, within QRS
         left = np.where(opposite & (at >= T), T, begin - 1).max(axis=2)
         right = np.where(opposite & (at <= T), T, end + 1).min(axis=2)
-        return MS * (np.minimum(right, j + 1) - np.maximum(left, q - 1) - 1)
+        return MS * (right - left - 1)
 
     has_r, after_r = r_amp > 0, r <= T
     q_ms, r_ms = np.where(has_q, run(start, x >= 0), 0), np.where(has_r, run(r, x <= 0), 0)
@@ -258,11 +255,10 @@ def _deflections(x, q, j, qrs) -> dict:
     return out | _each("ramp", r_amp) | _each("vat", activation)
 
 
-def _repolarisation(x, j, qrs, st_t, t_wave) -> dict:
+def _repolarisation(x, j, qrs, st_t, t_wave):
     """ST at J + 80 ms, T amplitudes, concavity of ST, root mean square over the leads."""
-    st80 = _at(x, np.minimum(j + 40, BEAT_SAMPLES - 1))
-    peak = np.where(t_wave[:, None], np.abs(x), -1).argmax(axis=2)[..., None]
-    t_amp, at_j, j = np.take_along_axis(x, peak, axis=2), _at(x, j)[..., None], j[:, None]
+    st80, peak = _at(x, np.minimum(j + 40, T[-1])), _top(np.abs(x), t_wave[:, None])
+    t_amp, at_j, j = _take(x, peak), _at(x, j)[..., None], j[:, None]
     chord = at_j + (t_amp - at_j) * (T - j) / np.maximum(peak - j, 1)
     between = (j <= T) & (peak >= T) & (t_amp > 0)
     sag = np.where(between, chord - x, 0).max(axis=2)
@@ -271,7 +267,7 @@ def _repolarisation(x, j, qrs, st_t, t_wave) -> dict:
     out = {
         "rmsMin": rms.min(axis=1, where=qrs | st_t, initial=np.inf),
         "rmsVar": np.sqrt(_mean(((rms - mean[:, None]) ** 2)[:, None], st_t)[:, 0]),
-        "latConcaveAmp": sag[:, _leads("I", "aVL", "V5", "V6")].mean(axis=1),
-        "antConcaveAmp": sag[:, _leads("V1", "V2", "V3", "V4")].mean(axis=1),
+        "latConcaveAmp": sag[:, LATERAL].mean(axis=1),
+        "antConcaveAmp": sag[:, ANTERIOR].mean(axis=1),
     }
     return out | _each("st80", st80) | _each("tamp", t_amp[..., 0])

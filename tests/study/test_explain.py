@@ -381,7 +381,8 @@ class TestWatermark:
             run_notebook("10_explain_ecg", {"watermark": False}, tmp_path / "x")
         assert list(inspect.signature(explain.explain).parameters) == ["ecg_path", "run"]
         assert list(inspect.signature(pictures.draw_page).parameters) == ["explanation"]
-        assert list(inspect.signature(pictures.draw_beat).parameters) == ["explanation", "coloured"]
+        drawn = inspect.signature(pictures.draw_beat).parameters
+        assert list(drawn) == ["explanation", "coloured", "figure"]
         assert list(inspect.signature(pictures.save_page).parameters) == ["explanation", "folder"]
 
     def test_no_environment_or_style_turns_it_off(self, run, tmp_path, monkeypatch):

