@@ -182,9 +182,9 @@ class Checks:
             for name, checks in failed.items()
         ]
         trusted = ", ".join(name for name, checks in failed.items() if not checks)
-        end = "no map deserves trust: none may be read as the place of a disease."
+        end = "no map can be trusted: none may be read as showing where a disease is."
         if trusted:
-            end = f"maps of {trusted} deserve trust."
+            end = f"maps of {trusted} can be trusted."
         return "\n".join([*lines, f"By these checks, {end}"])
 
 
@@ -305,8 +305,8 @@ def limits(model, place: Place) -> tuple[pd.DataFrame, str]:
     table = pd.DataFrame.from_dict(rows, orient="index")
     volts, seen, map_ = (row for _, row in table.iterrows())
     return table, (
-        f"Of {place.meaning}, {volts.share:.0%} lies in its place in µV ({volts.region:.1f} × "
+        f"Of {place.meaning}, {volts.share:.0%} lies in its region in µV ({volts.region:.1f} × "
         f"chance), and {seen.share:.0%} of what it changes in the network's input "
-        f"({seen.region:.1f} ×), which is what an exact map would reach; the gradient map reaches "
+        f"({seen.region:.1f} ×), which an exact map would reach; the gradient map reaches "
         f"{map_.region:.2f} × (right leads {map_.leads:.2f} ×, right time {map_.time:.2f} ×)."
     )

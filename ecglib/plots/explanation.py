@@ -14,8 +14,8 @@ from ecglib.plots import NEUTRAL, PAIR, ecg, lay_out
 
 A4 = (8.27, 11.69)
 FOOTER = (
-    "Colours show what moves the score of these networks, not what a disease does; whether such "
-    "maps can be trusted is measured in notebook 09. For research only: no medical device, no "
+    "Colours show what drives the score of these networks, not what a disease does; whether such "
+    "maps can be trusted is tested in notebook 09. For research only: no medical device, no "
     "diagnosis."
 )
 POINTS = {"P": "p_on", "Q": "qrs_on", "J": "qrs_off", "T peak": "t_peak", "T end": "t_off"}
@@ -65,7 +65,7 @@ def _beat(explanation, coloured, figure=None):
     shown = {"points": {name: explanation.points[point] for name, point in POINTS.items()}}
     title = "Median beat and fiducial points"
     if coloured:
-        shown, title = {"saliency": explanation.saliency}, "What moves the score"
+        shown, title = {"saliency": explanation.saliency}, "What drives the score"
     networks = explanation.networks
     lines = explanation.warning, explanation.origin, networks.caption
     alone = lines if figure is None else ()  # the head of a page says it
