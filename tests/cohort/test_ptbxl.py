@@ -376,7 +376,7 @@ def test_an_interrupted_download_is_resumed_later(server, monkeypatch):
     server.cut = {name}
     monkeypatch.setattr(ptbxl, "TRIES", 1)
     with pytest.raises(
-        SourceError, match=r"00003_lr.dat was not downloaded .*start again to resume"
+        SourceError, match=r"00003_lr.dat was not downloaded .*start again to resume it"
     ):
         completed(server.folder)
     assert not (server.folder / name).exists()

@@ -199,7 +199,7 @@ def test_what_is_no_such_network_leaves_one_sentence_and_no_folder(tmp_path, at_
     for name, content, words in (
         ("temporal", Temporal(), "names ecg_models.Temporal, which is not part"),
         ("state", build_model("temporal_resnet18").state_dict(), "bn2.bias has the shape None th"),
-        ("list", [1, 2], "no checkpoint of a network (ValueError)"),
+        ("list", [1, 2], "not a checkpoint of a network (ValueError)"),
     ):
         torch.save(content, tmp_path / f"{name}.pt")
         assert main(["weights", str(tmp_path / f"{name}.pt")]) == 1
