@@ -606,7 +606,7 @@ class TestCommand:
         for file, network, words in (
             (short, run, "1.5.csv: only 1.50 s long"),
             (few, run, "2.2.csv: Usable beats"),
-            (seven, run, "seven.csv: there is no score, since V1 can be neither"),
+            (seven, run, "seven.csv: there is no score, since V1 can't be read"),
             (tmp_path / "none.xml", run, "none.xml: no such file"),
             (tmp_path, run, "is a folder; name one recording in it"),
             ("", tmp_path / "nowhere", "neither the folder of a run nor a study"),
