@@ -176,7 +176,7 @@ def run(study, given) -> int:
         raise StudyError(problem)
     if (lock := hold(places.study_folder(study.name), wait=False)) is None:
         raise StudyError(
-            f"Study {study.name} is being run by another process; wait for its end, or stop it"
+            f"Study {study.name} is being run by another process; wait until it ends, or stop it"
         )
     # a cluster counts its cores and GPUs itself
     cluster = bool({"--profile", "--executor"} & set(given.more))
@@ -285,6 +285,6 @@ def summary(study) -> str:
                 lines += [f"Label: {told['label_meaning']} [{told['label_kind']} label]"]
                 lines += ["", table.to_string(), ""]
                 lines += [textwrap.fill(sentence, 98) for sentence in told["findings"]]
-    lines += ["For research only; no medical device.", ""]
+    lines += ["For research only; this is not a medical device.", ""]
     where = places.shown(places.study_folder(study.name))
     return "\n".join([*lines, f"Tables, figures and executed notebooks: {where}/*/"])

@@ -170,7 +170,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
         return trainer.load_model(folder)
     if not (again / "run.json").is_file():
         print(
-            f"{os.path.relpath(folder, places.ROOT)} came without its weights: it is trained again"
+            f"{os.path.relpath(folder, places.ROOT)} came without weights, so it is trained again"
         )
         again.mkdir(exist_ok=True)
         trainer.train(facts["identity"], cohort, folds, again)
