@@ -146,3 +146,11 @@ def test_every_study_can_be_estimated():
     assert kept < alone / 5, "what is committed is taken over"
     on_gpu = sum(c for _, c in costs("ptbxl", gpus=1)[1].values())
     assert on_gpu < alone / 5
+
+
+def test_a_simulation_with_its_usual_prevalence_is_estimated_too():
+    study = load_study("smoke")
+    usual = study.model_copy(
+        update={"cohort": study.cohort.model_copy(update={"prevalence": None})}
+    )
+    assert progress.seconds(usual, "runs/mayo_alvd/rotation_0") > 10
