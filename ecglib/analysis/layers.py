@@ -42,6 +42,13 @@ def flops(model, leads: int = 12, samples: int = 400) -> int:
 
     Convolutions and linear layers, which use each weight once for each place of their output:
     PyTorch's `FlopCounterMode` gives the same, but starts a compiler for it, which takes seconds.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A network; its mode and weights stay as they are.
+    leads, samples : int
+        Size of the ECG that is sent through.
     """
     return sum(
         2 * layer.weight.numel() * size[1:].numel()
@@ -61,7 +68,7 @@ def _outputs(model, leads: int, samples: int) -> list[tuple]:
 
     hook = nn.modules.module.register_module_forward_hook(note)
     with torch.no_grad(), hook:
-        model.eval()(torch.zeros(1, 1, leads, samples))
+        model.eval()(torch.zeros(1, 1, leads, samples, device=next(model.parameters()).device))
     model.train(was_training)
     return [
         (name, layer, sizes[layer])

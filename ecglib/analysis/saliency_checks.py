@@ -174,7 +174,7 @@ class Checks:
 
     @property
     def verdict(self) -> str:
-        """Say which maps deserve trust, by these checks."""
+        """Say which maps can be trusted, by these checks."""
         passed = self.table[["randomisation", "deletion", "localisation"]] == "yes"
         failed = {name: ", ".join(row.index[~row]) for name, row in passed.iterrows()}
         lines = [

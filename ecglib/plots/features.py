@@ -25,4 +25,5 @@ def draw_importance(tables: dict[str, pd.DataFrame]) -> Figure:
                 places = np.arange(len(top))
                 axis.errorbar(top[column], places, xerr=top["sd"], fmt="none", color="black")
             axis.set(xlabel=title, ylabel="", title=name, ylim=(len(top) - 0.4, -0.6))
+            axis.locator_params("x", nbins=5)
     return figure

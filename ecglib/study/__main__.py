@@ -118,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         return commands.main(arguments, "python -m ecglib.study", standalone_mode=False) or 0
+    except click.Abort:  # by Ctrl-C
+        return 130
     except click.ClickException as error:
         error.show()
         return error.exit_code

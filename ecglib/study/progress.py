@@ -28,7 +28,7 @@ def seconds(study, job: str) -> float:
     # a guess for recorded ECGs; while a study runs, the clock mends it
     simulated = cohort.source == "synthetic"
     guess = (18_000, 0.064) if cohort.source == "acs_ecg" else (5000, 0.1)
-    ecgs, positives = (cohort.records, cohort.prevalence or 0.1) if simulated else guess
+    ecgs, positives = (cohort.records, cohort.prevalence or guess[1]) if simulated else guess
     if not model:
         return 0.06 * ecgs if job == "00_cohort" else 20
     if model[0] in study.trees:

@@ -84,6 +84,12 @@ def test_the_corrected_t_is_nadeau_and_bengios(tested):
     assert sign * gap.t == pytest.approx(t) and gap.p_t == pytest.approx(2 * stats.t.sf(abs(t), 9))
 
 
+def test_sites_left_out_in_turn_have_no_corrected_t():
+    file = places.REFERENCE / "ptbxl_sites/07_comparison/tables/differences.csv"
+    kept = pd.read_csv(file)
+    assert len(kept) and kept["p_t"].isna().all() and kept["p"].notna().all()
+
+
 def test_delongs_p_is_that_of_all_pairs_of_ecgs(tested):
     gaps, variances = [], []
     for runs in zip(tested[A], tested[B], strict=True):

@@ -111,3 +111,12 @@ def test_what_a_step_shows_is_saved_and_says_study_and_label(home, capsys, monke
     assert {file.suffix for file in (shown.folder / "figures").iterdir()} == {".png", ".svg"}
     shown.finish(["A sentence."])
     assert "A sentence." in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_command_line_without_a_traceback(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ecglib.study.__main__.load_study", interrupted)
+    assert main(["status", "--study", "smoke"]) == 130
+    assert "Traceback" not in capsys.readouterr().err

@@ -21,6 +21,11 @@ def test_a_study_without_models_is_a_cohort_to_look_at():
     assert len(load_study("smoke").steps) == 8
 
 
+def test_only_folds_by_patient_are_of_equal_size():
+    assert load_study("ptbxl").folds.equal == 10 and load_study("smoke").folds.equal == 3
+    assert load_study("ptbxl_sites").folds.equal is None
+
+
 def test_weights_of_resnet18_may_lie_anywhere(tmp_path):
     content = yaml.safe_load((PARAMS / "smoke.yaml").read_text())
     resnet = {"learning_rate": 1e-3, "options": {"weights": "/there/resnet18.pth"}}
