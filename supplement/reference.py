@@ -316,7 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
             readme = places.ROOT / "README.md"
             readme.write_text(fill(readme))  # so that its figures are those of the results
             return 0
-        marks = [m for kind in ("network", "tree") for m in graph.runs(settings, kind)]
+        marks = graph.runs(settings, "network", "tree")
         if given.what == "runs":
             print(*(m for m in marks if m.endswith(f"/rotation_{given.rotation}.done")))
             return 0

@@ -44,8 +44,7 @@ def run(**given):
     """Run a study; words after -- go to Snakemake."""
     from ecglib.study import graph  # seconds to import, which explaining an ECG needn't wait for
 
-    study = load_study(given["study"])
-    graph.check_config({"study": given["study"], "data_dir": given["data_dir"]})
+    study, _ = graph.checked(given)
     return graph.run(study, SimpleNamespace(**given))
 
 

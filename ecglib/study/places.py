@@ -84,16 +84,12 @@ def step_folder(study: str, step: str) -> Path:
     return OUTPUTS / study / step
 
 
-def run_folder(study: str, model: str, rotation: int) -> Path:
-    """Folder of one trained model, for example ``outputs/demo/runs/ecg_smart_net/rotation_3``."""
-    return OUTPUTS / study / "runs" / model / f"rotation_{rotation}"
-
-
-def grid_folder(study: str, model: str, learning_rate: float, rotation: int) -> Path:
-    """Folder of one run of the learning-rate grid, for example
-    ``outputs/x/grid/mayo_alvd/0.001/rotation_0``.
+def run_folder(study: str, model: str, rotation, learning_rate=0) -> Path:
+    """Folder of one trained model, for example ``outputs/demo/runs/ecg_smart_net/rotation_3``; with
+    a learning rate that of the grid, ``outputs/x/grid/mayo_alvd/0.001/rotation_0``.
     """
-    return OUTPUTS / study / "grid" / model / f"{learning_rate:g}" / f"rotation_{rotation}"
+    kind = f"grid/{model}/{learning_rate}" if learning_rate else f"runs/{model}"
+    return OUTPUTS / study / kind / f"rotation_{rotation}"
 
 
 def kept(folder: Path) -> Path:
@@ -105,8 +101,7 @@ def run_folders(study: str, identity: dict, of_grid: bool) -> list[Path]:
     """Return where a run belongs, then where else it may lie finished: the grid, the reference
     results.
     """
-    model, rotation, rate = (identity.get(k) for k in ("model", "rotation", "learning_rate"))
-    folders = [run_folder(study, model, rotation)]
-    if rate:
-        folders.insert(0 if of_grid else 1, grid_folder(study, model, rate, rotation))
+    run = study, identity["model"], identity["rotation"]
+    rates = sorted({0, identity.get("learning_rate", 0)}, reverse=of_grid)
+    folders = [run_folder(*run, rate) for rate in rates]
     return [*folders, *map(kept, folders)]
