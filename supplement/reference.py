@@ -28,7 +28,8 @@ from ecglib.study.data import cohort_of
 from ecglib.study.learned import FILE
 from ecglib.study.notebook import run_notebook
 from ecglib.study.params import StudyError, load_study
-from ecglib.study.runs import WEIGHTS, RunError, performance, read_run
+from ecglib.study.places import WEIGHTS
+from ecglib.study.runs import RunError, performance, read_run
 from ecglib.trainer import predict
 
 # studies whose selected network is kept with its weights, for `make explain` right after cloning

@@ -9,6 +9,7 @@ to calibrate on. Else there is an uncalibrated score, and every page and picture
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
+import re
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ the LAD occluded.
 :meta hide-value:
 """
 
-SIMULATED = "# simulated ECG, not a person's: "
 GROUPS = {1: "positives", 0: "negatives"}
 
 
@@ -113,14 +113,9 @@ class Explanation:
         return f"SIMULATED ECG ({self.simulated}), {met}" if self.simulated else ""
 
     @property
-    def remarks(self) -> str:
-        """On the recording's quality."""
-        return self.beat.quality_reasons.replace(";", ", ").replace("_", " ")
-
-    @property
     def warning(self) -> str:
         """What is wrong with the recording; empty if nothing is."""
-        return f"POOR QUALITY: {self.remarks}" if self.beat.poor_quality else ""
+        return f"POOR QUALITY: {self.quality['remarks']}" if self.beat.poor_quality else ""
 
     @property
     def facts(self) -> dict:
@@ -147,7 +142,7 @@ class Explanation:
             "beats in the median": beat.n_used,
             "heart rate (/min)": f"{60_000 / beat.rr_ms:.0f}",
             "noise (µV)": f"{beat.noise_uv:.0f}",
-            "remarks": self.remarks or "none",
+            "remarks": beat.quality_reasons.replace(";", ", ").replace("_", " ") or "none",
         }
         if self.unused:
             told["channels not used"] = textwrap.shorten(", ".join(self.unused), 60)
@@ -279,11 +274,9 @@ def _standing(told: dict, score: float, clinical: bool) -> dict:
 
 def _simulated(path: Path) -> str:
     """What the first line of a file that this package simulated says of it; else empty."""
-    if not path.is_file():  # a WFDB record goes by its name
-        return ""
-    with path.open("rb") as file:
-        first = file.readline(200).decode(errors="ignore")
-    return first.removeprefix(SIMULATED).split(" (")[0] if first.startswith(SIMULATED) else ""
+    first = path.read_bytes()[:200].decode(errors="ignore") if path.is_file() else ""
+    told = re.match(r"# simulated ECG, not a person's: (.+?) \(", first)
+    return told[1] if told else ""
 
 
 def folder_of(ecg_path: str = "") -> Path:

@@ -43,6 +43,7 @@ WORK = (ROOT / Path(GIVEN).expanduser()).resolve() if GIVEN else ROOT  # where S
 OUTPUTS = WORK if GIVEN else ROOT / "outputs"
 DATA = WORK / "data"
 LOCK = ROOT / "requirements.lock"
+WEIGHTS = "weights.safetensors"
 
 
 def find(path: str | Path) -> Path:

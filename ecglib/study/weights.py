@@ -23,7 +23,7 @@ from ecglib.models import build_model
 from ecglib.study import places
 from ecglib.study.machine import environment
 from ecglib.study.params import StudyError
-from ecglib.study.runs import WEIGHTS
+from ecglib.study.places import WEIGHTS
 
 CLASSES = [
     "ecg_models.ECGSMARTNET",
