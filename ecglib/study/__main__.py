@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import click
 
-from ecglib.cohort.source import SourceError
+from ecglib.errors import Refusal
 from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
 
@@ -87,7 +87,7 @@ def explain(ecg, network):
     """Explain one ECG on one page."""
     from ecglib.study.explain import run
 
-    return run(ecg, network)
+    run(ecg, network)
 
 
 @commands.command()
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (StudyError, SourceError) as error:
+    except Refusal as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -145,16 +145,14 @@ def with_weights(study, model: str = "") -> list[Path]:
 def read_network(folder: Path) -> dict:
     """Read a run, and refuse one whose network takes another input before its weights are read."""
     # a second to import, which the command line needn't wait for
-    from ecglib.study.runs import RunError, read_run
+    from ecglib.study.runs import read_run
 
     try:
         told = read_run(folder)
         told["identity"]["network"], told["identity"]["training"]
         options = told["identity"]["options"]
         shape = options.get("leads", 12), options.get("samples", 400)
-    except RunError as error:
-        raise ExplainError(str(error)) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise ExplainError(
             f"{folder / 'run.json'} doesn't describe a trained network; name another run"
         ) from None

@@ -267,8 +267,6 @@ def _sentence(error: dict, content: dict) -> str:
     where = [str(part) for part in error["loc"]]
     if where[:1] == ["cohort"]:
         del where[1:-1]  # pydantic names the union's branch, which is no key
-    if where[:2] == ["folds", "count"]:
-        del where[2:]
     dotted = ".".join(where) or "the file"
     if error["type"] == "extra_forbidden":
         return f"{dotted} is not a known key{nearest(where[-1], _fields_at(where[:-1], content))}"

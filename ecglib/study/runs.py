@@ -140,11 +140,11 @@ def training_noise(study, done: Runs) -> pd.DataFrame:
         same = {k: v for k, v in told.items() if k not in ("model", "model_seed")}
         found.append({"network": told["network"], "same": json.dumps(same, sort_keys=True)})
         found[-1] |= performance(folder).loc["test"]
-    alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)[["AUC", "AP"]]
-    variances, seeds = alike.var().dropna(), alike.size()
-    table = variances.groupby("network", sort=False).mean() ** 0.5
-    sizes = seeds[variances.index].groupby("network", sort=False).agg(["max", "size"])
-    return sizes.set_axis(["seeds", "rotations"], axis=1).join(table).reset_index()
+    alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)
+    each = alike[["AUC", "AP"]].var().assign(seeds=alike.size()).dropna()
+    networks = each.groupby("network", sort=False)
+    sizes = networks.seeds.agg(seeds="max", rotations="size")
+    return sizes.join(networks[["AUC", "AP"]].mean() ** 0.5).reset_index()
 
 
 def display_names(study) -> dict[str, str]:
