@@ -220,7 +220,7 @@ def check_rotation(study, rotation: int) -> pd.DataFrame:
     for model in study.models:
         fresh = places.run_folder(study.name, model, rotation)
         both = read_run(places.REFERENCE / fresh.relative_to(places.OUTPUTS)), read_run(fresh)
-        kept, now = (performance(argparse.Namespace(**run)).loc["test"] for run in both)
+        kept, now = (performance(run["folder"]).loc["test"] for run in both)
         tables = [pd.read_parquet(run["folder"] / "predictions.parquet") for run in both]
         was, scores = (t[t.split == "test"].set_index("record_id").probability for t in tables)
         devices = list(dict.fromkeys(run["device"] for run in both))

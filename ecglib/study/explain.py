@@ -286,8 +286,7 @@ def run(ecg: str, network: str) -> None:
     from ecglib.plots import explanation as pictures
     from ecglib.study.machine import environment
 
-    if problem := places.unwritable():
-        raise ExplainError(problem)
+    places.check_writable()
     print(f"[1/2] reading {places.find(ecg or EXAMPLE).name} and asking the network", flush=True)
     found = explain(ecg, network)
     print("[2/2] drawing the page", flush=True)

@@ -84,10 +84,8 @@ def outputs(study) -> str:
 
 def models_of(study) -> dict[str, set]:
     """Kind → models, of the runs that a study has."""
-    models = {}
-    for kind, model, *_ in study.runs:
-        models.setdefault(kind, set()).add(model)
-    return models
+    kinds = {kind for kind, *_ in study.runs}
+    return {one: {model for kind, model, *_ in study.runs if kind == one} for one in kinds}
 
 
 def folder_of(study, kind: str, model="{model}", rotation="{rotation}", rate="{rate}") -> str:
@@ -160,8 +158,7 @@ def run(study, given) -> int:
     """
     from snakemake.cli import main as snakemake
 
-    if problem := places.unwritable():
-        raise StudyError(problem)
+    places.check_writable()
     if (lock := hold(places.study_folder(study.name), wait=False)) is None:
         raise StudyError(
             f"Study {study.name} is being run by another process; wait for its end, or stop it"
@@ -169,9 +166,14 @@ def run(study, given) -> int:
     # a cluster counts its cores and GPUs itself
     cluster = bool({"--profile", "--executor"} & set(given.more))
     dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
-    config = {"study": find_study(given.study), "data_dir": given.data_dir, "gpus": given.gpus}
-    config |= {"share": 0 if cluster else given.gpus, "jobs": given.jobs_per_gpu}
-    config["fresh"] = int(given.fresh)
+    config = {
+        "study": find_study(given.study),
+        "data_dir": given.data_dir,
+        "gpus": given.gpus,
+        "share": 0 if cluster else given.gpus,
+        "jobs": given.jobs_per_gpu,
+        "fresh": int(given.fresh),
+    }
     jobs = given.gpus * given.jobs_per_gpu
     words = ["--config", *(f"{key}={value}" for key, value in config.items())]
     words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.WORK)]

@@ -19,6 +19,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ecglib.errors import Refusal
+
 CODE = Path(__file__).resolve().parents[2]
 PACKAGE = CODE / "ecglib"
 
@@ -59,13 +61,13 @@ def shown(path: Path) -> str:
     return os.path.relpath(path, ROOT)
 
 
-def unwritable() -> str:
-    """Sentence on why nothing can be written to `OUTPUTS`; empty if it can."""
+def check_writable() -> None:
+    """Refuse to begin where nothing can be written to `OUTPUTS`."""
     with suppress(OSError):
         OUTPUTS.mkdir(parents=True, exist_ok=True)
-    if os.access(OUTPUTS, os.W_OK):
-        return ""
-    return f"{OUTPUTS} can't be written; name another folder for results, as OUTPUTS=~/ecg-results"
+    if not os.access(OUTPUTS, os.W_OK):
+        cure = "name another folder for results, as OUTPUTS=~/ecg-results"
+        raise Refusal(f"{OUTPUTS} can't be written; {cure}")
 
 
 def cohort_folder(key: str) -> Path:

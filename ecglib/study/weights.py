@@ -67,8 +67,7 @@ def convert(file: str | Path) -> Path:
     file = places.find(file)
     if not file.is_file():
         raise StudyError(f"{file}: no such file; name a checkpoint with FILE=")
-    if problem := places.unwritable():
-        raise StudyError(problem)
+    places.check_writable()
     tensors, omi = _tensors_of(file), "omi" in file.stem.lower()
     final = places.OUTPUTS / "weights" / file.stem
     folder = partial(final)
