@@ -94,7 +94,7 @@ def _fetch(session, one: Wanted, owner: str, tries: int, timeout_s: float, bar) 
         part.unlink()
         problem = f"its {kind.upper().replace('SHA', 'SHA-')} is not {owner}'s"
     silent = isinstance(problem, requests.ConnectionError | requests.Timeout)
-    told = f"was not downloaded ({problem}); start again to go on from what is there"
+    told = f"was not downloaded ({problem}); start again to resume it"
     raise DownloadError(one.url, told, problem, answered=not silent)
 
 

@@ -241,7 +241,7 @@ def load_model(run_folder: str | Path) -> torch.nn.Module:
     for name in ("run.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise TrainingError(
-                f"{folder} has no {name}: it is no finished run, or its weights were left out"
+                f"{folder} has no {name}: it isn't a finished run, or its weights were left out"
             )
     try:
         identity = json.loads((folder / "run.json").read_text())["identity"]

@@ -26,7 +26,7 @@ KINDS = {
     "proxy": (
         "Labels are a **proxy**: read from the ECG and its annotations, they only stand in for OMI."
     ),
-    "synthetic": "ECGs and labels are **synthetic**: drawn by a simulator.",
+    "synthetic": "ECGs and labels are **synthetic**: they come from a simulator.",
 }
 RUNS = ("05_train_network", "06_random_forest")  # one run of each is kept with its notebook
 RESULTS = ("07_comparison", "11_omi_features")  # what came out stands in the findings of these
@@ -68,7 +68,7 @@ class Study:
                 f"\n\nSimulated ECGs: {self.subtle:.0%} of the occlusions are subtle, in the paper "
             )
             told += (
-                "about two thirds. This task is easier, and its figures are no one's performance."
+                "about two thirds. This task is easier, and its results say nothing about patients."
             )
         return f":::{{container}} band {self.kind}\n{told}\n:::"
 
@@ -78,7 +78,7 @@ def open_study(folder: Path) -> Study:
     told = [json.loads(file.read_text()) for file in sorted(folder.rglob("run.json"))]
     label = [(f["label_meaning"], f["label_kind"]) for f in told if f.get("label_meaning")]
     if not label:
-        raise SystemExit(f"{folder} says nowhere of which kind its label is; run the study again")
+        raise SystemExit(f"{folder} doesn't say of which kind its label is; run the study again")
     try:
         study = load_study(folder.name)
     except StudyError as error:
@@ -194,7 +194,7 @@ def provenance(facts: dict) -> str:
     finished = told["finished"][:16].replace("T", " ")
     return (
         f"---\nFinished {finished} UTC, Python {told['python']}, {', '.join(versions)}; how it was "
-        "made stands on the [study's page](index.md). For research only; no medical device."
+        "made stands on the [study's page](index.md). For research only; not a medical device."
     )
 
 
@@ -323,7 +323,7 @@ def paper(studies: list[Study]) -> str:
                     frame = frame.set_index(frame.columns[0], append=True).loc["This study"]
                 frame = frame.get("This study", frame)
                 return table(frame.apply(numbers), f"{title} {stamp}")
-        return "No kept study has it."
+        return "Not available: no study kept here has it."
 
     text = (HERE / "pages" / "paper.md").read_text()
     return re.sub(r"<!-- (paper|table|figure) (\w+)(?:: (.+?))? -->", put, text)

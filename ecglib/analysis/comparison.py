@@ -124,7 +124,7 @@ def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
     if len(paired):
         pairs = paired[paired["metric"] == "auc"]
         count = (pairs["p_holm"] < 0.05).sum()
-        said.append(f"Models differ in AUC in {count} of {len(pairs)} pairs (Holm over all pairs).")
+        said.append(f"AUC differs significantly in {count} of {len(pairs)} pairs (Holm over all).")
     if simulated:
         return said
     paper = [model for model in PAPER_ORDER if model in auc]
@@ -132,10 +132,10 @@ def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
     if len(paper) > 1:
         rule, told = (" > ".join(names[model] for model in order) for order in (paper, here))
         holds = "holds on this label" if here == paper else f"doesn't hold on this label: {told}"
-        said.append(f"The paper's order by mean test AUC ({rule}) {holds}.")
+        said.append(f"The paper's ranking by mean test AUC ({rule}) {holds}.")
     if len(families):
         said.append(
-            "Planned differences, with p by Holm within their family; equivalent: the interval "
+            "Planned differences; p is Holm-corrected within each family; equivalent: the interval "
             f"lies within ±{MARGINS['auc']} in AUC, ±{MARGINS['average_precision']} in AP."
         )
     for (family, a, b), rows in families.groupby(["family", "a", "b"], sort=False):
@@ -149,15 +149,15 @@ def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
     for row in noise.itertuples():
         of_mean = row.AUC / np.sqrt(bounds["rotations"].max())
         said.append(
-            f"Training noise, {names[row.network]}: another seed alone moves a rotation's test AUC "
+            f"{names[row.network]}, between trainings: a new seed changes a rotation's test AUC "
             f"by an SD of {row.AUC:.3f} and its AP by {row.AP:.3f} ({row.seeds} "
             f"seeds, {row.rotations} rotations), so the mean AUC over rotations by {of_mean:.3f} "
             f"and the difference of two such means by {np.sqrt(2) * of_mean:.3f}."
         )
     if "resnet18" in names:
         said.append(
-            "What depth and a start from ImageNet give can't be separated here: no two models "
-            f"differ in one of them alone, and {names['resnet18']} was trained from one start."
+            "The effects of depth and ImageNet weights can't be separated here: no two models "
+            f"differ in only one of them, and {names['resnet18']} was trained from one start."
         )
     return said
 

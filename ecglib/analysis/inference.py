@@ -43,7 +43,7 @@ def check_predictions(
             "There are no predictions of a validation or test fold; train at least one model first"
         )
     for what, key, other in (
-        ("is twice in one run", ["record_id", "split", "model", "rotation"], None),
+        ("occurs twice in one run", ["record_id", "split", "model", "rotation"], None),
         ("is in the same split of two rotations", ["record_id", "split"], ["rotation"]),
         ("has two labels or two patients", ["record_id"], ["patient_id", "label"]),
     ):

@@ -202,7 +202,7 @@ def compare(maps: dict) -> pd.DataFrame:
 def rotations_alike(maps: dict) -> str:
     """Say how alike the maps of several networks are, ECG by ECG and as the paper's mean map."""
     if len(maps) < 2:
-        return "Only one rotation's weights are here: its maps can't be compared with others'."
+        return "Only one rotation's weights are available: its maps can't be compared."
     means = {
         name: np.repeat(paper_map(m, per="map")[None], WINDOW, axis=2) for name, m in maps.items()
     }

@@ -182,9 +182,9 @@ class Checks:
             for name, checks in failed.items()
         ]
         trusted = ", ".join(name for name, checks in failed.items() if not checks)
-        end = "no map deserves trust: none may be read as the place of a disease."
+        end = "no map can be trusted: none may be read as showing where a disease is."
         if trusted:
-            end = f"maps of {trusted} deserve trust."
+            end = f"maps of {trusted} can be trusted."
         return "\n".join([*lines, f"By these checks, {end}"])
 
 

@@ -118,7 +118,7 @@ def contents(folder: Path) -> dict:
         try:
             archive = ZipFile(file)
         except UNREADABLE:
-            raise SourceError(f"{file} is cut short or no zip; download it again") from None
+            raise SourceError(f"{file} is cut short or not a zip file; download it again") from None
         for member in archive.infolist():
             name = PurePosixPath(member.filename).name
             found[name] = member.file_size, partial(archive.read, member)

@@ -87,7 +87,7 @@ def _device(path: Path, data: bytes) -> list[Channel]:
         except UnsupportedFormatError as error:
             if "No parser found" not in str(error):
                 raise
-            raise ReadError(f"is in no format that can be read, which are {KNOWN}") from None
+            raise ReadError(f"is in no readable format; those are {KNOWN}") from None
         except CorruptedFileError as error:
             if "invalid sample range 0-" not in str(error):
                 raise

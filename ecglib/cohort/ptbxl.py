@@ -92,7 +92,7 @@ def _listed(records, file: Path, version: str) -> tuple[pd.DataFrame, pd.DataFra
         ids = pd.read_csv(file).ecg_id.map("ptbxl-{:05d}".format)
     except (OSError, ValueError, AttributeError):
         raise SourceError(
-            f"{file} is no CSV with a column ecg_id; name another in cohort.records"
+            f"{file} is not a CSV file with a column ecg_id; name another in cohort.records"
         ) from None
     lacking = pd.DataFrame({"record_id": ids[~ids.isin(records.record_id)]})
     reason = f"is not in the table (version {version})"

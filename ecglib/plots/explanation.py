@@ -13,8 +13,8 @@ from ecglib.plots import NEUTRAL, PAIR, ecg, lay_out
 
 A4 = (8.27, 11.69)
 FOOTER = (
-    "Colours show what moves the score of these networks, not what a disease does; whether such "
-    "maps can be trusted\nis measured in notebook 09. For research only: no medical device, "
+    "Colours show what drives the score of these networks, not what a disease does; whether such "
+    "maps can be trusted\nis tested in notebook 09. For research only: no medical device, "
     "no diagnosis."
 )
 POINTS = {"P": "p_on", "Q": "qrs_on", "J": "qrs_off", "T peak": "t_peak", "T end": "t_off"}
@@ -28,7 +28,7 @@ def draw_beat(explanation, coloured: bool = True, figure=None) -> Figure:
     """
     networks, note = explanation.networks, ""
     if coloured:
-        shown = {"title": "What moves the score", "saliency": explanation.saliency}
+        shown = {"title": "What drives the score", "saliency": explanation.saliency}
     else:
         points = {name: explanation.points[point] for name, point in POINTS.items()}
         shown = {"title": "Median beat and fiducial points", "points": points}

@@ -23,8 +23,8 @@ from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
 
 STUDY = click.option("--study", required=True, help="a study file, or the name of one")
-GPUS = click.option("--gpus", default=0, help="GPUs to share out")
-PLACES = click.option("--jobs-per-gpu", default=1, help="runs side by side on each")
+GPUS = click.option("--gpus", default=0, help="GPUs to distribute runs over")
+PLACES = click.option("--jobs-per-gpu", default=1, help="runs at once on each")
 
 
 @click.group(help="Studies and ECGs.")
@@ -38,7 +38,7 @@ def commands():
 @click.option("--cores", default=1)
 @GPUS
 @PLACES
-@click.option("--fresh", is_flag=True, help="take over no finished run")
+@click.option("--fresh", is_flag=True, help="reuse no finished run")
 @click.argument("more", nargs=-1)
 def run(**given):
     """Run a study; words after -- go to Snakemake."""

@@ -51,7 +51,7 @@ def open_cohort(file: str, study, runs: list, data_dir: str = "") -> Cohort:
         If it has no ECGs, or one of the runs knows some (`ecglib.study.learned.refuse_known`).
     """
     if not isinstance(other := load_study(file), Study):
-        raise ExplainError(f"{file} is no study of ECGs; name another one in cohort")
+        raise ExplainError(f"{file} is not a study of ECGs; name another one in cohort")
     other = other.model_copy(update={"signal": of_their_band(study.signal, runs)})
     source, place = source_of(other, data_dir), places.cohort_folder(other.cohort_key)
     cohort = build.open_or_build(source, other.signal, place, build.workers())

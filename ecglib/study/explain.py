@@ -104,10 +104,10 @@ class Explanation:
     @property
     def origin(self) -> str:
         """What the ECG is, if it isn't a person's; empty if it is."""
-        met = "as the networks learned from"
+        met = "like the training ECGs"
         if self.networks.kind != "synthetic":
             met = (
-                "of which these networks met none in training: their score says little, high or low"
+                "which these networks have never seen: whether high or low, their score says little"
             )
         return f"SIMULATED ECG ({self.simulated}), {met}" if self.simulated else ""
 
@@ -232,7 +232,7 @@ def read_beat(ecg_path: str, settings: Signal):
     if missing := [word[8:] for word in reasons if word.startswith("missing:")]:
         others = textwrap.shorten(", ".join(recording.unused), 100)
         raise ExplainError(
-            f"{name}: there is no score, since {' '.join(missing)} can be neither read nor told"
+            f"{name}: there is no score, since {' '.join(missing)} can't be read or derived"
             f" from other leads{f'; channels not used: {others}' if others else ''}"
         )
     if not beat.is_beat:

@@ -161,7 +161,7 @@ def run(study, given) -> int:
     places.check_writable()
     if (lock := hold(places.study_folder(study.name), wait=False)) is None:
         raise StudyError(
-            f"Study {study.name} is being run by another process; wait for its end, or stop it"
+            f"Study {study.name} is being run by another process; wait until it ends, or stop it"
         )
     # a cluster counts its cores and GPUs itself
     cluster = bool({"--profile", "--executor"} & set(given.more))
@@ -247,6 +247,6 @@ def summary(study) -> str:
             table = table.add_prefix("test ").rename_axis(None).to_string()
             label = f"Label: {Label(told['label_kind'], told['label_meaning'])}"
             lines += [label, "", table, "", *(textwrap.fill(said, 98) for said in told["findings"])]
-    lines += ["For research only; no medical device.", ""]
+    lines += ["For research only; this is not a medical device.", ""]
     where = places.shown(places.study_folder(study.name))
     return "\n".join([*lines, f"Tables, figures and executed notebooks: {where}/*/"])

@@ -24,7 +24,7 @@ KINDS = {
     "proxy": "The label is a **proxy** that only stands in for OMI: nothing here is a clinical "
     "risk, and nothing confirms or refutes the paper's figures.",
     "synthetic": "The label is **synthetic**: the ECGs are simulated, nothing here is a clinical "
-    "risk, and no figure says how a model does on people.",
+    "risk, and no result shows how a model performs on people.",
 }
 
 
@@ -90,16 +90,16 @@ def selection(study, leads: pd.DataFrame, rotation: int) -> list[str]:
     place = int((leads["score"] > kept["score"]).sum()) + 1
     told = [
         f"Rotation {rotation} has the highest validation score and is kept; its test score of "
-        f"{kept['score']:.3f} is number {place} of {len(leads)}, {kept['lead']:+.3f} from their "
+        f"{kept['score']:.3f} ranks {place} of {len(leads)}, {kept['lead']:+.3f} from their "
         "mean."
     ]
     if len(leads) > 2 and pd.notna(kept["others"]):
         alike = leads["lead"].corr(leads["others"]) ** 2
         told[0] += f" On the same test fold the other models lie {kept['others']:+.3f} from theirs "
-        told[0] += f"(r² {alike:.2f} over rotations): {kept['fold']:+.3f} is put down to the fold."
+        told[0] += f"(r² {alike:.2f} over rotations): {kept['fold']:+.3f} is ascribed to the fold."
     told.append(
         f"The highest test score, {top['score']:.3f}, is that of rotation {top.name}: "
-        f"{top['fold']:+.3f} of it is put down to its test fold and {top['luck']:+.3f} to luck, "
+        f"{top['fold']:+.3f} of it is ascribed to its test fold and {top['luck']:+.3f} to luck, "
         f"which leaves {top['score'] - top['fold'] - top['luck']:.3f}."
     )
     if study.learning_rates and study.folds.by == "patient":
@@ -127,8 +127,8 @@ def at_point(bounds: pd.DataFrame, threshold: float, by_group: pd.DataFrame) -> 
     for row, auc in zip(low.itertuples(), texts.interval_texts(low), strict=True):
         told.append(
             f"The subgroup with the lowest AUC over all rotations is {row.group}: {row.level}, "
-            f"{auc} ({row.positives} positives among {row.records} ECGs); no subgroup was planned "
-            "for."
+            f"{auc} ({row.positives} positives among {row.records} ECGs); no subgroup "
+            "analysis was planned."
         )
     return told
 
@@ -151,7 +151,7 @@ def limits(
     if len(few):
         levels = few["level"].astype(str).groupby(few["group"], sort=False).agg(", ".join)
         groups = "; ".join(f"{group} ({names})" for group, names in levels.items())
-        found.append(f"Too few to say how it does by {groups}.")
+        found.append(f"Too few patients to assess the subgroups {groups}.")
     return found
 
 

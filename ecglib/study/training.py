@@ -164,7 +164,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
     if (folder / WEIGHTS).is_file():
         return trainer.load_model(folder)
     if not (again / "run.json").is_file():
-        print(f"{places.shown(folder)} came without its weights: it is trained again")
+        print(f"{places.shown(folder)} came without weights, so it is trained again")
         again.mkdir(exist_ok=True)
         trainer.train(facts["identity"], cohort, folds, again)
         if sha256(again / WEIGHTS) == facts["files"].get(WEIGHTS):

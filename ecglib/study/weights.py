@@ -104,7 +104,7 @@ def _tensors_of(file: Path) -> dict:
         here, there = (list(of[name].shape) if name in of else None for of in (ours, theirs))
         if here != there:
             raise StudyError(
-                f"{file.name} is not used: it holds no ECG-SMART-NET ({name} has the shape "
+                f"{file.name} is not used: it isn't an ECG-SMART-NET ({name} has the shape "
                 f"{there} there and {here} here)"
             )
     return theirs
@@ -118,8 +118,8 @@ def _open(file: str, weights: str) -> str:
         save_file(dict(_tensors(held)) if isinstance(held, Part) else held, weights)
     except Exception as error:  # of torch, pickle and zip, for a file that may hold anything
         if named := re.search(r"GLOBAL (\S+)", str(error)):
-            return f"it names {named[1]}, which is no part of an ECG-SMART-NET; nothing of it ran"
-        return f"it is no checkpoint of a network ({type(error).__name__})"
+            return f"it names {named[1]}, which is not part of an ECG-SMART-NET; none of it ran"
+        return f"it is not a checkpoint of a network ({type(error).__name__})"
     return ""
 
 

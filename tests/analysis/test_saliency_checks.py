@@ -165,7 +165,7 @@ class TestCheck:
         assert row["ST elevation: hits"] > 0.5
         assert row["logit against random"] < 0 and row["logit against QRS energy"] < 0
         assert "Gradient saliency: passes all three." in found.verdict
-        assert "deserve trust." in found.verdict
+        assert "can be trusted." in found.verdict
         assert set(found.maps) == set(saliency.METHODS.values())
 
     def test_no_method_is_asked_for_more_than_an_exact_map_would_give(self, bare, st_detector):
@@ -194,7 +194,7 @@ class TestCheck:
         found = saliency_checks.check(*args)
         assert (found.table.localisation == "no").all()
         assert found.verdict.endswith(
-            "no map deserves trust: none may be read as the place of a disease."
+            "no map can be trusted: none may be read as showing where a disease is."
         )
 
     def test_what_is_erased_of_fewer_samples_is_40_ms_too(self):

@@ -307,7 +307,7 @@ def test_a_study_of_one_class_leaves_nothing_but_says_why():
             "a, rotation 0, validation fold: 1 of",
         ),
         (lambda p: p.assign(probability=p["probability"] + (p.index == 3)), "must lie within 0–1"),
-        (lambda p: pd.concat([p, p.iloc[:1]]), "r0 is twice in one run"),
+        (lambda p: pd.concat([p, p.iloc[:1]]), "r0 occurs twice in one run"),
         (
             lambda p: pd.concat([p, p[p["record_id"] == "r0"].assign(rotation=9)]),
             "r0 is in the same split of two",
@@ -426,8 +426,8 @@ def told(kind, mayo=0.8):
 def test_a_comparison_answers_what_is_asked_of_it():
     said = told("proxy")
     assert said[0] == "The highest mean test AUC is that of Net: 0.900 [0.600, 0.950]."
-    assert said[1] == "Models differ in AUC in 1 of 1 pairs (Holm over all pairs)."
-    order = "The paper's order by mean test AUC (Net > Mayo > ResNet-18)"
+    assert said[1] == "AUC differs significantly in 1 of 1 pairs (Holm over all)."
+    order = "The paper's ranking by mean test AUC (Net > Mayo > ResNet-18)"
     assert said[2] == f"{order} holds on this label."
     assert "within ±0.02 in AUC, ±0.05 in AP" in said[3]
     assert said[4].startswith("Net − Mayo: AUC 0.100 [0.050, 0.150], p 0.010, significantly higher")

@@ -303,7 +303,7 @@ def test_a_zip_that_is_cut_short_is_refused(made, tmp_path):
     shutil.copytree(made.folder, tmp_path / "cut")
     file = tmp_path / "cut" / "ECG_row_data.zip"
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(SourceError, match=r"ECG_row_data.zip is cut short or no zip"):
+    with pytest.raises(SourceError, match=r"ECG_row_data.zip is cut short or not a zip"):
         opened(tmp_path / "cut")
 
 

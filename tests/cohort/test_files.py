@@ -294,7 +294,7 @@ def test_damaged_samples_are_refused_where_the_format_has_a_checksum(tmp_path):
         ("a.csv", "I (µV),II (µV)\n1,2\n".encode("utf-16"), "save it as CSV UTF-8"),
         ("a.csv", "I (µV),II (µV)\n1,2\n".encode("utf-16-le"), "save it as CSV UTF-8"),
         ("a.xlsx", b"PK\x03\x04 a workbook", "save it as CSV UTF-8"),
-        ("a.jpg", b"\xff\xd8\xff\xe0 no ECG", "in no format that can be read, which are WFDB"),
+        ("a.jpg", b"\xff\xd8\xff\xe0 no ECG", "in no readable format; those are WFDB"),
         ("a.dcm", b"\x08\0\x16\0 1.2.840.10008.5.1.4.1.1.2", "without an ECG recording"),
         ("a.xml", b"<CardiologyXML><x/></CardiologyXML>", "holds 0 strips"),
     ],

@@ -161,7 +161,7 @@ def test_a_list_of_records_gives_the_same_cohort_or_says_which_are_lacking(small
     assert "version ages as in 1.0.1, 13 rows" in again.rejected.reason[0]
 
     listed.write_text("record\n1\n")
-    with pytest.raises(SourceError, match=r"listed.csv is no CSV with a column ecg_id"):
+    with pytest.raises(SourceError, match=r"listed.csv is not a CSV file with a column ecg_id"):
         open_source(study(records=str(listed)), 42, small)
 
 
@@ -376,7 +376,7 @@ def test_an_interrupted_download_is_resumed_later(server, monkeypatch):
     server.cut = {name}
     monkeypatch.setattr(ptbxl, "TRIES", 1)
     with pytest.raises(
-        SourceError, match=r"00003_lr.dat was not downloaded .*start again to go on"
+        SourceError, match=r"00003_lr.dat was not downloaded .*start again to resume it"
     ):
         completed(server.folder)
     assert not (server.folder / name).exists()

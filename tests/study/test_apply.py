@@ -191,7 +191,7 @@ class TestRefusals:
     def test_a_study_without_ecgs(self, home, runs):
         omi = (places.CODE / "params" / "omi_features.yaml").read_text()
         (home / "params" / "omi_features.yaml").write_text(omi)
-        with pytest.raises(ExplainError, match="omi_features is no study of ECGs"):
+        with pytest.raises(ExplainError, match="omi_features is not a study of ECGs"):
             apply.open_cohort("omi_features", load_study("mine"), runs)
 
     def test_no_weights_at_all(self, home, capsys):

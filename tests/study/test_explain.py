@@ -176,7 +176,7 @@ class TestFormats:
         assert explain.EXAMPLE.stat().st_size < 100_000
         found = explain.explain("", str(run))
         assert found.file == "example_ecg.csv" and not found.warning and found.beat.n_used >= 8
-        assert found.origin == "SIMULATED ECG (LAD occluded), as the networks learned from"
+        assert found.origin == "SIMULATED ECG (LAD occluded), like the training ECGs"
         st = found.beat.beat[[LEADS.index(lead) for lead in ("V2", "V3", "V4")], 300 + 60]
         assert (st > 100).all(), "its LAD is occluded"
 
@@ -217,7 +217,7 @@ class TestScore:
             == "Higher than 25 % of the positives and 100 % of the negatives of its test "
             + ("fold (study elsewhere)")
         )
-        assert "not a clinical risk" in third and "met none in training" in found.origin
+        assert "not a clinical risk" in third and "these networks have never seen" in found.origin
         table.loc[validation & (table.label == 1), "probability"] = (1 + score) / 2
         table.to_parquet(folder / "predictions.parquet")
         edit(folder, files=told | {"predictions.parquet": sha256(folder / "predictions.parquet")})
@@ -497,7 +497,7 @@ class TestBadInput:
         def written(*without):
             return write_csv(path, units, leads=[lead for lead in LEADS if lead not in without])
 
-        words = "there is no score, since", "can be neither read nor told from other leads"
+        words = "there is no score, since", "can't be read or derived from other leads"
         self.refused(written("V1"), run, "ecg.csv: ", *words, " V1 ")
         self.refused(written("V3", "V4"), run, *words, " V3 V4 ")
         self.refused(written("I", *LEADS[2:6]), run, "leads without usable samples: I III")
@@ -608,7 +608,7 @@ class TestCommand:
         for file, network, words in (
             (short, run, "1.5.csv: only 1.50 s long"),
             (few, run, "2.2.csv: Usable beats"),
-            (seven, run, "seven.csv: there is no score, since V1 can be neither"),
+            (seven, run, "seven.csv: there is no score, since V1 can't be read"),
             (tmp_path / "none.xml", run, "none.xml: no such file"),
             (tmp_path, run, "is a folder; name one recording in it"),
             ("", tmp_path / "nowhere", "neither the folder of a run nor a study"),

@@ -63,7 +63,7 @@ def test_the_card_names_label_use_and_limits(kind):
     for line in (
         "- Rule-in, PPV ≥ 0.85: not attainable on validation.",
         "- Rotation 0 has the highest validation score and is kept; its test score of 0.700",
-        "- Too few to say how it does by Sex (female); Site (Hill).",
+        "- Too few patients to assess the subgroups Sex (female); Site (Hill).",
         "- The test fold has 1 positives among 2 ECGs.",
         "- 2 of 5 rotations were run.",
         "- Weights: `weights.safetensors`, SHA-256 `ab12`",
@@ -88,9 +88,9 @@ def test_what_was_selected_is_told_with_its_fold_and_its_luck():
     study = load_study("ptbxl")  # ten folds; rates were chosen on the validation folds 0 and 1
     kept, top, grid = report.selection(study, LEADS, 0)
     assert kept == (
-        "Rotation 0 has the highest validation score and is kept; its test score of 0.700 is "
-        "number 3 of 3, -0.100 from their mean. On the same test fold the other models lie -0.050 "
-        "from theirs (r² 0.98 over rotations): -0.060 is put down to the fold."
+        "Rotation 0 has the highest validation score and is kept; its test score of 0.700 ranks "
+        "3 of 3, -0.100 from their mean. On the same test fold the other models lie -0.050 "
+        "from theirs (r² 0.98 over rotations): -0.060 is ascribed to the fold."
     )
     assert top.startswith("The highest test score, 0.900, is that of rotation 1: +0.070 of it is")
     assert top.endswith("+0.020 to luck, which leaves 0.810.")
@@ -127,8 +127,8 @@ def test_the_lowest_subgroup_and_the_operating_point_are_told():
 
 
 def test_the_card_follows_the_input():
-    assert "blind to absolute amplitude" in card() and "each lead z-scored" in card()
-    assert "blind to absolute amplitude" not in card(normalisation="millivolt")
+    assert "see absolute amplitude" in card() and "each lead z-scored" in card()
+    assert "see absolute amplitude" not in card(normalisation="millivolt")
 
 
 def test_every_item_of_the_checklist_is_answered_or_said_not_to_be():

@@ -182,7 +182,7 @@ def test_code_is_refused_by_name_and_not_run(tmp_path):
         hidden.in_channels = Harm(call, *words)
         for content in (hidden, {"conv1.weight": Harm(call, *words)}, Harm(call, *words)):
             torch.save(content, file)
-            assert f"it names {name}, which is no part" in weights._open(file, tmp_path / "out")
+            assert f"it names {name}, which is not part" in weights._open(file, tmp_path / "out")
             assert not mark.exists() and not (tmp_path / "out").exists()
     file.write_bytes(pickle.dumps(Harm(os.system, f"touch {mark}"), 2))
     assert weights._open(file, tmp_path / "out") and not mark.exists()
@@ -191,22 +191,22 @@ def test_code_is_refused_by_name_and_not_run(tmp_path):
 def test_the_process_says_what_it_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "OUTPUTS", tmp_path / "outputs")
     torch.save(Harm(eval, "1"), tmp_path / "a.pt")
-    with pytest.raises(StudyError, match=r"^a.pt is not used: it names eval, which is no part"):
+    with pytest.raises(StudyError, match=r"^a.pt is not used: it names eval, which is not part"):
         weights.convert(tmp_path / "a.pt")
 
 
 def test_what_is_no_such_network_leaves_one_sentence_and_no_folder(tmp_path, at_once, capsys):
     for name, content, words in (
-        ("temporal", Temporal(), "names ecg_models.Temporal, which is no part"),
+        ("temporal", Temporal(), "names ecg_models.Temporal, which is not part"),
         ("state", build_model("temporal_resnet18").state_dict(), "bn2.bias has the shape None th"),
-        ("list", [1, 2], "no checkpoint of a network (ValueError)"),
+        ("list", [1, 2], "not a checkpoint of a network (ValueError)"),
     ):
         torch.save(content, tmp_path / f"{name}.pt")
         assert main(["weights", str(tmp_path / f"{name}.pt")]) == 1
         told = capsys.readouterr().err
         assert f"{name}.pt is not used: " in told and words in told and told.count("\n") == 1
     (tmp_path / "cut.pt").write_bytes((tmp_path / "temporal.pt").read_bytes()[:9_000_000])
-    with pytest.raises(StudyError, match=r"cut.pt is not used: it is no checkpoint of a network"):
+    with pytest.raises(StudyError, match=r"cut.pt is not used: it is not a checkpoint of a"):
         weights.convert(tmp_path / "cut.pt")
     with pytest.raises(StudyError, match=r"none.pt: no such file; name a checkpoint with FILE="):
         weights.convert(tmp_path / "none.pt")
