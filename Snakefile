@@ -8,11 +8,10 @@ import sys
 from shlex import quote
 
 from ecglib.study import graph
-from ecglib.study.params import StudyError, load_study
+from ecglib.study.params import StudyError
 
 try:
-    graph.check_config(config)
-    STUDY = load_study(config["study"])
+    STUDY, DATA_DIR = graph.checked(config)
 except StudyError as error:
     sys.exit(str(error))
 
@@ -25,7 +24,6 @@ GPU = int(config.get("gpus", 0))
 # A cluster counts its GPUs itself; on one machine the jobs share out as many as there are.
 SHARED, JOBS = int(config.get("share", 0)), int(config.get("jobs", 1))
 FRESH = int(config.get("fresh", 0))
-DATA_DIR = graph.data_dir(config)
 
 
 rule all:
@@ -58,6 +56,7 @@ for step in STUDY.steps:
 # Snakemake removes a job's outputs before the job starts; so for a run that is a mark beside its
 # folder, and the notebook can take over what is finished in it.
 for kind, models in graph.models_of(STUDY).items():
+    folder = graph.folder_of(STUDY, kind)
 
     rule:
         name:
@@ -65,7 +64,7 @@ for kind, models in graph.models_of(STUDY).items():
         input:
             lambda wildcards, kind=kind: graph.inputs(STUDY, kind, wildcards.model),
         output:
-            touch(f"{OUT}/{graph.FOLDERS[kind]}.done"),
+            touch(f"{folder}.done"),
         params:
             lambda wildcards, kind=kind: graph.settings(STUDY, kind, wildcards.model),
             words=graph.NOTEBOOK_OF[kind]
@@ -73,11 +72,11 @@ for kind, models in graph.models_of(STUDY).items():
             + (" --set learning_rate={rate}" if kind == "grid" else "")
             + ("" if kind == "tree" else " --gpus $SHARED --jobs-per-gpu $JOBS")
             + " --set fresh=$FRESH --folder "
-            + quote(f"{OUT}/{graph.FOLDERS[kind]}"),
+            + quote(folder),
         log:
-            f"{OUT}/logs/{graph.FOLDERS[kind]}.log",
+            folder.replace(OUT, f"{OUT}/logs") + ".log",
         wildcard_constraints:
-            model="|".join(models),
+            model="|".join(sorted(models)),
             rate="[^/]+",
             rotation=r"\d+",
         threads: STUDY.threads_per_run

@@ -28,7 +28,8 @@ from ecglib.study.data import cohort_of
 from ecglib.study.learned import FILE
 from ecglib.study.notebook import run_notebook
 from ecglib.study.params import StudyError, load_study
-from ecglib.study.runs import WEIGHTS, RunError, performance, read_run
+from ecglib.study.places import WEIGHTS
+from ecglib.study.runs import RunError, performance, read_run
 from ecglib.trainer import predict
 
 # studies whose selected network is kept with its weights, for `make explain` right after cloning
@@ -316,7 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
             readme = places.ROOT / "README.md"
             readme.write_text(fill(readme))  # so that its figures are those of the results
             return 0
-        marks = [m for kind in ("network", "tree") for m in graph.runs(settings, kind)]
+        marks = graph.runs(settings, "network", "tree")
         if given.what == "runs":
             print(*(m for m in marks if m.endswith(f"/rotation_{given.rotation}.done")))
             return 0

@@ -21,7 +21,7 @@ from ecglib.settings import Training
 from ecglib.state import State, TrainingError, pick_device
 from ecglib.study import training
 from ecglib.study.params import load_study
-from ecglib.study.runs import WEIGHTS
+from ecglib.study.places import WEIGHTS
 from ecglib.study.training import run_identity
 
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import click
 
-from ecglib.cohort.source import SourceError
+from ecglib.errors import Refusal
 from ecglib.study import places
 from ecglib.study.params import StudyError, find_study, load_study
 
@@ -44,8 +44,7 @@ def run(**given):
     """Run a study; words after -- go to Snakemake."""
     from ecglib.study import graph  # seconds to import, which explaining an ECG needn't wait for
 
-    study = load_study(given["study"])
-    graph.check_config({"study": given["study"], "data_dir": given["data_dir"]})
+    study, _ = graph.checked(given)
     return graph.run(study, SimpleNamespace(**given))
 
 
@@ -88,7 +87,7 @@ def explain(ecg, network):
     """Explain one ECG on one page."""
     from ecglib.study.explain import run
 
-    return run(ecg, network)
+    run(ecg, network)
 
 
 @commands.command()
@@ -123,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (StudyError, SourceError) as error:
+    except Refusal as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -9,7 +9,7 @@ to calibrate on. Else there is an uncalibrated score, and every page and picture
     python -m ecglib.study explain --ecg file --run outputs/smoke/runs/mayo_alvd/rotation_0
 """
 
-import sys
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,6 @@ the LAD occluded.
 :meta hide-value:
 """
 
-SIMULATED = "# simulated ECG, not a person's: "
 GROUPS = {1: "positives", 0: "negatives"}
 
 
@@ -113,14 +112,9 @@ class Explanation:
         return f"SIMULATED ECG ({self.simulated}), {met}" if self.simulated else ""
 
     @property
-    def remarks(self) -> str:
-        """On the recording's quality."""
-        return self.beat.quality_reasons.replace(";", ", ").replace("_", " ")
-
-    @property
     def warning(self) -> str:
         """What is wrong with the recording; empty if nothing is."""
-        return f"POOR QUALITY: {self.remarks}" if self.beat.poor_quality else ""
+        return f"POOR QUALITY: {self.quality['remarks']}" if self.beat.poor_quality else ""
 
     @property
     def facts(self) -> dict:
@@ -147,7 +141,7 @@ class Explanation:
             "beats in the median": beat.n_used,
             "heart rate (/min)": f"{60_000 / beat.rr_ms:.0f}",
             "noise (µV)": f"{beat.noise_uv:.0f}",
-            "remarks": self.remarks or "none",
+            "remarks": beat.quality_reasons.replace(";", ", ").replace("_", " ") or "none",
         }
         if self.unused:
             told["channels not used"] = textwrap.shorten(", ".join(self.unused), 60)
@@ -174,7 +168,7 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
 
     Raises
     ------
-    ExplainError
+    ecglib.errors.Refusal
         If the file can't be read or lacks a lead, no median beat can be made of it, or the run
         can't be used: then there is no score.
     """
@@ -183,14 +177,11 @@ def explain(ecg_path: str = "", run: str = "") -> Explanation:
     from ecglib.analysis import saliency
     from ecglib.dataset import inputs
     from ecglib.signal import fiducials
-    from ecglib.trainer import TrainingError, load_model
+    from ecglib.trainer import load_model
 
     networks, ecg = open_networks(run), places.find(ecg_path or EXAMPLE)
     beat, unused = read_beat(ecg_path, networks.signal)
-    try:
-        models = [load_model(told["folder"]) for told in networks.runs]
-    except TrainingError as error:
-        raise ExplainError(str(error)) from None
+    models = [load_model(told["folder"]) for told in networks.runs]
     scores, maps, falls = {}, [], []
     for told, model in zip(networks.runs, models, strict=True):
         x = inputs(np.rint(beat.beat[None]), told["identity"])  # whole µV, as in a cohort
@@ -228,7 +219,6 @@ def read_beat(ecg_path: str, settings: Signal):
     nor told by others: a network would take it for a flat one.
     """
     from ecglib.cohort.reading import open_recording
-    from ecglib.cohort.source import ReadError
     from ecglib.signal import SignalError, process
 
     path = places.find(ecg_path or EXAMPLE)
@@ -236,8 +226,6 @@ def read_beat(ecg_path: str, settings: Signal):
     try:
         recording = open_recording(path)
         beat = process(recording.signal, recording.rate, settings)
-    except ReadError as error:
-        raise ExplainError(str(error)) from None
     except SignalError as error:
         raise ExplainError(f"{name}: {error}") from None
     reasons = beat.quality_reasons.split(";")
@@ -279,11 +267,9 @@ def _standing(told: dict, score: float, clinical: bool) -> dict:
 
 def _simulated(path: Path) -> str:
     """What the first line of a file that this package simulated says of it; else empty."""
-    if not path.is_file():  # a WFDB record goes by its name
-        return ""
-    with path.open("rb") as file:
-        first = file.readline(200).decode(errors="ignore")
-    return first.removeprefix(SIMULATED).split(" (")[0] if first.startswith(SIMULATED) else ""
+    first = path.read_bytes()[:200].decode(errors="ignore") if path.is_file() else ""
+    told = re.match(r"# simulated ECG, not a person's: (.+?) \(", first)
+    return told[1] if told else ""
 
 
 def folder_of(ecg_path: str = "") -> Path:
@@ -292,25 +278,17 @@ def folder_of(ecg_path: str = "") -> Path:
     return places.OUTPUTS / "explain" / f"{path.stem}-{sha256(path)[:8]}"
 
 
-def run(ecg: str, network: str) -> int:
-    """Explain one ECG on one page, as notebook 10 does in a notebook; returns 0, or 1 with one
-    sentence on what is wrong.
+def run(ecg: str, network: str) -> None:
+    """Explain one ECG on one page, as notebook 10 does in a notebook.
 
     `ecg` and `network` are those of `explain`.
     """
     from ecglib.plots import explanation as pictures
     from ecglib.study.machine import environment
 
-    try:
-        if problem := places.unwritable():
-            raise ExplainError(problem)
-        print(
-            f"[1/2] reading {places.find(ecg or EXAMPLE).name} and asking the network", flush=True
-        )
-        found = explain(ecg, network)
-    except ExplainError as error:
-        print(error, file=sys.stderr)
-        return 1
+    places.check_writable()
+    print(f"[1/2] reading {places.find(ecg or EXAMPLE).name} and asking the network", flush=True)
+    found = explain(ecg, network)
     print("[2/2] drawing the page", flush=True)
     final = folder_of(ecg)
     with hold(final):
@@ -324,4 +302,3 @@ def run(ecg: str, network: str) -> int:
     told = [found.origin, *found.verdict, found.warning, *planted(found.networks)]
     print(*filter(None, told), sep="\n")
     print(f"The page: {final}/page.pdf, page.png")
-    return 0

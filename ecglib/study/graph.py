@@ -8,10 +8,11 @@ import logging
 import os
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 
-from ecglib.errors import nearest
 from ecglib.folders import hold, partial
+from ecglib.settings import Label
 from ecglib.study import places, progress
 from ecglib.study.params import Study, StudyError, find_study, load_study
 from ecglib.study.step import check_path
@@ -52,11 +53,6 @@ SECTIONS = {  # of the study, which decide what the step finds; of others it is 
     "network": ("training", "seed", "threads_per_run", "models"),
     "tree": ("seed", "threads_per_run", "models"),
 }
-FOLDERS = {  # of runs, below the study's
-    "grid": "grid/{model}/{rate}/rotation_{rotation}",
-    "network": "runs/{model}/rotation_{rotation}",
-    "tree": "runs/{model}/rotation_{rotation}",
-}
 BEFORE = {  # steps, and kinds of runs, whose results a step reads
     "01_data_exploration": ("00_cohort",),
     "02_folds": ("00_cohort",),
@@ -76,25 +72,30 @@ NOTEBOOK_OF = {
 }
 
 
+def named(path: Path) -> str:
+    """A place as Snakemake names it: from where it runs."""
+    return os.path.relpath(path, places.WORK)
+
+
 def outputs(study) -> str:
-    """Folder of a study's results, as Snakemake names it: from where it runs."""
-    return os.path.relpath(places.study_folder(study.name), places.WORK)
+    """Folder of a study's results, as Snakemake names it."""
+    return named(places.study_folder(study.name))
 
 
-def models_of(study) -> dict[str, tuple]:
-    """Rule → models, of the runs that a study has."""
-    models = {"network": study.networks, "tree": study.trees} if study.rotations else {}
-    models["grid"] = tuple(study.learning_rates.grid) if study.grid_runs else ()
-    return {kind: keys for kind, keys in models.items() if keys}
+def models_of(study) -> dict[str, set]:
+    """Kind → models, of the runs that a study has."""
+    kinds = {kind for kind, *_ in study.runs}
+    return {one: {model for kind, model, *_ in study.runs if kind == one} for one in kinds}
 
 
-def runs(study, kind: str) -> list[str]:
-    """Marks of the finished runs of a kind."""
-    named = [(model, 0, k) for model in models_of(study).get(kind, ()) for k in study.rotations]
-    return [
-        f"{outputs(study)}/{FOLDERS[kind]}.done".format(model=model, rate=f"{rate:g}", rotation=k)
-        for model, rate, k in (study.grid_runs if kind == "grid" else named)
-    ]
+def folder_of(study, kind: str, model="{model}", rotation="{rotation}", rate="{rate}") -> str:
+    """Folder of a run of a kind, as Snakemake names it; with nothing else given, its pattern."""
+    return named(places.run_folder(study.name, model, rotation, rate if kind == "grid" else 0))
+
+
+def runs(study, *kinds: str) -> list[str]:
+    """Marks of the finished runs of some kinds."""
+    return [f"{folder_of(study, *run)}.done" for run in study.runs if run[0] in kinds]
 
 
 def inputs(study, step: str, model: str = "") -> list[str]:
@@ -105,12 +106,12 @@ def inputs(study, step: str, model: str = "") -> list[str]:
     files += [places.NOTEBOOKS / f"{NOTEBOOK_OF.get(step, step)}.ipynb", places.LOCK]
     if step == "00_cohort" and study.cohort.source == "files":
         files.append(places.find(study.cohort.table))
-    before = list(BEFORE.get(step, ()))
-    if step == "network" and study.grid_runs and model in study.learning_rates.grid:
-        before.append("04_learning_rate")
-    named = [os.path.relpath(file, places.WORK) for file in files]
-    named += [f"{outputs(study)}/{name}/run.json" for name in before if name not in FOLDERS]
-    return named + [mark for kind in before if kind in FOLDERS for mark in runs(study, kind)]
+    before = BEFORE.get(step, ())
+    results = [name for name in before if name in study.steps]
+    if step == "network" and model in models_of(study).get("grid", ()):
+        results.append("04_learning_rate")
+    results = [f"{outputs(study)}/{name}/run.json" for name in results]
+    return [*map(named, files), *results, *runs(study, *before)]
 
 
 def settings(study, step: str, model: str = "") -> list[str]:
@@ -118,20 +119,17 @@ def settings(study, step: str, model: str = "") -> list[str]:
 
     What is at its default is left out: a new option runs nothing again.
     """
-    told, flat = study.model_dump(mode="json", exclude_defaults=True), []
+    told = study.model_dump(mode="json", exclude_defaults=True)
     if model:
         told["models"] = {model: told["models"][model]}
+    names = SECTIONS.get(step, sorted({*told} - {"name", "title"}))
+    return [line for name in names if name in told for line in _flat(name, told[name])]
 
-    def add(name, value):
-        for key, inner in value.items() if isinstance(value, dict) else ():
-            add(f"{name}.{key}", inner)
-        if not isinstance(value, dict):
-            flat.append(f"{name}={json.dumps(value)}")
 
-    for name in SECTIONS.get(step, sorted({*told} - {"name", "title"})):
-        if name in told:
-            add(name, told[name])
-    return flat
+def _flat(name: str, value) -> list[str]:
+    if isinstance(value, dict):
+        return [line for key, inner in value.items() for line in _flat(f"{name}.{key}", inner)]
+    return [f"{name}={json.dumps(value)}"]
 
 
 def threads(study, step: str, cores: int | None) -> int:
@@ -143,27 +141,15 @@ def threads(study, step: str, cores: int | None) -> int:
     return study.threads_per_run if step == "11_omi_features" else 1
 
 
-def data_dir(config: dict) -> str:
-    """Absolute folder of the public data that the command line names."""
-    return str(places.find(config["data_dir"])) if config.get("data_dir") else ""
-
-
-def check_config(config: dict) -> None:
-    """Refuse a study, a path or a key of Snakemake's ``--config`` that can't be used, before
-    anything is planned.
+def checked(config: dict) -> tuple:
+    """Study of Snakemake's ``--config``, and the absolute folder of public data; a study or a path
+    that can't be used is refused before anything is planned.
     """
-    known = ("study", "data_dir", "gpus", "share", "jobs", "fresh")
-    for key in config:
-        if key not in known:
-            raise StudyError(f"--config has no '{key}'{nearest(key, known)}")
-    if "study" not in config:
-        raise StudyError("No study was given: add --config study=params/<name>.yaml")
-    study = load_study(config["study"])
-    if config.get("data_dir"):
-        check_path("data_dir", config["data_dir"])
+    study, data_dir = load_study(config.get("study", "")), config.get("data_dir")
     if isinstance(study, Study) and study.cohort.source == "files":
         for key in ("folder", "table"):
             check_path(f"cohort.{key}", getattr(study.cohort, key))
+    return study, str(check_path("data_dir", data_dir)) if data_dir else ""
 
 
 def run(study, given) -> int:
@@ -172,40 +158,39 @@ def run(study, given) -> int:
     """
     from snakemake.cli import main as snakemake
 
-    if problem := places.unwritable():
-        raise StudyError(problem)
+    places.check_writable()
     if (lock := hold(places.study_folder(study.name), wait=False)) is None:
         raise StudyError(
             f"Study {study.name} is being run by another process; wait until it ends, or stop it"
         )
     # a cluster counts its cores and GPUs itself
     cluster = bool({"--profile", "--executor"} & set(given.more))
-    config = {"study": find_study(given.study), "data_dir": given.data_dir, "gpus": given.gpus}
-    config |= {"share": 0 if cluster else given.gpus, "jobs": given.jobs_per_gpu}
-    config["fresh"] = int(given.fresh)
+    dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
+    config = {
+        "study": find_study(given.study),
+        "data_dir": given.data_dir,
+        "gpus": given.gpus,
+        "share": 0 if cluster else given.gpus,
+        "jobs": given.jobs_per_gpu,
+        "fresh": int(given.fresh),
+    }
     jobs = given.gpus * given.jobs_per_gpu
     words = ["--config", *(f"{key}={value}" for key, value in config.items())]
     words += ["--snakefile", str(places.CODE / "Snakefile"), "--directory", str(places.WORK)]
     words += [] if cluster else ["--cores", str(given.cores), "--resources", f"gpu={jobs}"]
-    dry = bool({"-n", "--dry-run", "--dryrun"} & set(given.more))
-    words += [
-        "--quiet",
-        *(("host", "progress") if dry else ("host", "progress", "rules") if cluster else ("all",)),
-        "--keep-going",
-    ]
-    words += ["--rerun-incomplete", "--nolock", *given.more]
-    watch = progress.Watch(
-        study, _costs(study, given), jobs or given.cores, f"{outputs(study)}/logs/"
-    )
+    quiet = ("host", "progress") if dry else ("host", "progress", "rules") if cluster else ("all",)
+    words += ["--quiet", *quiet, "--keep-going", "--rerun-incomplete", "--nolock"]
+    costs = progress.costs(study, jobs_of(study), given)
+    watch = progress.Watch(study, costs, jobs or given.cores, f"{outputs(study)}/logs/")
     if dry:  # what would run is told in Snakemake's own words
         watch.addFilter(lambda record: getattr(record, "event", "") == "run_info")
     logging.getLogger("snakemake").addHandler(watch)
     try:
         with lock:
-            snakemake(words)
+            snakemake([*words, *given.more])
     except SystemExit as end:
-        failed = [line for line in status(study).splitlines() if "FAILED" in line]
         if end.code:
+            failed = [line for line in status(study).splitlines() if "FAILED" in line]
             print(*failed, sep="\n", file=sys.stderr)
         elif not dry:
             print(summary(study))
@@ -215,45 +200,25 @@ def run(study, given) -> int:
     return 0
 
 
-def _costs(study, given) -> dict[str, tuple[str, float]]:
-    """Rule of every step and run, and seconds of one core that it should take."""
-    told = {}
-    for name, folder in jobs_of(study).items():
-        kind, _, rest = name.partition("/")
-        trained = "tree" if rest.split("/")[0] in study.trees else "network"
-        cost = progress.seconds(study, name) * (study.threads_per_run if rest else 1)
-        if rest and given.gpus:
-            cost = min(cost, 20 + cost / 50)
-        if rest and not given.fresh and places.kept(folder).is_dir():
-            cost = 15  # taken over
-        told[name] = (trained if kind == "runs" else kind), cost
-    return told
-
-
-def jobs_of(study) -> dict[str, Path]:
-    """Every step and run of a study: its name and its folder, in order."""
-    folder, out = places.study_folder(study.name), outputs(study)
-    marks = [mark for kind in FOLDERS for mark in runs(study, kind)]
-    names = [os.path.relpath(mark, out).removesuffix(".done") for mark in marks]
-    names = sorted([*study.steps, *names], key=_place_in_order)
-    return {name: folder / name for name in names}
-
-
-def _place_in_order(name: str) -> tuple:
-    first = name.split("/")[0]
-    return {"grid": "03", "runs": "05"}.get(first, first), name
+def jobs_of(study) -> dict[str, tuple[str, str]]:
+    """Every step and run of a study: its name, which is its folder below the study's → its rule and
+    its model.
+    """
+    found = {step: (step, "") for step in study.steps}
+    for run in study.runs:
+        found[os.path.relpath(folder_of(study, *run), outputs(study))] = run[:2]
+    return found
 
 
 def status(study) -> str:
     """What is done, running, failed and waiting, read from what lies in the study's folder."""
-    counts, lines = {}, []
-    for name, folder in jobs_of(study).items():
-        state, told = _state(folder)
-        counts[state] = counts.get(state, 0) + 1
+    states = {name: _state(places.step_folder(study.name, name)) for name in jobs_of(study)}
+    counts = Counter(state for state, _ in states.values())
+    lines = [f"{study.title}: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+    for name, (state, told) in states.items():
         if state not in ("done", "waiting"):
             lines.append(f"  {state:<11} {name}{told}")
-    first = f"{study.title}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
-    return "\n".join([first, *lines])
+    return "\n".join(lines)
 
 
 def _state(folder: Path) -> tuple[str, str]:
@@ -274,17 +239,14 @@ def summary(study) -> str:
     import pandas as pd
 
     lines = ["", study.title]
-    for step in study.steps:
+    for step, name in (("07_comparison", "extended"), ("11_omi_features", "front")):
         folder = places.step_folder(study.name, step)
-        for name in ("extended.csv", "front.csv"):
-            if (file := folder / "tables" / name).is_file():
-                told = json.loads((folder / "run.json").read_text())
-                table = (
-                    pd.read_csv(file, index_col=0).iloc[:, :2].add_prefix("test ").rename_axis(None)
-                )
-                lines += [f"Label: {told['label_meaning']} [{told['label_kind']} label]"]
-                lines += ["", table.to_string(), ""]
-                lines += [textwrap.fill(sentence, 98) for sentence in told["findings"]]
+        if (folder / "run.json").is_file():
+            told = json.loads((folder / "run.json").read_text())
+            table = pd.read_csv(folder / f"tables/{name}.csv", index_col=0).iloc[:, :2]
+            table = table.add_prefix("test ").rename_axis(None).to_string()
+            label = f"Label: {Label(told['label_kind'], told['label_meaning'])}"
+            lines += [label, "", table, "", *(textwrap.fill(said, 98) for said in told["findings"])]
     lines += ["For research only; this is not a medical device.", ""]
     where = places.shown(places.study_folder(study.name))
     return "\n".join([*lines, f"Tables, figures and executed notebooks: {where}/*/"])

@@ -17,9 +17,11 @@ def read_grid(study) -> tuple[pd.DataFrame, list[str]]:
     list of str
     """
     rows, problems = [], []
-    for model, rate, rotation in study.grid_runs:
+    for kind, model, rotation, rate in study.runs:
+        if kind != "grid":
+            continue
         try:
-            facts = read_run(places.grid_folder(study.name, model, rate, rotation))
+            facts = read_run(places.run_folder(study.name, model, rotation, rate))
         except RunError as error:
             problems.append(str(error))
             continue

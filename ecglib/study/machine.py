@@ -1,14 +1,14 @@
 """The machine that a step runs on: its software, its memory, its GPUs."""
 
-import importlib.metadata
 import os
 import platform
-import shutil
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 from ecglib.folders import hold, sha256
@@ -29,25 +29,15 @@ def peak_memory_mb() -> float:
 def environment() -> dict:
     """Commit, versions, platform and time: what a number needs to be traced back."""
 
-    def git(*words):
-        if not shutil.which("git"):
-            return None
-        done = subprocess.run(
-            ["git", *words], cwd=places.ROOT, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
+    def git(words: str) -> str | None:
+        here = shlex.quote(str(places.ROOT))
+        code, told = subprocess.getstatusoutput(f"git -C {here} {words} 2>/dev/null")
+        return None if code else told
 
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    changed = git(
-        "status", "--porcelain", "--untracked-files=no", "--", "ecglib", "notebooks", "params"
-    )
+    changed = git("status --porcelain --untracked-files=no -- ecglib notebooks params")
+    versions = {one.name: one.version for one in metadata.distributions() if one.name in PACKAGES}
     return {
-        "commit": git("rev-parse", "HEAD"),
+        "commit": git("rev-parse HEAD"),
         "uncommitted_changes": None if changed is None else bool(changed),
         "lock": sha256(places.LOCK) if places.LOCK.exists() else None,
         "python": platform.python_version(),

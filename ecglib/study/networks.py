@@ -8,9 +8,9 @@ from ecglib.errors import Refusal
 from ecglib.settings import LabelKind, Signal
 from ecglib.study import places
 from ecglib.study.params import Study, StudyError, load_study
+from ecglib.study.places import WEIGHTS
 
 KINDS = LabelKind.__args__
-WEIGHTS = "weights.safetensors"
 DEFAULTS = ("ptbxl", "smoke")
 """Studies whose trained networks are taken when none is named: the first that has any."""
 
@@ -93,13 +93,10 @@ def open_networks(run: str = "") -> Networks:
     kinds = {str(told.get("label_kind")) for told in runs}
     if isinstance(study, Study):  # a run's own word isn't enough where its study is known
         kinds.add(study.cohort.means.kind)
-    known = len(kinds) == 1 and kinds <= set(KINDS)
-    meaning = " / ".join(
-        dict.fromkeys(str(told.get("label_meaning") or "its meaning isn't told") for told in runs)
-    )
+    kind = kinds.pop() if len(kinds) == 1 and kinds <= set(KINDS) else "unknown"
+    meanings = [str(told.get("label_meaning") or "its meaning isn't told") for told in runs]
     signal = study.signal if isinstance(study, Study) else Signal()
-    kind = kinds.pop() if known else "unknown"
-    return Networks(runs, of_their_band(signal, runs), kind, meaning)
+    return Networks(runs, of_their_band(signal, runs), kind, " / ".join(dict.fromkeys(meanings)))
 
 
 def planted(networks: Networks) -> list[str]:
@@ -137,27 +134,25 @@ def with_weights(study, model: str = "") -> list[Path]:
         return []
     model = model or study.selected_model
     file = WEIGHTS if model in study.networks else "model.skops"
-    own = [places.run_folder(study.name, model, k) for k in study.rotations]
-    pairs = [(folder, places.kept(folder)) for folder in own]
-    there = [
-        [f for f in pair if (f / "run.json").is_file() and (f / file).is_file()] for pair in pairs
-    ]
-    return [pair[0] for pair in there if pair]
+    found = []
+    for rotation in study.rotations:
+        own = places.run_folder(study.name, model, rotation)
+        both = (folder for folder in (own, places.kept(own)) if (folder / "run.json").is_file())
+        found += [folder for folder in both if (folder / file).is_file()][:1]
+    return found
 
 
 def read_network(folder: Path) -> dict:
     """Read a run, and refuse one whose network takes another input before its weights are read."""
     # a second to import, which the command line needn't wait for
-    from ecglib.study.runs import RunError, read_run
+    from ecglib.study.runs import read_run
 
     try:
         told = read_run(folder)
         told["identity"]["network"], told["identity"]["training"]
         options = told["identity"]["options"]
         shape = options.get("leads", 12), options.get("samples", 400)
-    except RunError as error:
-        raise ExplainError(str(error)) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise ExplainError(
             f"{folder / 'run.json'} doesn't describe a trained network; name another run"
         ) from None

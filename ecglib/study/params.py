@@ -180,12 +180,12 @@ class Study(AnyStudy):
         return self.rotations if tried is None else tried
 
     @property
-    def grid_runs(self) -> list[tuple[str, float, int]]:
-        """Model, learning rate and rotation of every run of the grid."""
+    def runs(self) -> list[tuple[str, str, int, float]]:
+        """Kind, model, rotation and learning rate of every run; the rate is 0 but in the grid."""
         grid = self.learning_rates.grid if self.learning_rates else {}
-        return [
-            (m, rate, k) for m, rates in grid.items() for rate in rates for k in self.grid_rotations
-        ]
+        found = [("grid", m, k, r) for m in grid for r in grid[m] for k in self.grid_rotations]
+        found += [("network", m, k, 0) for m in self.networks for k in self.rotations]
+        return found + [("tree", m, k, 0) for m in self.trees for k in self.rotations]
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -208,7 +208,7 @@ class OmiFeaturesStudy(AnyStudy):
     omi_features: OmiFeatures
     steps: ClassVar = ("11_omi_features",)
     rotations: ClassVar = ()
-    grid_runs: ClassVar = ()
+    runs: ClassVar = ()
 
 
 def find_study(path: str | Path) -> Path:
@@ -267,8 +267,6 @@ def _sentence(error: dict, content: dict) -> str:
     where = [str(part) for part in error["loc"]]
     if where[:1] == ["cohort"]:
         del where[1:-1]  # pydantic names the union's branch, which is no key
-    if where[:2] == ["folds", "count"]:
-        del where[2:]
     dotted = ".".join(where) or "the file"
     if error["type"] == "extra_forbidden":
         return f"{dotted} is not a known key{nearest(where[-1], _fields_at(where[:-1], content))}"

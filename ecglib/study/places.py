@@ -19,6 +19,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ecglib.errors import Refusal
+
 CODE = Path(__file__).resolve().parents[2]
 PACKAGE = CODE / "ecglib"
 
@@ -43,6 +45,7 @@ WORK = (ROOT / Path(GIVEN).expanduser()).resolve() if GIVEN else ROOT  # where S
 OUTPUTS = WORK if GIVEN else ROOT / "outputs"
 DATA = WORK / "data"
 LOCK = ROOT / "requirements.lock"
+WEIGHTS = "weights.safetensors"
 
 
 def find(path: str | Path) -> Path:
@@ -58,13 +61,13 @@ def shown(path: Path) -> str:
     return os.path.relpath(path, ROOT)
 
 
-def unwritable() -> str:
-    """Sentence on why nothing can be written to `OUTPUTS`; empty if it can."""
+def check_writable() -> None:
+    """Refuse to begin where nothing can be written to `OUTPUTS`."""
     with suppress(OSError):
         OUTPUTS.mkdir(parents=True, exist_ok=True)
-    if os.access(OUTPUTS, os.W_OK):
-        return ""
-    return f"{OUTPUTS} can't be written; name another folder for results, as OUTPUTS=~/ecg-results"
+    if not os.access(OUTPUTS, os.W_OK):
+        cure = "name another folder for results, as OUTPUTS=~/ecg-results"
+        raise Refusal(f"{OUTPUTS} can't be written; {cure}")
 
 
 def cohort_folder(key: str) -> Path:
@@ -84,16 +87,12 @@ def step_folder(study: str, step: str) -> Path:
     return OUTPUTS / study / step
 
 
-def run_folder(study: str, model: str, rotation: int) -> Path:
-    """Folder of one trained model, for example ``outputs/demo/runs/ecg_smart_net/rotation_3``."""
-    return OUTPUTS / study / "runs" / model / f"rotation_{rotation}"
-
-
-def grid_folder(study: str, model: str, learning_rate: float, rotation: int) -> Path:
-    """Folder of one run of the learning-rate grid, for example
-    ``outputs/x/grid/mayo_alvd/0.001/rotation_0``.
+def run_folder(study: str, model: str, rotation, learning_rate=0) -> Path:
+    """Folder of one trained model, for example ``outputs/demo/runs/ecg_smart_net/rotation_3``; with
+    a learning rate that of the grid, ``outputs/x/grid/mayo_alvd/0.001/rotation_0``.
     """
-    return OUTPUTS / study / "grid" / model / f"{learning_rate:g}" / f"rotation_{rotation}"
+    kind = f"grid/{model}/{learning_rate}" if learning_rate else f"runs/{model}"
+    return OUTPUTS / study / kind / f"rotation_{rotation}"
 
 
 def kept(folder: Path) -> Path:
@@ -105,8 +104,7 @@ def run_folders(study: str, identity: dict, of_grid: bool) -> list[Path]:
     """Return where a run belongs, then where else it may lie finished: the grid, the reference
     results.
     """
-    model, rotation, rate = (identity.get(k) for k in ("model", "rotation", "learning_rate"))
-    folders = [run_folder(study, model, rotation)]
-    if rate:
-        folders.insert(0 if of_grid else 1, grid_folder(study, model, rate, rotation))
+    run = study, identity["model"], identity["rotation"]
+    rates = sorted({0, identity.get("learning_rate", 0)}, reverse=of_grid)
+    folders = [run_folder(*run, rate) for rate in rates]
     return [*folders, *map(kept, folders)]

@@ -9,33 +9,46 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
-CORE = {"ecg_smart_net": 0.033, "temporal_resnet18": 0.033, "resnet18": 0.01, "mayo_alvd": 0.001}
-"""Seconds of one core, or fifty times as many of a GPU, for one ECG through a network; another
-network counts as the slowest.
-"""
+from ecglib.study import places
+
+ENDS = {"job_finished": "done in", "job_error": "FAILED after"}
+SECONDS = {"11_omi_features": 480, "tree": 35}
+"""Of steps and rules, on one core, whatever they work on."""
+
+AN_ECG = {"ecg_smart_net": 0.033, "temporal_resnet18": 0.033, "resnet18": 0.01, "mayo_alvd": 0.001}
+"""Seconds of one core, or fifty times as many of a GPU, for one ECG through a network."""
 
 
-def seconds(study, job: str) -> float:
-    """Estimate what a step or run takes on one core.
+def costs(study, jobs: dict, given) -> dict[str, tuple[str, float]]:
+    """Rule of every step and run, and an estimate of the seconds of one core that it takes.
 
-    `job` is its folder below the study's, as ``07_comparison`` or ``runs/mayo_alvd/rotation_0``.
+    `jobs` are those of `ecglib.study.graph.jobs_of`, `given` what the command line says.
     """
-    if job == "11_omi_features":
-        return 480
-    model, cohort = job.split("/")[1:2], study.cohort
-    # a guess for recorded ECGs; while a study runs, the clock mends it
+    told = {}
+    for name, (rule, model) in jobs.items():
+        cost = SECONDS.get(rule) or _seconds(study, rule, model)
+        if model and not given.fresh and (places.REFERENCE / study.name / name).is_dir():
+            cost = 15  # taken over
+        elif model and given.gpus:
+            cost = min(cost, 20 + cost / 50)
+        told[name] = rule, cost
+    return told
+
+
+def _seconds(study, rule: str, model: str) -> float:
+    """A guess for recorded ECGs; while a study runs, the clock mends it."""
+    cohort, guess = study.cohort, {"acs_ecg": 18_000}
     simulated = cohort.source == "synthetic"
-    guess = (18_000, 0.064) if cohort.source == "acs_ecg" else (5000, 0.1)
-    ecgs, positives = (cohort.records, cohort.prevalence or guess[1]) if simulated else guess
+    ecgs = cohort.records if simulated else guess.get(cohort.source, 5000)
     if not model:
-        return 0.06 * ecgs if job == "00_cohort" else 20
-    if model[0] in study.trees:
-        return 35
-    epochs = study.models[model[0]].epochs or study.training.epochs
+        return 0.06 * ecgs if rule == "00_cohort" else 20
+    positives = ecgs * ((simulated and cohort.prevalence) or 0.088)
+    epochs = study.models[model].epochs or study.training.epochs
     # as many negatives are drawn as there are positives; backward takes as long as two forwards
-    return 10 + epochs * CORE.get(study.registered(model[0]), 0.033) * 5 * positives * ecgs
+    return 10 + epochs * AN_ECG[study.registered(model)] * 5 * positives
 
 
 def in_words(seconds: float) -> str:
@@ -45,14 +58,13 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def title(study, job: str) -> str:
+def title(rule: str, job: str) -> str:
     """Name of a step or run in a line, as ``05 train mayo_alvd · rotation 0``."""
-    _, *parts = job.split("/")
+    _, *parts = job.replace("rotation_", "rotation ").split("/")
     if not parts:
         return job.replace("_", " ")
-    trains = f"{'06' if parts[0] in study.trees else '05'} train {parts[0]}"
-    rate = [f"learning rate {rate}" for rate in parts[1:-1]]
-    return " · ".join([trains, *rate, parts[-1].replace("_", " ")])
+    parts[1:-1] = [f"learning rate {rate}" for rate in parts[1:-1]]
+    return f"{'06' if rule == 'tree' else '05'} train {' · '.join(parts)}"
 
 
 def last_words(log: Path, since: float = 0) -> tuple[str, float]:
@@ -84,48 +96,44 @@ class Watch(logging.Handler):
     def __init__(self, study, jobs: dict, cores: float, logs: str):
         super().__init__()
         self.study, self.jobs, self.cores, self.logs = study, jobs, cores, logs
-        self.running, self.numbers, self.count, self.work, self.done = {}, {}, 0, 0, 0
+        self.running, self.numbers, self.count, self.work, self.done = {}, count(1), 0, 0, 0
         self.start, self.live = time.time(), sys.stdout.isatty()
         if self.live:
             threading.Thread(target=self._draw, daemon=True).start()
 
     def emit(self, record) -> None:
         """Turn one of Snakemake's log records into a line."""
-        event = getattr(record, "event", None)
+        told = vars(record)
+        event, job = told.get("event"), told.get("jobid", told.get("job_id"))
         if event == "run_info":
             self._plan(record.stats)
         elif event == "job_info" and record.log:
-            name = record.log[0].removeprefix(self.logs).removesuffix(".log")
-            number = self.numbers.setdefault(name, len(self.numbers) + 1)
-            self.running[record.jobid] = number, name, time.time(), Path(record.log[0])
+            log = record.log[0]
+            name = log.removeprefix(self.logs).removesuffix(".log")
+            self.running[job] = next(self.numbers), name, time.time(), Path(log)
             if not self.live:
-                self._print(self._line(record.jobid))
-        elif event == "job_finished" and record.job_id in self.running:
-            self._end(record.job_id, "done in")
-        elif event == "job_error" and record.jobid in self.running:
-            self._end(record.jobid, "FAILED after")
-        elif record.levelno >= logging.WARNING and vars(record).get("exception") != "RuleException":
+                self._print(self._line(job))
+        elif event in ENDS and job in self.running:
+            _, name, start, _ = self.running[job]
+            self._print(self._line(job, f"{ENDS[event]} {in_words(time.time() - start)}"))
+            self.done += self.jobs[name][1]
+            del self.running[job]
+        elif record.levelno >= logging.WARNING and told.get("exception") != "RuleException":
             self._print(record.getMessage())  # the exception of a rule is that of its step's log
 
     def _plan(self, stats: dict) -> None:
         """Say how many steps are to run, how long they take, and how much disk."""
-        names = []
-        for rule, count in stats.items():
-            names += [name for name, told in self.jobs.items() if told[0] == rule][:count]
-        self.count, self.work = len(names), sum(self.jobs[name][1] for name in names)
-        size = sum(0.03 if "/" in name else 0.005 for name in names) + 0.05
-        told = f"{self.study.title}: {len(names)} of {len(self.jobs)} steps to run"
+        costs = []
+        for rule, number in stats.items():
+            costs += [cost for kind, cost in self.jobs.values() if kind == rule][:number]
+        self.count, self.work = len(costs), sum(costs)
+        told = f"{self.study.title}: {len(costs)} of {len(self.jobs)} steps to run"
+        size = 0.05 + 0.03 * len(costs)
         self._print(f"{told}, about {in_words(self.work / self.cores)}, {size:.1f} GB")
-
-    def _end(self, job: int, how: str) -> None:
-        _, name, start, _ = self.running[job]
-        self._print(self._line(job, f"{how} {in_words(time.time() - start)}"))
-        self.done += self.jobs[name][1]
-        del self.running[job]
 
     def _line(self, job: int, ended: str = "") -> str:
         number, name, start, log = self.running[job]
-        told = [title(self.study, name), last_words(log, start)[0], ended or self._left()]
+        told = [title(self.jobs[name][0], name), last_words(log, start)[0], ended or self._left()]
         told += [] if ended.startswith("done") else [f"log {log}"]
         return f"[{number}/{self.count}] " + " · ".join(filter(None, told))
 

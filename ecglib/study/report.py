@@ -15,6 +15,9 @@ from ecglib.dataset import seen_as
 from ecglib.models import NETWORKS
 from ecglib.settings import Label
 
+AT_POINT = "auc", "average_precision", "sens", "spec", "ppv"
+DESCRIBED = ["presentation", "culprit", "severity", "mimic", "disturbance", "stage1"]
+DESCRIBED += ["quality_reasons"]
 CARD = Path(__file__).with_name("model_card.md")
 KINDS = {
     "angiographic": "The label rests on angiography.",
@@ -117,21 +120,15 @@ def at_point(bounds: pd.DataFrame, threshold: float, by_group: pd.DataFrame) -> 
     from `ecglib.analysis.subgroups.estimate`.
     """
     values = dict(zip(bounds["metric"], texts.interval_texts(bounds), strict=True))
-    first, then = (
-        ", ".join(f"{NAMES[name]} {values[name]}" for name in names)
-        for names in (("auc", "average_precision"), ("sens", "spec", "ppv"))
-    )
-    told = [
-        f"On its test fold: {first}; at the threshold of {threshold:.3f} (highest F1 on "
-        f"validation): {then}."
-    ]
-    if by_group["estimate"].notna().any():
-        low = by_group.loc[[by_group["estimate"].idxmin()]]
-        row = low.iloc[0]
+    values = ", ".join(f"{NAMES[name]} {values[name]}" for name in AT_POINT)
+    point = f"the threshold of {threshold:.3f} (highest F1 on validation)"
+    told = [f"On its test fold, with {point}: {values}."]
+    low = by_group.dropna(subset="estimate").nsmallest(1, "estimate")
+    for row, auc in zip(low.itertuples(), texts.interval_texts(low), strict=True):
         told.append(
-            f"The subgroup with the lowest AUC over all rotations is {row['group']}: "
-            f"{row['level']}, {texts.interval_texts(low)[0]} ({row['positives']} positives among "
-            f"{row['records']} ECGs); no subgroup analysis was planned."
+            f"The subgroup with the lowest AUC over all rotations is {row.group}: {row.level}, "
+            f"{auc} ({row.positives} positives among {row.records} ECGs); no subgroup "
+            "analysis was planned."
         )
     return told
 
@@ -160,19 +157,13 @@ def limits(
 
 def describe(record: pd.Series) -> str:
     """Say in a line what a cohort knows about one of its records."""
-    parts = [str(record["sex"]) if pd.notna(record["sex"]) else "sex unknown"]
-    parts.append(f"{record['age']:.0f} years" if pd.notna(record["age"]) else "age unknown")
-    for name in (
-        "presentation",
-        "culprit",
-        "severity",
-        "mimic",
-        "disturbance",
-        "stage1",
-        "quality_reasons",
-    ):
-        if name in record and pd.notna(record[name]) and record[name] not in ("", "none", 0):
-            parts.append(f"{texts.name(name)}: {record[name]}")
+    sex, age = record["sex"], record["age"]
+    parts = [
+        sex if pd.notna(sex) else "sex unknown",
+        f"{age:.0f} years" if pd.notna(age) else "age unknown",
+    ]
+    known = record.reindex(DESCRIBED).dropna()
+    parts += [f"{texts.name(k)}: {v}" for k, v in known.items() if v not in ("", "none", 0)]
     return ", ".join(parts)
 
 
@@ -180,20 +171,11 @@ def tripod_ai(study, model: str, rotation: int) -> pd.DataFrame:
     """Answer each item of TRIPOD+AI with a link to the notebook that does, from the step's folder,
     or say "no".
     """
-    table = pd.read_csv(Path(__file__).with_name("tripod_ai.csv"), dtype=str).fillna("")
-    run = f"../runs/{model}/rotation_{rotation}/notebook.ipynb"
-    if model in study.trees:
-        table["notebook"] = table["notebook"].replace("05_train_network", "06_random_forest")
-    if study.learning_rates is None:
-        table["notebook"] = table["notebook"].replace("04_learning_rate", "params")
-    links = {"": "no", "08_selected_model": "[08_selected_model](notebook.ipynb)"}
-    links |= {name: f"[{name}]({run})" for name in ("05_train_network", "06_random_forest")}
-    links["params"] = f"`params/{study.name}.yaml`"
-    found = table["notebook"].map(
-        lambda name: links.get(name, f"[{name}](../{name}/notebook.ipynb)")
-    )
-    return (
-        table.assign(notebook=found)
-        .set_axis(["Item", "Topic", "Answered in", "How"], axis=1)
-        .set_index("Item")
-    )
+    table = pd.read_csv(Path(__file__).with_name("tripod_ai.csv"), index_col="Item", dtype=str)
+    run = "06_random_forest" if model in study.trees else "05_train_network"
+    links = {"run": f"[{run}](../runs/{model}/rotation_{rotation}/notebook.ipynb)"}
+    links["rates"] = links["study"] = f"`params/{study.name}.yaml`"
+    if study.learning_rates:
+        links["rates"] = "[04_learning_rate](../04_learning_rate/notebook.ipynb)"
+    table["Answered in"] = [where.format(**links) for where in table["Answered in"]]
+    return table

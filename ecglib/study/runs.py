@@ -1,9 +1,9 @@
 """Finished runs of a study: what models predicted, how they learned, what they cost."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +14,6 @@ from ecglib.errors import Refusal
 from ecglib.folders import sha256
 from ecglib.models import build_model, without_download
 from ecglib.study import places
-
-WEIGHTS = "weights.safetensors"
-
 
 COST = {  # fact of a run → name, and how its rotations are joined
     "parameters": ("Parameters", "first"),
@@ -49,7 +46,6 @@ class Runs:
         Model key of the study → name in tables and figures; no two models share one.
     problems : list of str
         A sentence for each run that is missing or was refused.
-    label_kind : str
     """
 
     predictions: pd.DataFrame
@@ -57,7 +53,6 @@ class Runs:
     facts: pd.DataFrame
     labels: dict
     problems: list
-    label_kind: str
 
 
 def read_run(folder: Path) -> dict:
@@ -70,16 +65,15 @@ def read_run(folder: Path) -> dict:
     """
     file = folder / "run.json"
     if not file.is_file():
-        raise RunError(f"{os.path.relpath(folder, places.ROOT)} has no run.json: it isn't finished")
+        raise RunError(f"{places.shown(folder)} has no run.json: it isn't finished")
     facts = json.loads(file.read_text())
     for name, expected in facts["files"].items():
         there = folder / name
-        if not there.is_file() and there.suffix in (".safetensors", ".skops"):
-            continue
-        if not there.is_file() or sha256(there) != expected:
-            name = os.path.relpath(there, places.ROOT)
+        left_out = there.suffix in (".safetensors", ".skops") and not there.exists()
+        if not left_out and not (there.is_file() and sha256(there) == expected):
             raise RunError(
-                f"{name} is missing or not the file that the run wrote (SHA-256 differs)"
+                f"{places.shown(there)} is missing or not the file that the run wrote (SHA-256 "
+                "differs)"
             )
     return facts | {"folder": folder}
 
@@ -107,33 +101,29 @@ def load_runs(study) -> Runs:
         If no run is there at all.
     """
     predictions, history, facts, problems = [], [], [], []
-    named = [(model, rotation) for model in study.models for rotation in study.rotations]
-    own = [places.run_folder(study.name, *name) for name in named]
-    outputs = places.OUTPUTS
-    if not any((folder / "run.json").is_file() for folder in own):
-        outputs = places.REFERENCE
-        problems.append(f"Nothing was trained here: the runs are those in {places.shown(outputs)}.")
-    for (model, rotation), folder in zip(named, own, strict=True):
+    runs = list(product(study.models, study.rotations))
+    folders = [places.run_folder(study.name, *run) for run in runs]
+    if not any((folder / "run.json").is_file() for folder in folders):
+        folders, place = map(places.kept, folders), places.shown(places.REFERENCE)
+        problems.append(f"Nothing was trained here: the runs are those in {place}.")
+    for (model, rotation), folder in zip(runs, folders, strict=True):
         try:
-            told = read_run(outputs / folder.relative_to(places.OUTPUTS))
+            facts.append({"model": model, "rotation": rotation} | read_run(folder))
         except RunError as error:
             problems.append(str(error))
             continue
-        facts.append({"model": model, "rotation": rotation, **told})
-        predictions.append(pd.read_parquet(told["folder"] / "predictions.parquet"))
-        if (told["folder"] / "history.csv").is_file():
-            run = pd.read_csv(told["folder"] / "history.csv")
-            history.append(run.assign(model=model, rotation=rotation))
+        predictions.append(pd.read_parquet(folder / "predictions.parquet"))
+        if (file := folder / "history.csv").is_file():
+            history.append(pd.read_csv(file).assign(model=model, rotation=rotation))
     if not facts:
         raise RunError(
             f"Study {study.name} has no finished run ({problems[-1]}); "
             f"train it with `make reproduce STUDY=params/{study.name}.yaml`"
         )
-    facts = pd.DataFrame(facts)
-    labels = display_names(study)
+    facts, labels = pd.DataFrame(facts), display_names(study)
+    facts["label"] = facts.model.map(labels)
     history = pd.concat(history, ignore_index=True) if history else pd.DataFrame()
-    facts["label"], kind = facts.model.map(labels), facts.label_kind[0]
-    return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems, kind)
+    return Runs(pd.concat(predictions, ignore_index=True), history, facts, labels, problems)
 
 
 def training_noise(study, done: Runs) -> pd.DataFrame:
@@ -150,11 +140,11 @@ def training_noise(study, done: Runs) -> pd.DataFrame:
         same = {k: v for k, v in told.items() if k not in ("model", "model_seed")}
         found.append({"network": told["network"], "same": json.dumps(same, sort_keys=True)})
         found[-1] |= performance(folder).loc["test"]
-    alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)[["AUC", "AP"]]
-    variances, seeds = alike.var().dropna(), alike.size()
-    table = variances.groupby("network", sort=False).mean() ** 0.5
-    sizes = seeds[variances.index].groupby("network", sort=False).agg(["max", "size"])
-    return sizes.set_axis(["seeds", "rotations"], axis=1).join(table).reset_index()
+    alike = pd.DataFrame(found).groupby(["network", "same"], sort=False)
+    each = alike[["AUC", "AP"]].var().assign(seeds=alike.size()).dropna()
+    networks = each.groupby("network", sort=False)
+    sizes = networks.seeds.agg(seeds="max", rotations="size")
+    return sizes.join(networks[["AUC", "AP"]].mean() ** 0.5).reset_index()
 
 
 def display_names(study) -> dict[str, str]:
@@ -214,12 +204,6 @@ def select(predictions: pd.DataFrame, model: str, split: str) -> pd.Series:
             f"There are no {split} predictions of '{model}'; "
             "train it, or change the study's selected_model"
         )
-    scores = {
-        rotation: metrics.score(run.label, run.probability)
-        for rotation, run in part.groupby("rotation")
-    }
-    return (
-        pd.Series(scores, name=f"{split} score")
-        .rename_axis("rotation")
-        .sort_values(ascending=False)
-    )
+    runs = part.groupby("rotation")[["label", "probability"]]
+    scores = runs.apply(lambda run: metrics.score(run.label, run.probability))
+    return scores.rename(f"{split} score").sort_values(ascending=False)

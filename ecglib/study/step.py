@@ -7,11 +7,13 @@ doesn't have; here it is an error.
 
 import ast
 import difflib
+import os
 import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -247,24 +249,16 @@ def check_parameters(namespace: dict) -> None:
         Naming the parameter and the nearest valid one.
     """
     cells = namespace.get("In", [])
-    injected = max(
-        (i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), default=None
-    )
-    defaults = _assigned(cells[injected - 1]) if injected else {}
-    typed(_assigned(cells[injected]) if injected else {}, defaults, "This notebook")
+    for before, cell in pairwise(cells):
+        if cell.startswith("# Parameters\n"):
+            typed(_assigned(cell), _assigned(before), "This notebook")
     check_values(namespace)
 
 
 def _assigned(source: str) -> dict:
-    """Names and values that a cell of assignments sets; None where the value isn't written out."""
-    values = {}
-    for line in ast.parse(source).body:
-        if isinstance(line, ast.Assign):
-            value = None
-            with suppress(ValueError):
-                value = ast.literal_eval(line.value)
-            values |= {target.id: value for target in line.targets}
-    return values
+    """Names and values that a cell of assignments sets."""
+    lines = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
 
 
 def typed(given: dict, defaults: dict, notebook: str) -> dict:
@@ -275,17 +269,11 @@ def typed(given: dict, defaults: dict, notebook: str) -> dict:
     for name, value in given.items():
         if name not in defaults:
             raise StudyError(f"{notebook} has no parameter '{name}'{nearest(name, defaults)}")
-        kind = type(value if defaults[name] is None else defaults[name])
+        kind = type(defaults[name])
         try:
-            typed[name] = (
-                kind(value)
-                if isinstance(value, str | int) and not isinstance(value, bool)
-                else value
-            )
+            typed[name] = kind(value if isinstance(value, bool) else str(value))
         except ValueError:
-            typed[name] = value
-        if not isinstance(typed[name], kind):
-            raise StudyError(f"{notebook}: {name} is {value!r} but must be {KINDS[kind]}")
+            raise StudyError(f"{notebook}: {name} is {value!r} but must be {KINDS[kind]}") from None
     return typed
 
 
@@ -303,16 +291,14 @@ def check_values(values: dict) -> None:
     if "fresh" not in values:  # elsewhere a `model` is no parameter, but what a cell found
         return
     known = study.networks if "learning_rate" in values else study.trees
-    if values["model"] not in known:
-        raise StudyError(
-            f"Study {study.name} has no model '{values['model']}'{nearest(values['model'], known)}"
-        )
-    rotations = study.rotations if study.folds.by == "site" else range(study.folds.count)
-    if values["rotation"] not in rotations:
+    model, rotation, rotations = values["model"], values["rotation"], study.rotations
+    if model not in known:
+        raise StudyError(f"Study {study.name} has no model '{model}'{nearest(model, known)}")
+    if study.folds.by == "patient":
+        rotations = range(study.folds.count)
+    if rotation not in rotations:
         told = f"{rotations[0]} to {rotations[-1]}"
-        raise StudyError(
-            f"rotation is {values['rotation']}, but {study.name} has the rotations {told}"
-        )
+        raise StudyError(f"rotation is {rotation}, but {study.name} has the rotations {told}")
 
 
 def check_path(name: str, path: str | Path) -> Path:
@@ -322,10 +308,9 @@ def check_path(name: str, path: str | Path) -> Path:
         return found
     parent = next(folder for folder in found.parents if folder.is_dir())
     part = found.relative_to(parent).parts[0]
-    close = difflib.get_close_matches(part, [file.name for file in parent.iterdir()], n=1)
-    raise StudyError(
-        f"{name}: {parent} has no '{part}'" + (f"; did you mean '{close[0]}'?" if close else "")
-    )
+    close = difflib.get_close_matches(part, os.listdir(parent), n=1)
+    told = f"; did you mean '{close[0]}'?" if close else ""
+    raise StudyError(f"{name}: {parent} has no '{part}'{told}")
 
 
 def _results(folder: Path) -> list[Path]:

@@ -10,7 +10,8 @@ from ecglib.folders import sha256
 from ecglib.study import places
 from ecglib.study.learned import FILE, learned
 from ecglib.study.params import MODELS
-from ecglib.study.runs import WEIGHTS, RunError, read_run
+from ecglib.study.places import WEIGHTS
+from ecglib.study.runs import RunError, read_run
 
 AGAIN = "trained_again"
 
@@ -113,28 +114,22 @@ def reuse(identity: dict, sources, folder: Path) -> tuple[dict | None, list[str]
     from ecglib.state import differences  # torch: seconds that other readers needn't wait for
 
     refused = []
-    for source in sources:
-        if not (source / "run.json").is_file():
-            continue
+    for source in (place for place in sources if (place / "run.json").is_file()):
         try:
             facts = read_run(source)
+            if differs := differences(facts["identity"], identity):
+                raise RunError(f"{source} is another run: {'; '.join(differs)}")
         except RunError as error:
             refused.append(str(error))
-            continue
-        if differs := differences(facts["identity"], identity):
-            refused.append(f"{source} is another run: {'; '.join(differs)}")
             continue
         for name in facts["files"]:
             if (source / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source / name, folder / name)
-        taken = {
-            "folder": os.path.relpath(source, places.ROOT),
-            "environment": facts["environment"],
-        }
-        own = {"environment", "files", "seconds", "folder", "findings"}
-        kept = {name: value for name, value in facts.items() if name not in own}
-        return kept | {"taken_from": facts.get("taken_from", taken)}, refused
+        taken = {"folder": places.shown(source), "environment": facts["environment"]}
+        own = "environment", "files", "seconds", "folder", "findings"
+        facts = {name: value for name, value in facts.items() if name not in own}
+        return {"taken_from": taken} | facts, refused
     return None, refused
 
 
@@ -169,9 +164,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
     if (folder / WEIGHTS).is_file():
         return trainer.load_model(folder)
     if not (again / "run.json").is_file():
-        print(
-            f"{os.path.relpath(folder, places.ROOT)} came without weights, so it is trained again"
-        )
+        print(f"{places.shown(folder)} came without weights, so it is trained again")
         again.mkdir(exist_ok=True)
         trainer.train(facts["identity"], cohort, folds, again)
         if sha256(again / WEIGHTS) == facts["files"].get(WEIGHTS):
@@ -180,11 +173,7 @@ def network_of(folder: Path, cohort, folds: pd.DataFrame):
             return trainer.load_model(folder)
         (again / "checkpoint.pt").unlink()
         shutil.copy2(folder / "run.json", again)
-    kept, fresh = (
-        pd.read_parquet(place / "predictions.parquet").probability for place in (folder, again)
-    )
-    print(
-        "Trained on another platform: its scores differ by up to "
-        f"{(kept - fresh).abs().max():.2g} from those kept"
-    )
+    kept, fresh = (pd.read_parquet(f / "predictions.parquet").probability for f in (folder, again))
+    most = (kept - fresh).abs().max()
+    print(f"Trained on another platform: its scores differ by up to {most:.2g} from those kept")
     return trainer.load_model(again)

@@ -23,7 +23,7 @@ from ecglib.models import build_model
 from ecglib.study import places
 from ecglib.study.machine import environment
 from ecglib.study.params import StudyError
-from ecglib.study.runs import WEIGHTS
+from ecglib.study.places import WEIGHTS
 
 CLASSES = [
     "ecg_models.ECGSMARTNET",
@@ -67,8 +67,7 @@ def convert(file: str | Path) -> Path:
     file = places.find(file)
     if not file.is_file():
         raise StudyError(f"{file}: no such file; name a checkpoint with FILE=")
-    if problem := places.unwritable():
-        raise StudyError(problem)
+    places.check_writable()
     tensors, omi = _tensors_of(file), "omi" in file.stem.lower()
     final = places.OUTPUTS / "weights" / file.stem
     folder = partial(final)

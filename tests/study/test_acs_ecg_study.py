@@ -111,7 +111,7 @@ def test_every_model_stands_in_the_tables_with_its_own_figures(made):
     found, _ = on_the_test_fold(made)
     models = list(made.study.models)
     predictions, notes = inference.check_predictions(made.done.predictions, models, [0])
-    assert not notes and len(models) == 6 and made.done.label_kind == "synthetic"
+    assert not notes and len(models) == 6 and set(made.done.facts.label_kind) == {"synthetic"}
     names = display_names(made.study)
     table = tables.table_4(inference.per_rotation(predictions), names, (models, [0]), False)
     assert len(table) == 6

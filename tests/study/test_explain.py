@@ -23,11 +23,13 @@ from ecglib.beat import LEADS
 from ecglib.cohort import synthetic
 from ecglib.cohort.build import build_cohort, open_source
 from ecglib.dataset import BeatBank
+from ecglib.errors import Refusal
 from ecglib.folders import sha256
 from ecglib.models import build_model
 from ecglib.plots import explanation as pictures
 from ecglib.settings import Signal, SyntheticCohort
 from ecglib.study import explain, places
+from ecglib.study.__main__ import main
 from ecglib.study.notebook import run_notebook
 from ecglib.study.params import StudyError
 from ecglib.trainer import predict
@@ -420,7 +422,7 @@ class TestWatermark:
 
 class TestBadInput:
     def refused(self, ecg, run, *words):
-        with pytest.raises(explain.ExplainError) as error:
+        with pytest.raises(Refusal) as error:
             explain.explain(str(ecg), str(run))
         told = str(error.value)
         assert "\n" not in told and all(word in told for word in words), told
@@ -585,7 +587,7 @@ TABLES = ("scores.csv", "leads.csv", "segments.csv")
 class TestCommand:
     def test_from_a_file_to_a_page(self, run, tmp_path, outputs, capsys):
         path = write_philips(tmp_path / "ecg.xml", recording(seconds=11))
-        assert explain.run(str(path), str(run)) == 0
+        assert main(["explain", "--ecg", str(path), "--run", str(run)]) == 0
         (folder,) = (f for f in (outputs / "explain").iterdir() if f.is_dir())
         assert folder.name.startswith("ecg-") and folder.name == explain.folder_of(str(path)).name
         files = {file.name for file in folder.iterdir()}
@@ -611,7 +613,7 @@ class TestCommand:
             (tmp_path, run, "is a folder; name one recording in it"),
             ("", tmp_path / "nowhere", "neither the folder of a run nor a study"),
         ):
-            assert explain.run(str(file), str(network)) == 1
+            assert main(["explain", "--ecg", str(file), "--run", str(network)]) == 1
             shown = capsys.readouterr()
             assert words in shown.err and shown.err.count("\n") == 1
             assert shown.out.count("\n") == 1, "a step that was begun"
@@ -620,7 +622,7 @@ class TestCommand:
     def test_a_folder_that_cant_be_written_is_named(self, run, tmp_path, monkeypatch, capsys):
         (tmp_path / "file").write_text("")
         monkeypatch.setattr(places, "OUTPUTS", tmp_path / "file" / "outputs")
-        assert explain.run("", str(run)) == 1
+        assert main(["explain", "--run", str(run)]) == 1
         assert f"{places.OUTPUTS} can't be written; name another" in capsys.readouterr().err
 
 

@@ -23,7 +23,7 @@ NET, FOREST = "runs/ecg_smart_net/rotation_0", "runs/random_forest/rotation_1"
 def costs(name, **given):
     study = load_study(name)
     given = {"fresh": True, "gpus": 0, "jobs_per_gpu": 1, "cores": 2} | given
-    return study, graph._costs(study, SimpleNamespace(**given))
+    return study, progress.costs(study, graph.jobs_of(study), SimpleNamespace(**given))
 
 
 @pytest.fixture
@@ -129,12 +129,12 @@ def test_how_far_a_step_is_stands_in_its_log(tmp_path, text, told, share):
 
 
 def test_names_and_times_in_words():
-    study = load_study("smoke")
     names = {
         "grid/mayo_alvd/0.001/rotation_0": "05 train mayo_alvd · learning rate 0.001 · rotation 0"
     }
     names |= {FOREST: "06 train random_forest · rotation 1", "09_saliency": "09 saliency"}
-    assert {name: progress.title(study, name) for name in names} == names
+    rules = {"grid": "grid", "runs": "tree"}
+    assert {n: progress.title(rules.get(n[:4], n), n) for n in names} == names
     assert [progress.in_words(s) for s in (12.3, 540, 9000)] == ["12 s", "9 min", "2.5 h"]
 
 

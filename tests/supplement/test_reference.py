@@ -217,14 +217,14 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_a_kept_run_counts_as_done(trained):
-    assert runs.read_run(trained) and not (trained / runs.WEIGHTS).exists()
+    assert runs.read_run(trained) and not (trained / places.WEIGHTS).exists()
 
 
 def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
     own = places.run_folder("smoke", "mayo_alvd", 0)
-    assert not (trained / runs.WEIGHTS).exists()
+    assert not (trained / places.WEIGHTS).exists()
     assert "changes no test score" in reference.ship(load_study("smoke"))
-    assert (trained / runs.WEIGHTS).stat().st_size < 0.6 * (own / runs.WEIGHTS).stat().st_size
+    assert (trained / places.WEIGHTS).stat().st_size < 0.6 * (own / places.WEIGHTS).stat().st_size
     facts = runs.read_run(trained)
     assert facts["weights"] == "float16", "its hash is the shipped file's"
     kept = [(folder / FILE).read_bytes() for folder in (own, trained)]
@@ -237,7 +237,7 @@ def test_a_network_is_shipped_in_half_the_size_and_scores_the_same(trained):
     assert card[2].startswith(
         "- Weights: `weights.safetensors`, SHA-256 `ab12` as trained; shipped in half precision"
     )
-    assert card[2].endswith(f"`{facts['files'][runs.WEIGHTS]}`") and card[3] == "- More"
+    assert card[2].endswith(f"`{facts['files'][places.WEIGHTS]}`") and card[3] == "- More"
     load_model(trained)
 
 
@@ -245,7 +245,7 @@ def test_a_network_whose_scores_would_change_is_not_shipped(trained, monkeypatch
     monkeypatch.setattr(reference, "MOST", 0.0)
     with pytest.raises(StudyError, match="changes a score of rotation_0 by"):
         reference.ship(load_study("smoke"))
-    assert not (trained / runs.WEIGHTS).exists()
+    assert not (trained / places.WEIGHTS).exists()
 
 
 @pytest.fixture
