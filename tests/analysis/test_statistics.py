@@ -523,3 +523,12 @@ def test_observed_to_expected_has_the_limits_of_its_patients():
     error = np.sqrt(0.3 * 0.7 / 900) / 0.2
     assert found["low"] == pytest.approx(1.5 - 1.96 * error, abs=0.03)
     assert found["high"] == pytest.approx(1.5 + 1.96 * error, abs=0.03)
+
+
+def test_a_study_of_one_model_has_no_pairs_and_says_so():
+    rows = study(models=("a",))
+    found = comparison.differences(inference.bootstrap(rows[rows["split"] == "test"], 30), 3)
+    assert found.empty and comparison.planned(found).empty
+    bounds = inference.intervals(inference.bootstrap(rows[rows["split"] == "test"], 30))
+    args = bounds, found, comparison.planned(found), pd.DataFrame(), {"a": "A"}
+    assert len(comparison.answers(*args, Label("proxy", "x"))) == 1
