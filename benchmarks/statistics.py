@@ -81,7 +81,7 @@ def main():
         used.append(time.process_time())
         print(f"{clock[-1] - clock[-2]:5.2f} s {used[-1] - used[-2]:6.2f} s  {what}", flush=True)
 
-    predictions, _ = inference.check_predictions(predictions)
+    predictions, _ = inference.check_predictions(predictions, MODELS, range(10))
     test = predictions[predictions["split"] == "test"]
     lap("checks")
     thresholds = inference.thresholds_of(predictions)

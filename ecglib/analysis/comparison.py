@@ -26,15 +26,12 @@ EFFECTS = {
 }
 """Models, by key, of which the first has what is named and the second hasn't."""
 
+DIFFERENCE = "metric a b rotations estimate low high se p undefined sd t p_t"
 FAMILIES = {
     "the paper's": [(PAPER_ORDER[0], other) for other in PAPER_ORDER[1:]],
     "one thing changed": [*EFFECTS],
 }
 """Comparisons that were planned, each family with a Holm correction of its own."""
-
-
-NO_PAIR = ["metric", "a", "b", "estimate", "low", "high", "p", "p_holm"]
-"""Columns of `differences` that a study of one model has, too."""
 
 
 def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95) -> pd.DataFrame:
@@ -48,33 +45,38 @@ def differences(boot: Bootstrap, folds: int | None, confidence: float = 0.95) ->
     out in turn. ``p_holm`` and ``p_t_holm`` are Holm's, over the pairs of a metric.
     """
     share, rows = 1 / (folds - 2) if folds else np.nan, []
-    runs = boot.runs.reset_index().set_index("rotation")
-    for name, (a, b) in product(RANKING, combinations(runs["model"].unique(), 2)):
-        both = runs[runs["model"] == a].join(runs[runs["model"] == b], how="inner", rsuffix="_b")
+    places = _places(boot)
+    for name, (a, b) in product(RANKING, combinations(places, 2)):
+        both = places[[a, b]].dropna().astype(int)
         if both.empty:
             continue
         gap, drawn = (
-            values[name][both["index"]] - values[name][both["index_b"]]
-            for values in (boot.estimate, boot.draws)
+            values[name][both[a]] - values[name][both[b]] for values in (boot.estimate, boot.draws)
         )
         row = {"metric": name, "a": a, "b": b, "rotations": gap.size}
-        row |= interval(gap.mean(), drawn.mean(axis=0), both["patients"], confidence, unbias=False)
-        row |= {"sd": np.nan, "t": np.nan}
-        if gap.size > 1:
-            row["sd"] = gap.std(ddof=1)
-        if np.ptp(gap) > 0:
-            row["t"] = gap.mean() / np.sqrt((1 / gap.size + share) * gap.var(ddof=1))
-        rows.append(row | {"p_t": 2 * stats.t.sf(abs(row["t"]), gap.size - 1)})
-    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=NO_PAIR)
-    # a test that couldn't be done still counts as one of its family
-    for p in ("p", "p_t") if rows else ():
-        holm = table[p].fillna(1).groupby(table["metric"]).transform(_holm)
-        table[f"{p}_holm"] = holm.where(table[p].notna())
+        row |= interval(
+            gap.mean(), drawn.mean(axis=0), boot.runs["patients"][both[a]], confidence, unbias=False
+        )
+        variance = gap.var(ddof=1) if np.ptp(gap) > 0 else np.nan
+        t = gap.mean() / np.sqrt((1 / gap.size + share) * variance)
+        row |= {"sd": np.sqrt(variance), "t": t, "p_t": 2 * stats.t.sf(abs(t), gap.size - 1)}
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=DIFFERENCE.split())
+    for p in ("p", "p_t"):
+        table[f"{p}_holm"] = _holm(table[p], table["metric"]).where(table[p].notna())
     return table
 
 
-def _holm(p: pd.Series) -> np.ndarray:
-    return multipletests(p, method="holm")[1]
+def _places(boot: Bootstrap) -> pd.DataFrame:
+    """Place of each run in the arrays of a bootstrap, rotations by models."""
+    runs = boot.runs.reset_index()
+    return runs.pivot_table("index", "rotation", "model", sort=False).sort_index()
+
+
+def _holm(p: pd.Series, *family) -> pd.Series:
+    """Holm's p within each family; a test that couldn't be done still counts as one of it."""
+    groups = p.fillna(1).groupby([*family])
+    return groups.transform(lambda each: multipletests(each, method="holm")[1])
 
 
 def planned(paired: pd.DataFrame) -> pd.DataFrame:
@@ -84,14 +86,15 @@ def planned(paired: pd.DataFrame) -> pd.DataFrame:
     """
     turned = paired.rename(columns={"a": "b", "b": "a", "low": "high", "high": "low"})
     turned[["estimate", "low", "high"]] *= -1
-    both, parts = pd.concat([paired, turned]), [paired.iloc[:0].assign(family="", verdict="")]
-    for name, pairs in FAMILIES.items():
-        asked = pd.DataFrame(pairs, columns=["a", "b"]).merge(both, on=["a", "b"])
-        for metric in MARGINS:
-            part = asked[asked["metric"] == metric].assign(family=name)
-            part["p_holm"] = _holm(part["p"].fillna(1)) if len(part) else part["p"]
-            parts.append(part.assign(verdict=[_verdict(row) for row in part.itertuples()]))
-    return pd.concat(parts, ignore_index=True)
+    asked = [
+        (family, metric, *pair)
+        for family, metric in product(FAMILIES, MARGINS)
+        for pair in FAMILIES[family]
+    ]
+    table = pd.DataFrame(asked, columns=["family", "metric", "a", "b"])
+    table = table.merge(pd.concat([paired, turned]))
+    table["p_holm"] = _holm(table["p"], table["family"], table["metric"])
+    return table.assign(verdict=[_verdict(row) for row in table.itertuples()])
 
 
 def _verdict(row) -> str:
@@ -115,12 +118,12 @@ def answers(bounds, paired, families, noise, names: dict, label) -> list[str]:
     is an `ecglib.settings.Label`.
     """
     of_auc = bounds[bounds["metric"] == "auc"].set_index("model")
-    auc, simulated = of_auc["estimate"], label.kind == "synthetic"
-    first = of_auc.loc[[auc.idxmax()]]
+    simulated, auc = label.kind == "synthetic", of_auc["estimate"]
+    best, start = auc.idxmax(), "Simulated ECGs, synthetic label: t" if simulated else "T"
     said = [
-        f"{'Simulated ECGs, synthetic label: t' if simulated else 'T'}he highest mean test AUC "
+        f"{start}he highest mean test AUC is that of {names[best]}: "
+        f"{interval_texts(of_auc.loc[[best]])[0]}."
     ]
-    said[0] += f"is that of {names[auc.idxmax()]}: {interval_texts(first)[0]}."
     if len(paired):
         pairs = paired[paired["metric"] == "auc"]
         count = (pairs["p_holm"] < 0.05).sum()
@@ -186,18 +189,20 @@ def delong_differences(predictions: pd.DataFrame) -> pd.DataFrame:
         "probability", ["rotation", "label", "record_id"], "model", sort=False
     )
     rows = []
-    for a, b in combinations(wide.columns, 2):
-        gaps, variances = [], []
-        for _, run in wide[[a, b]].dropna().groupby("rotation"):
-            area, covariance = delong(run.index.get_level_values("label"), run.to_numpy().T)
-            gaps.append(area[0] - area[1])
-            variances.append(np.trace(covariance) - 2 * covariance[0, 1])
-        if gaps:
-            row = {"a": a, "b": b, "rotations": len(gaps), "estimate": np.mean(gaps)}
-            row["se"] = se = np.sqrt(sum(variances)) / len(gaps)
-            p = 2 * stats.norm.sf(abs(row["estimate"]) / se) if se > 0 else np.nan
-            rows.append(row | {"p": p})
-    return pd.DataFrame(rows)
+    for _, run in wide.groupby("rotation"):
+        run = run.dropna(axis=1)
+        area, covariance = delong(run.index.get_level_values("label"), run.to_numpy().T)
+        for (i, a), (j, b) in combinations(enumerate(run), 2):
+            variance = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
+            rows.append((a, b, area[i] - area[j], variance))
+    table = pd.DataFrame(rows, columns=["a", "b", "estimate", "se"]).groupby(["a", "b"], sort=False)
+    table = table.agg(
+        rotations=("se", "size"),
+        estimate=("estimate", "mean"),
+        se=("se", lambda variances: np.sqrt(variances.sum()) / len(variances)),
+    )
+    p = 2 * stats.norm.sf(abs(table["estimate"]) / table["se"])
+    return table.assign(p=p).reset_index()
 
 
 def leads(boot: Bootstrap, model: str) -> pd.DataFrame:
@@ -209,17 +214,17 @@ def leads(boot: Bootstrap, model: str) -> pd.DataFrame:
     share that sampling of patients (the draws) explains (Efron and Morris, J Am Stat Assoc
     1975;70:311–319). ``others`` is that mean lead, NaN without other models.
     """
-    wide = boot.runs.reset_index().pivot_table("index", "rotation", "model", sort=False)
-    wide = wide[wide[model].notna()]
-    own, others = wide[model].astype(int), wide.drop(columns=model).dropna(axis=1).astype(int)
+    places = _places(boot).dropna(subset=model)
+    others = places.drop(columns=model).dropna(axis=1).to_numpy(int)
+    own = places[model].astype(int)
     values, draws = boot.estimate["score"], boot.draws["score"]
-    table = pd.DataFrame({"score": values[own], "others": np.nan}, index=wide.index)
+    table = pd.DataFrame({"score": values[own], "others": np.nan}, index=places.index)
     table["lead"], slope, drawn = table["score"] - table["score"].mean(), 0.0, draws[own]
     if others.size:
         mean = values[others].mean(axis=1)
         table["others"] = shared = mean - mean.mean()
         slope = np.clip(table["lead"] @ shared / (shared @ shared or 1), 0, 1)
-        drawn = drawn - slope * draws[others.to_numpy()].mean(axis=1)
+        drawn = drawn - slope * draws[others].mean(axis=1)
     table["fold"] = slope * table["others"].fillna(0) + 0.0  # no −0
     rest = table["lead"] - table["fold"]
     spread = rest.var() if len(rest) > 1 else 0

@@ -19,17 +19,17 @@ from statsmodels.stats.proportion import proportion_confint
 from ecglib import metrics
 
 RANKING = ("auc", "average_precision", "score")
+FOLDS, BY_RUN = ["validation", "test"], ["model", "rotation"]
+PORTION = 250  # draws at once: bounds the memory, and changes none of them
 
 
-def check_predictions(
-    predictions: pd.DataFrame, models=None, rotations=None
-) -> tuple[pd.DataFrame, list[str]]:
+def check_predictions(predictions, models, rotations) -> tuple[pd.DataFrame, list[str]]:
     """Refuse predictions that can't be analysed; report runs that are missing, and go on with the
     rest.
 
     Returns the validation and test rows of every run (a model in a rotation) that has both classes
-    in both, and one sentence for each that hasn't, and for each model that lacks rotations;
-    `models` and `rotations` are what the study asked for, by default what is found.
+    in both, and one sentence for each that hasn't, and for each of the `models` that lacks some of
+    the `rotations` that the study asked for.
 
     Raises
     ------
@@ -37,53 +37,46 @@ def check_predictions(
         For a probability that is NaN or outside 0–1; a record that is twice in a run, in the test
         (or validation) folds of two rotations, or with two labels or patients.
     """
-    found = predictions[predictions["split"].isin(["validation", "test"])]
+    found = predictions[predictions["split"].isin(FOLDS)].reset_index(drop=True)
     if found.empty:
         raise ValueError(
             "There are no predictions of a validation or test fold; train at least one model first"
         )
-    for what, key, other in (
-        ("occurs twice in one run", ["record_id", "split", "model", "rotation"], None),
-        ("is in the same split of two rotations", ["record_id", "split"], ["rotation"]),
-        ("has two labels or two patients", ["record_id"], ["patient_id", "label"]),
-    ):
-        rows = found[key + other].drop_duplicates() if other else found[key]
-        if (twice := rows.duplicated(key)).any():
-            first = rows["record_id"][twice].iloc[0]
+    record = ["record_id", "split"]
+    folds, known = [*record, "rotation"], ["record_id", "patient_id", "label"]
+    for what, wrong in {
+        "has a probability that is NaN or outside 0–1": ~found["probability"].between(0, 1),
+        "occurs twice in one run": found.duplicated([*folds, "model"]),
+        "is in the same split of two rotations": found[folds].drop_duplicates().duplicated(record),
+        "has two labels or two patients": found[known].drop_duplicates().duplicated("record_id"),
+    }.items():
+        if wrong.any():
+            first = found["record_id"][wrong.idxmax()]
             raise ValueError(f"Record {first} {what}; make folds and predictions again")
-    runs = dict(list(found.groupby(["model", "rotation"], sort=False, observed=True)))
-    models = found["model"].unique() if models is None else models
-    rotations = sorted(found["rotation"].unique()) if rotations is None else rotations
-    missing, problems = {}, []
-    for key in dict.fromkeys([*product(models, rotations), *runs]):
-        if key not in runs:
-            missing.setdefault(key[0], []).append(str(key[1]))
-        elif reason := _unusable(*key, runs[key]):
-            problems.append(f"{key[0]}, rotation {key[1]}: {reason}; left out.")
-            del runs[key]
-    problems += [
-        f"{model}: no predictions for rotation {', '.join(which)}."
-        for model, which in missing.items()
-    ]
-    return pd.concat(runs.values()) if runs else found.iloc[:0], problems
+    usable, problems = [found.iloc[:0]], []
+    for (model, rotation), run in found.groupby(BY_RUN, sort=False, observed=True):
+        if reasons := _unusable(run):
+            problems.append(f"{model}, rotation {rotation}: {reasons}; left out.")
+        else:
+            usable.append(run)
+    there = set(zip(found["model"], found["rotation"], strict=True))
+    for model in models:
+        if lacking := [str(k) for k in rotations if (model, k) not in there]:
+            problems.append(f"{model}: no predictions for rotation {', '.join(lacking)}.")
+    return pd.concat(usable), problems
 
 
-def _unusable(model: str, rotation: int, run: pd.DataFrame) -> str:
+def _unusable(run: pd.DataFrame) -> str:
     """Why the two folds of a run can't be compared with others: one is missing, or has one class;
     empty if they can.
     """
     reasons = []
-    for split in ("validation", "test"):
-        fold = run[run["split"] == split]
-        if fold.empty:
+    for split in FOLDS:
+        label = run["label"][run["split"] == split]
+        if label.empty:
             reasons.append(f"no predictions of the {split} fold")
-            continue
-        try:
-            label, _ = metrics.check(fold["label"], fold["probability"], classes=1)
-        except ValueError as error:
-            raise ValueError(f"{model}, rotation {rotation}, {split} fold: {error}") from None
-        if label.min() == label.max():
-            reasons.append(f"all {label.size} labels of the {split} fold are {label[0]}")
+        elif label.min() == label.max():
+            reasons.append(f"all {label.size} labels of the {split} fold are {label.iloc[0]}")
     return " and ".join(reasons)
 
 
@@ -91,14 +84,14 @@ def per_rotation(predictions: pd.DataFrame) -> pd.DataFrame:
     """Metrics of every run: ``model, rotation, split``, its counts, and ``auc, average_precision,
     score, brier``.
     """
-    rows = []
-    for key, run in predictions.groupby(["model", "rotation", "split"], sort=False, observed=True):
-        values = _evaluate(*_sums(run.assign(patient=0), None, 1), np.ones((1, 1)))
-        row = dict(zip(("model", "rotation", "split"), key, strict=True))
-        row |= {"records": len(run), "patients": run["patient_id"].nunique()}
-        row |= {"positives": run["label"].sum()}
-        rows.append(row | {name: value[0] for name, value in values.items()})
-    return pd.DataFrame(rows)
+    runs = predictions.groupby([*BY_RUN, "split"], sort=False, observed=True)
+    counts = runs.agg(
+        records=("label", "size"), patients=("patient_id", "nunique"), positives=("label", "sum")
+    )
+    sums = (_sums(run.assign(patient=0), None, 1) for _, run in runs)
+    values = [_evaluate(*each, np.ones((1, 1))) for each in sums]
+    table = pd.DataFrame({name: [each[name][0] for each in values] for name in values[0]})
+    return counts.reset_index().join(table)
 
 
 def thresholds_of(predictions: pd.DataFrame) -> dict[tuple, float]:
@@ -106,7 +99,7 @@ def thresholds_of(predictions: pd.DataFrame) -> dict[tuple, float]:
     validation = predictions[predictions["split"] == "validation"]
     return {
         key: metrics.operating_point(run["label"], run["probability"])
-        for key, run in validation.groupby(["model", "rotation"], observed=True)
+        for key, run in validation.groupby(BY_RUN, observed=True)
     }
 
 
@@ -145,28 +138,26 @@ def bootstrap(
             "A bootstrap needs the predictions of one split; choose validation or test"
         )
     code, names = pd.factorize(predictions["patient_id"])
-    by_run = ["model", "rotation"]
-    groups = dict(list(predictions.assign(patient=code).groupby(by_run, sort=False, observed=True)))
-    limits = [(thresholds or {}).get(key) for key in groups]
-    told = list(zip(groups.values(), limits, strict=True))
-    tables = [_sums(run, limit, names.size) for run, limit in told]
-    generator, weights = np.random.default_rng(seed), np.ones((names.size, 1))
-    parts, left = [[_evaluate(*table, weights) for table in tables]], draws
-    while left > 0:  # in portions that bound the memory; the draws don't depend on their size
-        size = min(left, 250, max(1, 20_000_000 // names.size))
-        drawn = generator.integers(names.size, size=(size, names.size))
-        drawn += names.size * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * names.size).reshape(size, -1)
-        weights = weights.T.astype(float, "C")
-        parts.append([_evaluate(*table, weights) for table in tables])
-        left -= size
-    estimate, *drawn = (
-        {name: np.stack([run[name] for run in part]) for name in part[0]} for part in parts
-    )
-    runs = pd.DataFrame(list(groups), columns=by_run).join(
-        pd.DataFrame([_patients(run, limit) for run, limit in told])
-    )
-    drawn = {name: np.concatenate([part[name] for part in drawn], axis=1) for name in estimate}
+    groups = predictions.assign(patient=code).groupby(BY_RUN, sort=False, observed=True)
+    told = {key: (run, (thresholds or {}).get(key)) for key, run in groups}
+    tables = [_sums(*run, names.size) for run in told.values()]
+
+    def evaluate(weights):
+        each = [_evaluate(*table, weights) for table in tables]
+        return {name: np.stack([values[name] for values in each]) for name in each[0]}
+
+    estimate, parts = evaluate(np.ones((names.size, 1))), []
+    generator = np.random.default_rng(seed)
+    for start in range(0, draws, PORTION):
+        size = min(PORTION, draws - start), names.size
+        drawn = [
+            np.bincount(one, minlength=names.size)
+            for one in generator.integers(names.size, size=size)
+        ]
+        parts.append(evaluate(np.stack(drawn, axis=1).astype(float)))
+    runs = pd.DataFrame(list(told), columns=BY_RUN)
+    runs = runs.join(pd.DataFrame([_patients(*run) for run in told.values()]))
+    drawn = {name: np.concatenate([part[name] for part in parts], axis=1) for name in estimate}
     return Bootstrap(runs, {name: value[:, 0] for name, value in estimate.items()}, drawn)
 
 
@@ -188,42 +179,38 @@ def effective_patients(run: pd.DataFrame) -> float:
     return float(ecgs.agg(lambda n: n.sum() ** 2 / (n**2).sum()).min())
 
 
-def _sums(
-    run: pd.DataFrame, threshold: float | None, patients: int
-) -> tuple[sparse.csr_array, int]:
+def _sums(run: pd.DataFrame, threshold: float | None, patients: int) -> tuple:
     """Return the matrix (sums x patients) whose product with weights holds all that `_evaluate`
-    needs.
+    needs, and which of the q distinct probabilities are those of positives.
 
-    Rows: positives at each of the q distinct probabilities of positives, from the highest;
-    negatives at each; negatives between the last and this one, and below all (q + 1); squared
+    Rows: positives at each distinct probability, from the highest; negatives at each; squared
     errors; with a threshold, TP and FP.
     """
     label, probability = run["label"].to_numpy(), run["probability"].to_numpy(dtype=np.float64)
-    steps = np.unique(probability[label == 1])
-    q, above = steps.size, steps.size - np.searchsorted(steps, probability, side="right")
-    kind = np.where(label == 1, 0, np.where(np.isin(probability, steps), 1, 2))
-    row = [kind * q + above, np.full(label.size, 3 * q + 1)]
+    steps, at = np.unique(-probability, return_inverse=True)
+    row = [at + steps.size * (1 - label), np.full(label.size, 2 * steps.size)]
     value = [np.ones(label.size), (probability - label) ** 2]
     if threshold is not None:
-        row, value = [*row, 3 * q + 3 - label], [*value, probability >= threshold]
-    at = np.concatenate(row), np.tile(run["patient"].to_numpy(), len(row))
-    return sparse.csr_array(
-        (np.concatenate(value), at), shape=(3 * q + 2 * len(row) - 2, patients)
-    ), q
+        row, value = [*row, 2 * steps.size + 2 - label], [*value, probability >= threshold]
+    place = np.concatenate(row), np.tile(run["patient"].to_numpy(), len(row))
+    table = sparse.csr_array(
+        (np.concatenate(value), place), shape=(2 * steps.size + 2 * len(row) - 3, patients)
+    )
+    return table, np.bincount(at, weights=label) > 0
 
 
-def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics of one run, each ``(draws,)``, for weights ``(patients, draws)``."""
-    sums = table @ weights
-    gained, tied, between = sums[:q], sums[q : 2 * q], sums[2 * q : 3 * q + 1]
-    tp, fp = np.cumsum(gained, axis=0), np.cumsum(tied + between[:-1], axis=0)
-    positives, negatives = gained.sum(axis=0), tied.sum(axis=0) + between.sum(axis=0)
+def _evaluate(table: sparse.csr_array, gains: np.ndarray, weights: np.ndarray) -> dict:
+    """Metrics of one run, each float64 ``(draws,)``, for weights ``(patients, draws)``."""
+    positive, negative, (squares, *counts) = np.split(table @ weights, [gains.size, 2 * gains.size])
+    tp, fp = np.cumsum(positive, axis=0), np.cumsum(negative, axis=0)
+    positives, negatives = tp[-1], fp[-1]
+    positive, tp, fp, tied = (part[gains] for part in (positive, tp, fp, negative))
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = 1 - np.sum(gained * (fp - tied / 2), axis=0) / np.where(
+        area = 1 - np.sum(positive * (fp - tied / 2), axis=0) / np.where(
             negatives > 0, positives * negatives, np.nan
         )
-        precision = np.sum(gained * tp / np.maximum(tp + fp, 1), axis=0) / positives
-        squares = sums[3 * q + 1] / (positives + negatives)
+        precision = np.sum(positive * tp / np.maximum(tp + fp, 1), axis=0) / positives
+        squares = squares / (positives + negatives)
     values = {
         "auc": area,
         "average_precision": precision,
@@ -231,8 +218,9 @@ def _evaluate(table: sparse.csr_array, q: int, weights: np.ndarray) -> dict[str,
         "brier": squares,
         "pairs": positives * negatives,
     }
-    if len(sums) > 3 * q + 2:
-        ratios = metrics.from_counts(sums[-2], sums[-1], positives - sums[-2], negatives - sums[-1])
+    if counts:
+        tp, fp = counts
+        ratios = metrics.from_counts(tp, fp, positives - tp, negatives - fp)
         values |= {name: ratios[name] for name in ("acc", "sens", "spec", "ppv", "npv", "f1")}
     return values
 
@@ -254,23 +242,23 @@ def interval(
     at least 2/(draws + 1), and ``undefined``, the number of draws left out (NaN).
     """
     known, patients = draws[~np.isnan(draws)], np.maximum(patients, 2)
-    values = dict.fromkeys(("low", "high", "se", "p"), np.nan)
-    if known.size >= 20 and not np.isnan(estimate):
-        finest = 1 / (known.size + 1)
+    found = {"estimate": estimate} | dict.fromkeys(("low", "high", "se", "p"), np.nan)
+    found["undefined"] = draws.size - known.size
+    if known.size < 20 or np.isnan(estimate):
+        return found
+    finest = 1 / (known.size + 1)
 
-        # normal score of the share of draws below a value, a tie counting one half
-        def z_below(value):
-            share = (np.mean(known < value) + np.mean(known <= value)) / 2
-            return stats.norm.ppf(np.clip(share, finest, 1 - finest))
+    # normal score of the share of draws below a value, a tie counting one half
+    def z_below(value):
+        share = (np.mean(known < value) + np.mean(known <= value)) / 2
+        return stats.norm.ppf(np.clip(share, finest, 1 - finest))
 
-        shift, spread = 2 * z_below(estimate) * unbias, np.sqrt(np.mean(patients / (patients - 1)))
-        reach = spread * stats.t.ppf(
-            [(1 - confidence) / 2, (1 + confidence) / 2], df := np.sum(patients - 1)
-        )
-        low, high = np.quantile(known, stats.norm.cdf(shift + reach), method="weibull")
-        p = 2 * stats.t.sf(abs(z_below(0) - shift) / spread, df)
-        values = {"low": low, "high": high, "se": known.std(ddof=1), "p": max(p, 2 * finest)}
-    return {"estimate": estimate} | values | {"undefined": draws.size - known.size}
+    shift, spread = 2 * z_below(estimate) * unbias, np.sqrt(np.mean(patients / (patients - 1)))
+    t = stats.t(np.sum(patients - 1))
+    reach = spread * t.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(known, stats.norm.cdf(shift + reach), method="weibull")
+    p = max(2 * t.sf(abs(z_below(0) - shift) / spread), 2 * finest)
+    return found | {"low": low, "high": high, "se": known.std(ddof=1), "p": p}
 
 
 def by_part(predictions, part: str, confidence: float = 0.95, **options) -> pd.DataFrame:
@@ -332,7 +320,7 @@ def at_points(run: pd.DataFrame, points: dict, confidence: float = 0.95, **optio
 
     They are conditional on the trained model and the threshold; `options` are those of `bootstrap`.
     """
-    keys = run.groupby(["model", "rotation"]).groups
+    keys = run.groupby(BY_RUN).groups
     found = {
         name: intervals(
             bootstrap(run, thresholds=dict.fromkeys(keys, point), **options), confidence

@@ -58,8 +58,8 @@ def inputs_of(cohort, rows: pd.DataFrame, identity: dict) -> tuple[np.ndarray, n
         raise ValueError(
             f"The run was trained on another cohort than {cohort.folder.name}; train it again"
         )
-    at = cohort.records.reset_index().set_index("record_id")["index"].loc[rows.record_id].to_numpy()
-    beats = np.asarray(cohort.beats[at])
+    places = pd.Index(cohort.records["record_id"]).get_indexer(rows["record_id"])
+    beats = np.asarray(cohort.beats[places])
     return beats, _seen(beats, identity)
 
 
@@ -99,23 +99,19 @@ def known_places(cohort, rows: pd.DataFrame, identity: dict, seed: int, most: in
     records = records[(records.label == 0) & ~records.poor_quality].head(4 * most)
     beats, seen = inputs_of(cohort, records, identity)
     points = fiducials.find(beats)
-    fine = np.flatnonzero(np.isfinite(points["qrs_off"]) & np.isfinite(points["t_off"]))[:most]
+    start, end = points["qrs_off"], points["t_off"]
+    fine = np.flatnonzero(np.isfinite(start + end))[:most]
     places = {}
     for name, (meaning, *changes) in CHANGES.items():
-        order = np.concatenate([fine[k :: len(changes)] for k in range(len(changes))])
-        parts = []
-        for k, change in enumerate(changes):
-            part = fine[k :: len(changes)]
-            edges = points["qrs_off"][part], points["t_off"][part]
-            parts.append(inject_st(beats[part], change, *edges))
-        changed, truth = (np.concatenate(part) for part in zip(*parts, strict=True))
-        places[name] = Place(
-            beats=changed,
-            inputs=_seen(changed, identity),
-            without=seen[order],
-            truth=truth[..., CROP],
-            meaning=meaning,
-        )
+        shares = [fine[k :: len(changes)] for k in range(len(changes))]
+        order = np.concatenate(shares)
+        parts = [
+            inject_st(beats[share], change, start[share], end[share])
+            for share, change in zip(shares, changes, strict=True)
+        ]
+        changed, truth = map(np.concatenate, zip(*parts, strict=True))
+        told = changed, _seen(changed, identity), seen[order], truth[..., CROP], meaning
+        places[name] = Place(*told)
     return places
 
 
@@ -125,11 +121,16 @@ def called(model, places: dict, threshold: float) -> tuple[pd.DataFrame, list[st
     """
     rows, told = {}, []
     for name, place in places.items():
-        row = {"ECGs": len(place.inputs)}
-        for when, x in ((" without", place.without), ("", place.inputs)):
-            score = softmax(answers(model, x), axis=1)[:, 1]
-            row |= {f"score{when}": np.median(score), f"called{when}": (score >= threshold).mean()}
-        rows[name] = row
+        before, after = (
+            softmax(answers(model, x), axis=1)[:, 1] for x in (place.without, place.inputs)
+        )
+        rows[name] = row = {
+            "ECGs": len(after),
+            "score without": np.median(before),
+            "called without": (before >= threshold).mean(),
+            "score": np.median(after),
+            "called": (after >= threshold).mean(),
+        }
         told.append(
             f"With {place.meaning} the network calls {row['called']:.0%} of {row['ECGs']} ECGs "
             f"positive, without it {row['called without']:.0%}; the median score goes from "
@@ -142,10 +143,9 @@ def true_region(records: pd.DataFrame) -> np.ndarray:
     """Where simulated injury acts, bool ``(n, 12, samples)``: `affected_leads`, from `window_start`
     to `window_end`.
     """
-    start, end = (records[name].to_numpy()[:, None] for name in ("window_start", "window_end"))
-    leads = np.array(
-        [[lead in names.split(";") for lead in LEADS] for names in records["affected_leads"]]
-    )
+    names = records["affected_leads"].str.split(";")
+    leads = np.array([np.isin(LEADS, each) for each in names])
+    start, end = records[["window_start", "window_end"]].to_numpy().T[..., None]
     t = np.arange(CROP.start, CROP.stop)
     return leads[:, :, None] & ((t >= start) & (t < end))[:, None]
 

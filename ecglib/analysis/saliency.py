@@ -45,22 +45,21 @@ def attribute(model, inputs, method="gradient", *, segments=None, steps=50, batc
     Raises
     ------
     ValueError
-        If the method is unknown, lacks its segments, or the network is in training mode.
+        If the network is in training mode.
     """
     x = np.asarray(inputs, dtype=np.float32)
-    if method not in METHODS or (method == "occlude_waves" and segments is None):
-        raise ValueError(
-            f"'{method}' is not one of {', '.join(METHODS)}, or its segments are missing"
-        )
     if method.startswith("occlude"):
-        whole = [np.ones((len(x), SAMPLES), bool)]
-        return _occlude(model, x, whole if method == "occlude_leads" else segments.values())
-    explain, options = Saliency(model), {}
-    if method == "integrated_gradients":
-        explain, options = IntegratedGradients(model), {"n_steps": steps}
-        options["internal_batch_size"] = batch
+        whole = {"lead": np.ones((len(x), SAMPLES), bool)}
+        return _occlude(model, x, whole if method == "occlude_leads" else segments)
+    explain, options = {
+        "gradient": (Saliency, {}),
+        "integrated_gradients": (
+            IntegratedGradients,
+            {"n_steps": steps, "internal_batch_size": batch},
+        ),
+    }[method]
     maps = [
-        explain.attribute(part, target=1, **options)[:, 0].detach().cpu()
+        explain(model).attribute(part, target=1, **options)[:, 0].detach().cpu()
         for part in _batches(model, x, batch)
     ]
     # what a sample of fewer has is shared out among those that it stands for
@@ -111,7 +110,7 @@ def erase(inputs, mask) -> np.ndarray:
 
 def _occlude(model, x, segments) -> np.ndarray:
     maps, whole = np.zeros((*x.shape[:2], SAMPLES), np.float32), logits(model, x)
-    for inside in segments:
+    for inside in segments.values():
         there = np.flatnonzero(inside.any(1))
         for lead in range(x.shape[1]) if there.size else ():
             mask = np.zeros(maps[there].shape, bool)

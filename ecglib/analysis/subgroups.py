@@ -25,8 +25,12 @@ ANALYSES = {
     "without_pacing": "Without paced ECGs",
     "without_earlier_pci": "Without patients who had a PCI before",
 }
-KEPT = {  # of these, by one column of the records
-    "human_validated": lambda known: known["validated_by_human"],
+KEPT = {  # of the cohort's records, by their columns
+    "strict_label": lambda known: (known["label"] == 0) | known["acute_mi_strict"].astype(bool),
+    "human_validated": lambda known: known["validated_by_human"].astype(bool),
+    "without_negatives_of_positive_patients": lambda known: (
+        (known["label"] == 1) | ~known["patient_id"].isin(known["patient_id"][known["label"] == 1])
+    ),
     "within_12_h": lambda known: known["hours"] <= 12,
     "within_24_h": lambda known: known["hours"] <= 24,
     "nstemi_only": lambda known: known["presentation"] == "NSTEMI",
@@ -157,24 +161,13 @@ def sensitivity(
     """
     known, rows = records.set_index("record_id"), []
     for name in dict.fromkeys(["main", *analyses]):
-        part = predictions[_kept(name, predictions, known)]
+        part = predictions
+        if name in KEPT:
+            part = part[KEPT[name](known)[part["record_id"]].to_numpy()]
         counts = _counts(part.drop_duplicates("record_id"))
         found = _intervals(part, **options)
         rows.append(found.assign(analysis=ANALYSES[name], **counts))
     return pd.concat(rows, ignore_index=True)
-
-
-def _kept(name: str, predictions: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
-    """Which predictions an analysis keeps, bool ``(n,)``."""
-    negative = (predictions["label"] == 0).to_numpy()
-    if name == "strict_label":
-        return negative | known["acute_mi_strict"].loc[predictions["record_id"]].to_numpy(bool)
-    if name in KEPT:
-        return KEPT[name](known.loc[predictions["record_id"]]).to_numpy(bool)
-    if name == "without_negatives_of_positive_patients":
-        ill = known["patient_id"][known["label"] == 1]
-        return ~negative | ~predictions["patient_id"].isin(ill).to_numpy()
-    return np.ones(len(predictions), bool)
 
 
 def _counts(part: pd.DataFrame) -> dict:

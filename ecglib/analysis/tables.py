@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ecglib import metrics
-from ecglib.analysis.texts import INTERVAL, interval_texts, mean_sd, p_text
+from ecglib.analysis.texts import INTERVAL, interval_texts, mean_sd, number, p_text
 
+SEEN = ["label", "probability"]
 SPLITS = {"validation": "Val", "test": "Test"}
 METRICS = {"auc": "AUC", "average_precision": "AP", "score": "Score", "brier": "Brier"}
 AT_POINT = {
@@ -52,30 +53,32 @@ def table_4(
     pandas.DataFrame
         Text, one row per model. The SD is that of a sample (n − 1), and left out with one rotation.
     """
-    rows, found = {}, dict(list(performance.groupby("model", sort=False)))
-    for model in dict.fromkeys([*asked[0], *found]):
-        runs = found.get(model, performance.iloc[:0])
-        missing = ",".join(str(k) for k in asked[1] if k not in set(runs["rotation"]))
-        count = f"{runs['rotation'].nunique()}{f' (without {missing})' if missing else ''}"
-        rows[names.get(model, model)] = {"Rotations": count} | {
-            f"{short} {METRICS[metric]}": mean_sd(runs[metric][runs["split"] == split])
-            for split, short in SPLITS.items()
-            for metric in ("auc", "average_precision")
-        }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Model")
-    table = table.sort_index(key=in_papers_order, kind="stable")
+    table = performance.pivot_table(["auc", "average_precision"], "model", "split", mean_sd)
+    table.columns = [f"{SPLITS[split]} {METRICS[metric]}" for metric, split in table]
+    models = dict.fromkeys([*asked[0], *performance["model"]])
+    table = table.reindex(models, columns=PAPER_TABLE_4.columns).fillna("–")
+    runs, counts = performance.groupby("model")["rotation"].unique(), []
+    for model in models:
+        found = runs.get(model, [])
+        missing = ",".join(str(k) for k in asked[1] if k not in found)
+        counts.append(f"{len(found)}{f' (without {missing})' if missing else ''}")
+    table.insert(0, "Rotations", counts)
+    table = table.rename(index=names).rename_axis("Model")
+    table = table.sort_index(key=_papers_order, kind="stable")
     published = PAPER_TABLE_4.reindex(table.index.str.removesuffix(" (2024 setting)")).fillna("–")
     both = {"This study": table, "Paper (other data)": published.set_axis(table.index)}
     return pd.concat(both if paper else {"This study": table}, axis=1)
 
 
-def in_papers_order(names: pd.Index) -> pd.Index:
+def _papers_order(names: pd.Index) -> pd.Index:
     """Place of each display name in the paper's Table 4; a variant stands with its model, and what
     isn't in the paper last.
     """
-    known = [name.partition(" (")[0] for name in PAPER_TABLE_4.index]
-    models = names.str.partition(" (").get_level_values(0)
-    return pd.Index([known.index(name) if name in known else len(known) for name in models])
+    papers, models = (
+        index.str.replace(r" \(.*", "", regex=True) for index in (PAPER_TABLE_4.index, names)
+    )
+    places = pd.Index(papers.get_indexer(models))
+    return places.where(places >= 0, len(papers))
 
 
 def table_5(
@@ -96,9 +99,9 @@ def table_5(
     rows, counts = {}, ("TP", "FP", "FN", "TN")
     for split, short in SPLITS.items():
         run = predictions[predictions["split"] == split]
-        values = metrics.at_threshold(run["label"], run["probability"], threshold)
-        values["auc"] = metrics.auc(run["label"], run["probability"])
-        values["ap"] = metrics.average_precision(run["label"], run["probability"])
+        seen = run["label"], run["probability"]
+        values = metrics.at_threshold(*seen, threshold)
+        values |= {"auc": metrics.auc(*seen), "ap": metrics.average_precision(*seen)}
         rows[short] = {name: values[name.lower()] for name in (*PAPER_TABLE_5.columns, *counts)}
     limits = bounds.set_index("metric")[["low", "high"]].rename(NAMES).reindex(rows["Test"])
     limits.columns = ["Test, lower limit", "Test, upper limit"]
@@ -121,24 +124,21 @@ def calibrations(predictions: pd.DataFrame) -> pd.DataFrame:
     """Calibration slope and intercept of each model, mean ± SD over rotations; a slope without a
     value is left out.
     """
-    rows = [
-        {"model": model} | metrics.calibration(run["label"], run["probability"])
-        for (model, _), run in predictions.groupby(["model", "rotation"], sort=False)
-    ]
-    table = pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan).groupby("model", sort=False)
-    table = table.agg(lambda values: mean_sd(values.dropna()))
-    return table.add_prefix("Calibration ").rename_axis("Model")
+    fits = predictions.groupby(["model", "rotation"], sort=False)[SEEN].apply(_fit)
+    fits = fits[np.isfinite(fits)].filter(like="Calibration").groupby("model", sort=False)
+    return fits.agg(lambda values: mean_sd(values.dropna())).rename_axis("Model")
 
 
 def calibration_by_scale(both: pd.DataFrame) -> pd.DataFrame:
     """How well probabilities fit on each scale of `ecglib.analysis.calibration.by_scale`."""
-    rows = {}
-    for scale, part in both.groupby("scale", sort=False):
-        label, p = part["label"], part["probability"]
-        rows[scale] = {f"Calibration {k}": v for k, v in metrics.calibration(label, p).items()}
-        rows[scale] |= {"Brier": metrics.brier(label, p), "Mean probability": p.mean()}
-        rows[scale] |= {"Share positive": label.mean()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Probabilities")
+    return both.groupby("scale", sort=False)[SEEN].apply(_fit).rename_axis("Probabilities")
+
+
+def _fit(run: pd.DataFrame) -> pd.Series:
+    label, p = run["label"], run["probability"]
+    found = pd.Series(metrics.calibration(label, p)).add_prefix("Calibration ")
+    level = {"Mean probability": p.mean(), "Share positive": label.mean()}
+    return pd.Series({**found, "Brier": metrics.brier(label, p), **level})
 
 
 def paired_tests(differences: pd.DataFrame, delong: pd.DataFrame) -> pd.DataFrame:
@@ -147,17 +147,15 @@ def paired_tests(differences: pd.DataFrame, delong: pd.DataFrame) -> pd.DataFram
     """
     of_auc = delong[["a", "b", "p"]].assign(metric="auc")
     table = differences.merge(of_auc, "left", ["metric", "a", "b"], suffixes=("", "_d"))
-    rows = {
-        "Metric": table["metric"].map(METRICS),
-        "a": table["a"],
-        "b": table["b"],
-        "Rotations": table["rotations"],
-        "a − b": interval_texts(table),
-        "p, patients drawn (Holm)": table["p_holm"].map(p_text),
-        "p, corrected t (Holm)": table["p_t_holm"].map(p_text),
-        "p, DeLong": table["p_d"].map(p_text),
+    table = table.assign(metric=table["metric"].map(METRICS), gap=interval_texts(table))
+    tests = {
+        "p_holm": "p, patients drawn (Holm)",
+        "p_t_holm": "p, corrected t (Holm)",
+        "p_d": "p, DeLong",
     }
-    return pd.DataFrame(rows)
+    table[[*tests]] = table[[*tests]].map(p_text)
+    words = {"metric": "Metric", "rotations": "Rotations", "gap": "a − b"}
+    return table[["metric", "a", "b", "rotations", "gap", *tests]].rename(columns=words | tests)
 
 
 def sensitivity(found: pd.DataFrame) -> pd.DataFrame:
@@ -173,13 +171,11 @@ def sensitivity(found: pd.DataFrame) -> pd.DataFrame:
 
 def subgroups(found: pd.DataFrame) -> pd.DataFrame:
     """Counts, AUC and calibration of `ecglib.analysis.subgroups.estimate`, by group."""
-    told = {"AUC": interval_texts(found)}
+    told = {"AUC": interval_texts(found, "too few")}
     if "ratio_estimate" in found:
-        told["Observed / expected"] = interval_texts(
-            found.filter(like="ratio").set_axis(INTERVAL, axis=1)
-        )
-    table = found.assign(**told).set_index("group")
-    return table[["level", "positives", "records", *told]].replace("–", "too few")
+        ratio = found.filter(like="ratio").set_axis(INTERVAL, axis=1)
+        told["Observed / expected"] = interval_texts(ratio, "too few")
+    return found.assign(**told).set_index("group")[["level", "positives", "records", *told]]
 
 
 def selection(by_test: pd.Series, by_validation: pd.Series, leads: pd.DataFrame, mean):
@@ -190,23 +186,18 @@ def selection(by_test: pd.Series, by_validation: pd.Series, leads: pd.DataFrame,
     `ecglib.analysis.comparison.leads`, `mean` is the score's row, a frame, of
     `ecglib.analysis.inference.intervals`.
     """
-    rows = {}
-    for rule, scores in (("validation", by_validation), ("test", by_test)):
-        row = leads.loc[scores.index[0]]
-        parts = {
-            "Validation score": by_validation[row.name],
-            "Test score": row["score"],
-            "Ease of the test fold": row["fold"],
-            "Luck of the choice": row["luck"] if rule == "test" else np.nan,
-        }
-        parts["Test score less both"] = 2 * row["score"] - np.nansum([*parts.values()][1:])
-        told = {name: f"{value:.3f}".replace("-", "−") for name, value in parts.items()}
-        rows[f"Highest {rule} score"] = {"Rotation": str(row.name)} | told
-    rows["Highest test score (the paper)"] = rows.pop("Highest test score")
-    rows["Mean over rotations"] = {"Validation score": f"{by_validation.mean():.3f}"}
-    rows["Mean over rotations"]["Test score"] = interval_texts(mean)[0]
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Rule")
-    return table.replace("nan", "–").fillna("–")
+    kept = leads.loc[[by_validation.index[0], by_test.index[0]]]
+    table = pd.DataFrame({"Validation score": by_validation[kept.index]})
+    table["Test score"], table["Ease of the test fold"] = kept["score"], kept["fold"]
+    table["Luck of the choice"] = kept["luck"].where([False, True])
+    table["Test score less both"] = kept["score"] - table.iloc[:, 2:].sum(axis=1)
+    table = table.map(number)
+    table.insert(0, "Rotation", kept.index.astype(str))
+    table.index = ["Highest validation score", "Highest test score (the paper)"]
+    table.loc["Mean over rotations"] = "–"
+    told = number(by_validation.mean()), interval_texts(mean)[0]
+    table.loc["Mean over rotations", ["Validation score", "Test score"]] = told
+    return table.rename_axis("Rule")
 
 
 def operating_points(bounds: pd.DataFrame, points: dict) -> pd.DataFrame:

@@ -291,7 +291,7 @@ def test_what_is_missing_is_told_and_the_rest_goes_on():
 
 def test_a_study_of_one_class_leaves_nothing_but_says_why():
     predictions = study(models=("a",)).assign(label=0)
-    found, problems = inference.check_predictions(predictions)
+    found, problems = inference.check_predictions(predictions, ["a"], [0, 1, 2])
     assert (
         found.empty
         and len(problems) == 3
@@ -304,9 +304,9 @@ def test_a_study_of_one_class_leaves_nothing_but_says_why():
     [
         (
             lambda p: p.assign(probability=p["probability"].where(p.index != 3)),
-            "a, rotation 0, validation fold: 1 of",
+            "probability that is NaN or outside 0–1",
         ),
-        (lambda p: p.assign(probability=p["probability"] + (p.index == 3)), "must lie within 0–1"),
+        (lambda p: p.assign(probability=p["probability"] + (p.index == 3)), "outside 0–1"),
         (lambda p: pd.concat([p, p.iloc[:1]]), "r0 occurs twice in one run"),
         (
             lambda p: pd.concat([p, p[p["record_id"] == "r0"].assign(rotation=9)]),
@@ -321,7 +321,7 @@ def test_a_study_of_one_class_leaves_nothing_but_says_why():
 )
 def test_bad_predictions_are_refused_in_one_sentence(change, told):
     with pytest.raises(ValueError, match=told) as error:
-        inference.check_predictions(change(study()))
+        inference.check_predictions(change(study()), ["a", "b"], [0, 1, 2])
     assert "\n" not in str(error.value)
 
 
@@ -533,3 +533,12 @@ def test_observed_to_expected_has_the_limits_of_its_patients():
     error = np.sqrt(0.3 * 0.7 / 900) / 0.2
     assert found["low"] == pytest.approx(1.5 - 1.96 * error, abs=0.03)
     assert found["high"] == pytest.approx(1.5 + 1.96 * error, abs=0.03)
+
+
+def test_a_study_of_one_model_has_no_pairs_and_says_so():
+    rows = study(models=("a",))
+    found = comparison.differences(inference.bootstrap(rows[rows["split"] == "test"], 30), 3)
+    assert found.empty and comparison.planned(found).empty
+    bounds = inference.intervals(inference.bootstrap(rows[rows["split"] == "test"], 30))
+    args = bounds, found, comparison.planned(found), pd.DataFrame(), {"a": "A"}
+    assert len(comparison.answers(*args, Label("proxy", "x"))) == 1
