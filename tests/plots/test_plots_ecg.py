@@ -96,8 +96,9 @@ def test_saliency_lies_on_the_samples_that_the_network_saw(windows):
     (lines,) = (c for c in figure.axes[0].collections if c.get_array() is not None)
     assert len(figure.axes) == 2 and lines.get_clim() == (0, 1)  # the other one: a colour bar
     runs, levels = np.split(np.arange(12 * windows), 12), lines.get_array()
+    drawn = lines.get_segments()
     for lead, of_lead, (x, _) in zip(LEADS, runs, traces(figure), strict=True):
-        values, segments = levels[of_lead], [lines.get_segments()[run] for run in of_lead]
+        values, segments = levels[of_lead], [drawn[run] for run in of_lead]
         assert segments[0][0, 0] == pytest.approx(x[start])
         assert segments[-1][-1, 0] == pytest.approx(x[start + 399])
         assert values.max() == (lead == "aVL")
