@@ -40,10 +40,8 @@ BOXES = {
 def table_1(network) -> pd.DataFrame:
     """Table 1 of the paper beside the output dimensions of a live ECG-SMART-NET."""
     live = layers.layer_table(network).set_index("layer")
-    table = PAPER_TABLE_1.assign(**{"this package": live.output})
-    for setting in ("kernel_size", "stride", "padding", "parameters"):
-        table[setting] = live[setting].reindex(table.index)
-    return table
+    settings = live[["kernel_size", "stride", "padding", "parameters"]]
+    return PAPER_TABLE_1.assign(**{"this package": live.output}).join(settings)
 
 
 def table_2(network, stage: str = "layer2") -> pd.DataFrame:
@@ -62,20 +60,18 @@ def table_2(network, stage: str = "layer2") -> pd.DataFrame:
 
 def sizes() -> pd.DataFrame:
     """Parameters of each network, and operations of one ECG's forward pass."""
-    networks = {name: _network(name) for name in models.NETWORKS}
-    parameters = [sum(p.numel() for p in network.parameters()) for network in networks.values()]
-    operations = [layers.flops(network) / 1e9 for network in networks.values()]
-    told = {"parameters": parameters, "GFLOP per ECG": operations}
-    return pd.DataFrame(told, index=[_title(name) for name in networks])
+    rows = {}
+    for name, entry in models.NETWORKS.items():
+        network = _network(name)
+        count = sum(p.numel() for p in network.parameters())
+        display_name = entry.display_name(models.without_download(name, {}))
+        rows[display_name] = count, layers.flops(network) / 1e9
+    return pd.DataFrame.from_dict(rows, "index", columns=["parameters", "GFLOP per ECG"])
 
 
 def _network(name: str):
     """Build a network without fetching the weights that it may start from."""
     return models.build_model(name, **models.without_download(name, {}))
-
-
-def _title(name: str) -> str:
-    return models.NETWORKS[name].display_name(models.without_download(name, {}))
 
 
 def draw(titles: dict[str, str]) -> Figure:
@@ -97,7 +93,7 @@ def draw(titles: dict[str, str]) -> Figure:
                 axis.annotate("", (0.5, 0.27 - place), (0.5, 0.73 - place), arrowprops=arrow)
             if told.startswith("2 conv"):
                 axis.annotate("", (0.5, -0.44 - place), (0.5, 0.42 - place), arrowprops=around)
-        title = titles.get(name, _title(name)).replace(" (", "\n(")
+        title = titles.get(name, models.NETWORKS[name].name).replace(" (", "\n(")
         axis.set(xlim=(-0.03, 1.03), ylim=(-13.6, 0.5))
         axis.set_title(f"{letter}  {title}", fontsize=10, loc="left")
         axis.set_axis_off()

@@ -21,7 +21,6 @@ from ecglib.plots import PAIR
 from ecglib.signal import fiducials
 
 MM_PER_S, MM_PER_UV = 25, 10 / 1000
-SEEN = CROP.stop - CROP.start  # samples that a network sees
 INK, SMALL, BOLD = "#1a1a1a", "#f9d5d5", "#eda5a5"
 PLANES = (  # title, what is up, what is down, degrees of the leads
     (
@@ -58,7 +57,7 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
         other number.
     saliency : array, optional
         ``(12, k)`` with k a divisor of 400, for example 20 windows of 40 ms: for the 400 samples
-        that a network sees, which are 150 to 550 of a stored beat or all of a beat of 400.
+        that a network sees, 150 to 550 of a stored beat.
     saliency_label : str
         Beside the colour bar.
     points : dict, optional
@@ -69,16 +68,16 @@ def draw_beat(beat, *, saliency=None, saliency_label="saliency", points=None, **
         (`matplotlib.figure.SubFigure`) to draw in instead of a figure of its own.
     """
     beat, runs = np.asarray(beat, dtype=np.float32), []
-    figure, axis, places = _sheet((beat.min(1), beat.max(1)), beat.shape[1] / RATE_HZ, **page)
-    seen = CROP if beat.shape[1] > SEEN else slice(SEEN)
+    figure, axis, places = _sheet(beat, beat.shape[1] / RATE_HZ, **page)
     found = pd.Series(points or {}, dtype=float).dropna() * MM_PER_S / RATE_HZ
     for lead, place in enumerate(places):
         x, y = _trace(beat[lead], place)
         axis.plot(x, y, color=INK, linewidth=0.9 if saliency is None else 0.5)
         if saliency is not None:
-            trace, width = np.column_stack([x, y])[seen], SEEN // np.shape(saliency)[1]
+            trace = np.column_stack([x, y])[CROP]
+            width = len(trace) // np.shape(saliency)[1]
             # runs end one sample later, to touch the next one
-            runs += [trace[first : first + width + 1] for first in range(0, SEEN, width)]
+            runs += [trace[at : at + width + 1] for at in range(0, len(trace), width)]
         x0, _, low, high = place
         dashes = {"linewidth": 0.7, "linestyle": (0, (3, 2))}
         axis.vlines(x0 + found, low + 1, high - 5, PAIR[0], **dashes)
@@ -135,9 +134,7 @@ def draw_recording(signal, rate, title="") -> Figure:
     signal = np.asarray(signal, dtype=np.float32)[:, : int(10 * rate)]
     cuts = np.arange(5) * signal.shape[1] // 4
     traces = [signal[lead, slice(*cuts[lead // 3 :][:2])] for lead in range(12)]
-    # an artefact may leave its row
-    extent = np.percentile(np.nan_to_num(signal), [0.05, 99.95], axis=1)
-    figure, axis, places = _sheet(extent, cuts[-1] / rate / 4, rhythm=True, title=title)
+    figure, axis, places = _sheet(signal, cuts[-1] / rate / 4, rhythm=True, title=title)
     for place, trace in zip(places, [*traces, signal[LEADS.index("II")]], strict=True):
         axis.plot(*_trace(trace, place, rate), color=INK, linewidth=0.7)
         if np.isnan(trace).all():
@@ -221,11 +218,13 @@ def _trace(samples, place, rate: float = RATE_HZ) -> tuple[np.ndarray, np.ndarra
     return x, place[1] + samples * MM_PER_UV
 
 
-def _sheet(extent, panel_s, rhythm=False, **page):
-    """Lay out the leads by their extents in µV, with a rhythm strip (lead II) at the paper's own
-    size; places, in the order of the leads: x, y, bottom and top of the row.
+def _sheet(signal, panel_s, rhythm=False, **page):
+    """Lay out the leads by the extents of their signal, with a rhythm strip (lead II) at the
+    paper's own size; places, in the order of the leads: x, y, bottom and top of the row.
     """
-    low, high = np.clip(np.stack(extent) * MM_PER_UV, [[-30], [0]], [[0], [30]])
+    # an artefact may leave its row
+    extent = np.percentile(np.nan_to_num(signal), [0.05, 99.95], axis=1) * MM_PER_UV
+    low, high = extent.clip([[-30], [0]], [[0], [30]])
     gap, scale = (0, 1) if rhythm else (5, 1.45)
     width, rows, top = panel_s * MM_PER_S + gap, [], 0.0
     for shown in [slice(k, None, 3) for k in range(3)] + [LEADS.index("II")] * rhythm:

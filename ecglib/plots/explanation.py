@@ -53,7 +53,7 @@ def draw_page(explanation) -> Figure:
     _head(explanation, top)
     draw_beat(explanation, figure=middle)
     _shares(explanation, low)
-    _write(foot, 0.9, FOOTER, 8, color="0.3")
+    foot.text(0, 0.9, FOOTER, fontsize=8, va="top", color="0.3")
     plt.close(page)
     lay_out(page)
     return page
@@ -66,28 +66,26 @@ def save_page(explanation, folder: str | Path) -> None:
         page.savefig(Path(folder) / f"page.{kind}", dpi=150)
 
 
-def _write(part, y, text, size, **look) -> None:
-    """Write below a height of the page; a file or a label may hold a $."""
-    part.text(0, y, text, fontsize=size, parse_math=False, **{"va": "top"} | look)
-
-
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
-    networks, verdict, count = explanation.networks, explanation.verdict, len(explanation.scores)
-    lines = [f"{networks.label}, trained networks of study {networks.name}: {count}"]
-    lines += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
+    networks, verdict = explanation.networks, explanation.verdict
+    label = textwrap.fill(f"Label: {networks.caption}", 110, max_lines=2)
+    count = len(explanation.scores)
+    about = f"{networks.label}, trained networks of study {networks.name}: {count}\n{label}"
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
-    title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)
-    _write(part, 0.98, title, 15, weight="bold")
-    _write(part, 0.85, "\n".join(lines), 9)
-    _write(part, 0.67, verdict[0], 13, weight="bold")
-    _write(part, 0.55, "\n".join(verdict[1:]), 10)
-    _write(part, 0.38, textwrap.fill(quality, 110), 9)
     box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
-    for y, said in ((0.14, explanation.origin), (-0.02, explanation.warning)):
-        if said:
-            told = "\n".join(textwrap.wrap(said, 84)[:2])
-            _write(part, y, told, 10, weight="bold", bbox=box, va="center")
+    bold, warning = {"weight": "bold"}, {"weight": "bold", "bbox": box}
+    for y, text, size, look in (
+        (0.98, textwrap.shorten(f"ECG explained: {explanation.file}", 70), 15, bold),
+        (0.85, about, 9, {}),
+        (0.67, verdict[0], 13, bold),
+        (0.55, "\n".join(verdict[1:]), 10, {}),
+        (0.38, textwrap.fill(quality, 110), 9, {}),
+        (0.20, textwrap.fill(explanation.origin, 84, max_lines=2), 10, warning),
+        (0.01, textwrap.fill(explanation.warning, 84, max_lines=2), 10, warning),
+    ):
+        # a file or a label may hold a $
+        part.text(0, y, text, fontsize=size, va="top", parse_math=False, **look)
 
 
 def _shares(explanation, part):

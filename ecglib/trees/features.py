@@ -21,7 +21,8 @@ from ecglib.signal import fiducials
 DEFINITIONS = pd.read_csv(
     Path(__file__).with_name("features.csv"), index_col="name", keep_default_na=False
 )
-NAMES = tuple(DEFINITIONS.index[DEFINITIONS.family != "patient"])
+MEASURED = DEFINITIONS.drop(index="Age")  # what a beat tells
+NAMES = tuple(MEASURED.index)
 
 MS = 1000 / RATE_HZ
 CHUNK = 500  # beats at a time: keeps memory flat
@@ -102,10 +103,10 @@ def _chunk(beats, rr_ms):
     out |= _deflections(x, q, j, qrs) | _repolarisation(x, j, qrs, st_t, t_wave)
     table = pd.DataFrame(out, columns=NAMES, dtype=np.float64)
     has_t &= table.filter(like="tamp_").abs().max(axis=1) >= WAVE_UV
-    table.loc[~has_t, DEFINITIONS.index[DEFINITIONS.needs_t == "yes"]] = np.nan
+    table.loc[~has_t, MEASURED.needs_t == "yes"] = np.nan
     table.loc[~has_qrs] = np.nan
     flat = np.ptp(x, axis=2) == 0  # a lead that isn't there
-    for leads, part in DEFINITIONS.loc[[*NAMES]].groupby("leads"):
+    for leads, part in MEASURED.groupby("leads"):
         table.loc[flat[:, NEEDED[leads]].any(axis=1), part.index] = np.nan
     return table
 
@@ -226,11 +227,9 @@ def _singular(x, mask):
 def _deflections(x, q, j, qrs):
     """Q, R and S of each lead: durations in ms, amplitudes in µV; the QRS score."""
     begin, end, inside = q[:, None], j[:, None], qrs[:, None]
-    large = inside & (np.abs(x) >= WAVE_UV)
-    start, r = large.argmax(axis=2)[..., None], _top(x, inside)
-    r_amp = _take(x, r)[..., 0]
-    r_amp = np.where(r_amp >= WAVE_UV, r_amp, 0)
-    has_q = _take(np.where(large, x, 0), start)[..., 0] < 0
+    large = np.where(inside & (np.abs(x) >= WAVE_UV), x, 0)
+    start, r = (large != 0).argmax(axis=2)[..., None], _top(x, inside)
+    has_q, r_amp = _take(large, start)[..., 0] < 0, large.max(axis=2)
 
     def run(at, opposite):  # how long the deflection around the sample `at` lasts, within QRS
         left = np.where(opposite & (at >= T), T, begin - 1).max(axis=2)

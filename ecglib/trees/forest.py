@@ -26,16 +26,21 @@ from ecglib.trees import TREES
 from ecglib.trees import features as engineered
 from ecglib.trees.features import DEFINITIONS
 
-PRUNING = (
-    "n_estimators",
-    "min_samples_split",
-    "min_samples_leaf",
-    "ccp_alpha",
-    "min_impurity_decrease",
-)
 FOREST_SETTINGS = {
-    "nature_medicine_2023": dict(zip(PRUNING, (20, 0.01, 0.005, 0.01, 0.01), strict=True)),
-    "ecg_smart_2024": dict(zip(PRUNING, (50, 0.001, 0.001, 0.001, 0.0), strict=True)),
+    "nature_medicine_2023": {
+        "n_estimators": 20,
+        "min_samples_split": 0.01,
+        "min_samples_leaf": 0.005,
+        "ccp_alpha": 0.01,
+        "min_impurity_decrease": 0.01,
+    },
+    "ecg_smart_2024": {
+        "n_estimators": 50,
+        "min_samples_split": 0.001,
+        "min_samples_leaf": 0.001,
+        "ccp_alpha": 0.001,
+        "min_impurity_decrease": 0.0,
+    },
 }
 """Two settings that the group published; the paper doesn't say which one is in its Table 4."""
 
@@ -233,13 +238,12 @@ def shap_values(model: Pipeline, features: pd.DataFrame) -> pd.DataFrame:
     """
     import shap
 
-    columns = list(model.feature_names_in_)
-    table, classifier = features[columns].astype(np.float64), model[-1]
+    columns, classifier = model.feature_names_in_, model[-1]
+    table = features[columns].to_numpy(np.float64)
     if len(model) > 1:
-        table = pd.DataFrame(model[:-1].transform(table), columns=columns)
-    trees = [fold.estimator for fold in getattr(classifier, "calibrated_classifiers_", [])] or [
-        classifier
-    ]
+        table = model[:-1].transform(pd.DataFrame(table, columns=columns))
+    folds = getattr(classifier, "calibrated_classifiers_", None)
+    trees = [fold.estimator for fold in folds] if folds else [classifier]
     values = np.mean([shap.TreeExplainer(t).shap_values(table) for t in trees], axis=0)
     values = values[..., 1] if values.ndim == 3 else values  # a forest's come for both classes
     return pd.DataFrame(values, columns=columns, index=features.index)
