@@ -106,8 +106,7 @@ def draw_mean_beats(beats, labels) -> Figure:
     for label, lead in np.ndindex(2, 12):
         one = beats[:, lead][labels == label].astype(np.float32)
         curves[label, :, lead] = one.mean(0) + np.outer([-1, 0, 1], one.std(0))
-    extent = curves.min((0, 1, 3)), curves.max((0, 1, 3))
-    figure, axis, places = _sheet(extent, beats.shape[-1] / RATE_HZ)
+    figure, axis, places = _sheet(np.hstack(curves.reshape(6, 12, -1)), beats.shape[-1] / RATE_HZ)
     for (lead, place), label in product(enumerate(places), (0, 1)):
         x, (low, mean, high) = _trace(curves[label, :, lead], place)
         look = {"color": PAIR[label], "linewidth": 0}
