@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ecglib.errors import Refusal
 

@@ -19,7 +19,9 @@ SECONDS = {"11_omi_features": 480, "tree": 35}
 """Of steps and rules, on one core, whatever they work on."""
 
 AN_ECG = {"ecg_smart_net": 0.033, "temporal_resnet18": 0.033, "resnet18": 0.01, "mayo_alvd": 0.001}
-"""Seconds of one core, or fifty times as many of a GPU, for one ECG through a network."""
+"""Seconds of one core, or fifty times as many of a GPU, for one ECG through a network; another
+network counts as the slowest.
+"""
 
 
 def costs(study, jobs: dict, given) -> dict[str, tuple[str, float]]:
@@ -48,7 +50,7 @@ def _seconds(study, rule: str, model: str) -> float:
     positives = ecgs * ((simulated and cohort.prevalence) or 0.088)
     epochs = study.models[model].epochs or study.training.epochs
     # as many negatives are drawn as there are positives; backward takes as long as two forwards
-    return 10 + epochs * AN_ECG[study.registered(model)] * 5 * positives
+    return 10 + epochs * AN_ECG.get(study.registered(model), 0.033) * 5 * positives
 
 
 def in_words(seconds: float) -> str:

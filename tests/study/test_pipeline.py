@@ -58,7 +58,7 @@ def test_every_step_is_finished_and_traceable(smoke):
 def test_predictions_keep_the_contract(smoke):
     found = runs.load_runs(smoke)
     cohort, folds = cohort_of(smoke), folds_of(smoke)
-    assert not found.problems and found.label_kind == "synthetic"
+    assert not found.problems and set(found.facts.label_kind) == {"synthetic"}
     assert len(found.facts) == len(smoke.models) * len(smoke.rotations)
     truth = cohort.records.set_index("record_id")
     assert (found.predictions.label == truth.label[found.predictions.record_id].to_numpy()).all()
@@ -91,6 +91,13 @@ def test_figures_tables_and_label_kind(smoke):
     leads = pd.read_csv(folder / "09_saliency" / "tables" / "lead_contributions.csv", index_col=0)
     assert list(leads.index) == list(LEADS) and np.isclose(leads["mean"].sum(), 1)
     assert "synthetic label" in graph.summary(smoke)
+
+
+def test_no_notebook_shows_a_warning(smoke):
+    for notebook in places.study_folder("smoke").rglob("notebook.ipynb"):
+        for cell in json.loads(notebook.read_text())["cells"]:
+            told = [o for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
+            assert "Warning" not in (said := "".join("".join(o["text"]) for o in told)), said
 
 
 def test_nothing_is_left_to_do_the_second_time(smoke):
