@@ -188,8 +188,6 @@ def net_benefit(label, probability, threshold) -> np.ndarray:
     label, probability = check(label, probability, classes=1)
     threshold = np.atleast_1d(np.asarray(threshold, dtype=np.float64))
     if not ((threshold > 0) & (threshold < 1)).all():
-        raise ValueError(
-            "Thresholds of net benefit must lie between 0 and 1, both left out; change them"
-        )
+        raise ValueError("Thresholds of net benefit must lie strictly between 0 and 1; change them")
     tp, fp = (np.sum(probability[label == y, None] >= threshold, axis=0) for y in (1, 0))
     return (tp - fp * threshold / (1 - threshold)) / label.size

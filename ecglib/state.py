@@ -34,7 +34,7 @@ def pick_device(asked: str) -> torch.device:
         return torch.device(next(name for name, there in present.items() if there))
     if not present[asked]:
         raise TrainingError(
-            f"Device '{asked}' was asked for but isn't there; set training.device to auto or cpu"
+            f"Device '{asked}' was requested but isn't available; set training.device to auto"
         )
     return torch.device(asked)
 

@@ -236,7 +236,7 @@ def test_a_device_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         assert pick_device("auto").type == "cuda"
     else:
-        with pytest.raises(TrainingError, match="Device 'cuda' was asked for but isn't there"):
+        with pytest.raises(TrainingError, match="Device 'cuda' was requested but isn't available"):
             pick_device("cuda")
     assert pick_device("cpu").type == "cpu"
 

@@ -49,7 +49,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     found = [p for p in (Path(settings.table), folder / settings.table) if p.is_file()]
     if not found or not folder.exists():
         raise SourceError(
-            f"{folder if found else settings.table} is absent; "
+            f"{folder if found else settings.table} does not exist; "
             "name it in cohort.folder or cohort.table"
         )
     table = read_table(found[0])
@@ -78,7 +78,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         first = f" (first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
         raise SourceError(
             f"{found[0].name} has no usable row with the label 1; "
-            f"{len(rejected)} are rejected{first}"
+            f"{len(rejected)} rows are rejected{first}"
         )
     read = Reader(folder.parent if in_one else folder, settings.beats_unit)
     if settings.beats_unit:
@@ -111,11 +111,11 @@ def _reasons(table: pd.DataFrame, records: pd.DataFrame, absent: pd.Series) -> p
         ),
         (
             (table.age != "") & ~records.age.between(0, 120),
-            "has the age '" + table.age + "', which is not 0 to 120 years",
+            "has the age '" + table.age + "', which is not between 0 and 120 years",
         ),
         (
             records.sex.groupby(table.patient_id).transform("nunique") > 1,
-            "belongs to a patient who is given both sexes",
+            "belongs to a patient listed with both sexes",
         ),
     ):
         reason = reason.mask((reason == "") & bad, why)
@@ -177,7 +177,7 @@ def _match_files(folder: Path, table: pd.DataFrame, table_path: Path) -> tuple[p
     )
     table["path"] = hits.map(lambda fit: fit[0] if len(fit) == 1 else None)
     reason = {0: "has no file in the folder", 1: ""}
-    return hits.map(lambda fit: reason.get(len(fit), f"fits {', '.join(fit[:3])}")), len(
+    return hits.map(lambda fit: reason.get(len(fit), f"fits several: {', '.join(fit[:3])}")), len(
         files - set(table.path)
     )
 
@@ -188,7 +188,7 @@ def _match_beats(file: Path, table: pd.DataFrame) -> tuple[pd.Series, int]:
     names = table.record_id if names is None else names
     if len(names) != len(beats) or len(set(names)) < len(names):
         raise SourceError(
-            f"{file.name} holds {len(beats)} beats, to be named once each, "
+            f"{file.name} holds {len(beats)} beats, which need a name each, "
             f"but {len(names)} are named"
         )
     place = {name: f"{file.name}#{i}" for i, name in enumerate(names)}
@@ -249,7 +249,7 @@ class Reader:
             )
         if not np.isfinite(beat).all() or not SPAN_UV[0] <= np.ptp(beat) <= SPAN_UV[1]:
             raise ReadError(
-                f"{row.path}: spans {np.ptp(beat):.3g} µV, which no beat in {self.unit} does"
+                f"{row.path}: spans {np.ptp(beat):.3g} µV, which can't be a beat in {self.unit}"
             )
         return beat, rate
 

@@ -87,7 +87,7 @@ def _device(path: Path, data: bytes) -> list[Channel]:
         except UnsupportedFormatError as error:
             if "No parser found" not in str(error):
                 raise
-            raise ReadError(f"is in no readable format; those are {KNOWN}") from None
+            raise ReadError(f"is in none of the formats that can be read: {KNOWN}") from None
         except CorruptedFileError as error:
             if "invalid sample range 0-" not in str(error):
                 raise
@@ -190,7 +190,7 @@ def _dicom(path: Path, data: bytes) -> list[Channel]:
     leads = [{lead_of(channel[0]) for channel in group} - {None} for group in groups]
     if len(set.union(*leads)) > max(map(len, leads)):
         raise ReadError(
-            f"its leads are in {len(groups)} groups of channels, not recorded at the same time"
+            f"its leads are in {len(groups)} groups of channels that weren't recorded together"
         )
     return groups[max(range(len(groups)), key=lambda i: len(leads[i]))]
 
@@ -244,7 +244,7 @@ def _csv(path: Path, data: bytes) -> list[Channel]:
         steps = np.diff(columns.pop(name))
         step = steps.mean() if len(steps) else 0.0
         if not (step > 0 and np.abs(steps - step).max() < step):
-            raise ReadError(f"the column '{name}' doesn't rise evenly")
+            raise ReadError(f"the column '{name}' doesn't increase in even steps")
         rate = round((1000.0 if TIME.fullmatch(name)[1] else 1.0) / step, 1)
     channels = []
     for name, x in columns.items():
@@ -256,6 +256,6 @@ def _csv(path: Path, data: bytes) -> list[Channel]:
     if leads and (lacks := [line for line in known if not known[line]]):
         raise ReadError(
             f"lacks its {' and '.join(line[3:7] for line in lacks)}; begin it with"
-            f" {' and '.join(lacks)}, a line each, with its own values"
+            f" {' and '.join(lacks)}, one line each, with its own values"
         )
     return channels

@@ -72,7 +72,7 @@ def open_source(
         lacking = (
             f"{(absent != '').sum():,} of {len(records):,} records at {settings.sampling_rate} Hz"
         )
-        lacking += f", as {absent.max()}"
+        lacking += f", for example {absent.max()}"
         mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         raise SourceError(f"{folder} lacks {lacking}; {mend}")
     records = records[absent == ""].reset_index(drop=True)
@@ -156,7 +156,7 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         ) from None
     if missing := [column for column in columns if column not in table]:
         raise SourceError(
-            f"{path} lacks the column '{missing[0]}'; take the file from PhysioNet again"
+            f"{path} lacks the column '{missing[0]}'; download it from PhysioNet again"
         )
     return table
 
@@ -178,7 +178,7 @@ def _check_values(table: pd.DataFrame, filename: str, folder: Path) -> None:
     if wrong := [column for column, fine in good.items() if not fine]:
         raise SourceError(
             f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; "
-            "take it from PhysioNet again"
+            "download it from PhysioNet again"
         )
 
 
@@ -244,7 +244,7 @@ def decode(name: str, header: str, data: bytes, trusted: bool = True) -> tuple[n
     wrong = (trusted & ((raw.sum(axis=0) - sums) % 65536 != 0)) | (gain == 0)
     if wrong.any():
         raise ReadError(
-            f"{name}: lead {list(leads)[wrong.argmax()]} doesn't fit its checksum, "
+            f"{name}: lead {list(leads)[wrong.argmax()]} doesn't match its checksum, "
             "or has a gain of 0"
         )
     order = [list(leads).index(lead.upper()) for lead in LEADS]
@@ -293,7 +293,7 @@ def download(folder: Path, names: list[str]) -> None:
         sums = {line[1]: f"sha256:{line[0]}" for line in lines if len(line) == 2}
         if unlisted := [name for name in names if name not in sums]:
             raise SourceError(
-                f"{listing} doesn't list {unlisted[0]}; delete it to have it downloaded again"
+                f"{listing} doesn't list {unlisted[0]}; delete it, and it is downloaded again"
             )
         wanted = [Wanted(BASE_URL + name, folder / name, sums[name]) for name in names]
         fetch(wanted, "PhysioNet", TRIES)

@@ -101,7 +101,7 @@ def bounded(seconds: int, memory: int):
     """
 
     def stop(*_):
-        raise TimeoutError(f"reading takes more than {seconds} s of computing")
+        raise TimeoutError(f"reading takes more than {seconds} s of computing time")
 
     with ExitStack() as undo:
         # ValueError: not in a main thread
@@ -140,7 +140,7 @@ def _twelve(channels: list[Channel], shortest: float) -> Recording:
         raise ReadError(
             "the leads differ in rate or length"
             if leads
-            else f"none of the 12 leads is named{others}"
+            else f"no channel is named as one of the 12 leads{others}"
         )
     length, rate = shapes.pop()
     if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
@@ -148,7 +148,7 @@ def _twelve(channels: list[Channel], shortest: float) -> Recording:
             f"a sampling rate of {rate:g} Hz is outside {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
         )
     if length < shortest * rate:
-        raise ReadError(f"only {length / rate:.2f} s long where {shortest:g} s are needed")
+        raise ReadError(f"only {length / rate:.2f} s long; at least {shortest:g} s are needed")
     with np.errstate(over="ignore"):
         leads = {name: x[: int(10 * rate)].astype(np.float32) for name, x in leads.items()}
     leads = {name: np.where(np.isfinite(x), x, np.float32(np.nan)) for name, x in leads.items()}
@@ -160,7 +160,7 @@ def _twelve(channels: list[Channel], shortest: float) -> Recording:
     spans = [np.diff(np.percentile(x[~np.isnan(x)], (0.5, 99.5)))[0] for x in leads.values()]
     if not SPAN_UV[0] <= max(spans) <= SPAN_UV[1]:
         raise ReadError(
-            f"the largest lead spans {max(spans):.3g} µV, so the unit is wrong or it is no ECG"
+            f"the largest lead spans {max(spans):.3g} µV, so the unit is wrong or this is no ECG"
         )
     empty = np.full_like(next(iter(leads.values())), np.nan)
     return Recording(np.stack([leads.get(name, empty) for name in LEADS]), rate, tuple(unused))

@@ -104,7 +104,7 @@ def process(signal: np.ndarray, rate: float, settings: Signal) -> Beat:
     beat, spread, error = average(filtered, artefact, r[used])
     if not np.isfinite(spread).any():
         raise SignalError(
-            "No lead can be used: all are full of artefacts; give a cleaner recording."
+            "No lead can be used, since all are full of artefacts; give a cleaner recording."
         )
     reasons += quality.judge(beat, error, beats.cut(filtered[:6], r[used]).mean(axis=0), reasons)
     intervals, rough = np.diff(r), quality.roughness(filtered, r[used])

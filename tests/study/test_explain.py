@@ -440,7 +440,7 @@ class TestBadInput:
         self.refused(tmp_path / "none.xml", run, "none.xml", "no such file")
         self.refused(tmp_path / "noise.xml", run, "noise.xml")
         self.refused(tmp_path / "empty.csv", run, "empty.csv", "the file is empty")
-        self.refused(short, run, "short.csv", "1.50 s long where 2 s are needed")
+        self.refused(short, run, "short.csv", "1.50 s long; at least 2 s are needed")
         self.refused(wrong, run, "wrong.csv", "leads without usable samples")
         self.refused(renamed, run, "renamed.csv")
         self.refused(flat, run, "flat.csv")
