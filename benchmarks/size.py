@@ -21,7 +21,7 @@ CORE = {name for layer in LAYERS[LAYERS.index(["trainer"]) :] for name in layer}
 STRUCTURE = {getattr(tokenize, name) for name in ("COMMENT", "NEWLINE", "NL", "INDENT", "DEDENT")}
 STRUCTURE |= {tokenize.ENCODING, tokenize.ENDMARKER}
 LIMITS = {
-    "code tokens of ecglib": 87_200,
+    "code tokens of ecglib": 85_900,
     "code tokens of the core with its ground": 11_000,
     "lines of the Snakefile": 160,
     "code lines of all notebooks": 680,
