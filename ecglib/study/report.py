@@ -177,5 +177,6 @@ def tripod_ai(study, model: str, rotation: int) -> pd.DataFrame:
     links["rates"] = links["study"] = f"`params/{study.name}.yaml`"
     if study.learning_rates:
         links["rates"] = "[04_learning_rate](../04_learning_rate/notebook.ipynb)"
-    table["Answered in"] = [where.format(**links) for where in table["Answered in"]]
-    return table
+    told = pd.Series([where.format(**links) for where in table["Answered in"]], table.index)
+    words = told.str.replace(r"\[\w+\]", lambda name: name[0].replace("_", " "), regex=True)
+    return table.assign(**{"Answered in": words})

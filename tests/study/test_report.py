@@ -150,6 +150,8 @@ def test_links_of_the_checklist_lead_to_notebooks_of_the_study(tmp_path):
             .str.extract(r"\[(.+)\]\((.+)\)")
             .dropna()
         )
+        assert not links[0].str.contains("_").any()
+        links[0] = links[0].str.replace(" ", "_")
         assert set(links[0]) <= known and run in set(links[0])
         for name, target in links.drop_duplicates().itertuples(index=False):
             where = (here / target).resolve().relative_to(tmp_path)
