@@ -74,7 +74,7 @@ def _write(part, y, text, size, **look) -> None:
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
     networks, verdict, count = explanation.networks, explanation.verdict, len(explanation.scores)
-    lines = [f"{networks.label}, trained networks of study {networks.name}: {count}"]
+    lines = [f"{networks.label}, networks trained in study {networks.name}: {count}"]
     lines += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     title = textwrap.shorten(f"ECG explained: {explanation.file}", 70)
@@ -96,7 +96,7 @@ def _shares(explanation, part):
     leads, segments = explanation.leads, explanation.segments
     for axis, values, digits, label in (
         (axes[0], 100 * leads.saliency, ".1f", "share of saliency (%)"),
-        (axes[1], leads.occlusion, "+.2f", "fall of the logit without the lead"),
+        (axes[1], leads.occlusion, "+.2f", "fall in the logit without the lead"),
         (axes[2], 100 * segments.saliency, ".0f", "share of saliency (%)"),
     ):
         names = [f"{name}  {value:{digits}}".replace("-", "−") for name, value in values.items()]
