@@ -68,9 +68,10 @@ def save_page(explanation, folder: str | Path) -> None:
 
 def _head(explanation, part):
     """Write what was read, what was found, and how far it can be trusted."""
-    networks, verdict, count = explanation.networks, explanation.verdict, len(explanation.scores)
-    lines = [f"{networks.label}, networks trained in study {networks.name}: {count}"]
-    lines += textwrap.wrap(f"Label: {networks.caption}", 110)[:2]
+    networks, verdict = explanation.networks, explanation.verdict
+    label = textwrap.fill(f"Label: {networks.caption}", 110, max_lines=2)
+    count = len(explanation.scores)
+    about = f"{networks.label}, networks trained in study {networks.name}: {count}\n{label}"
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
     bold, warning = {"weight": "bold"}, {"weight": "bold", "bbox": box}
