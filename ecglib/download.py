@@ -92,7 +92,7 @@ def _fetch(session, one: Wanted, owner: str, tries: int, timeout_s: float, bar) 
             problem = error
             continue
         part.unlink()
-        problem = f"its {kind.upper().replace('SHA', 'SHA-')} is not {owner}'s"
+        problem = f"its {kind.upper().replace('SHA', 'SHA-')} differs from {owner}'s"
     silent = isinstance(problem, requests.ConnectionError | requests.Timeout)
     told = f"was not downloaded ({problem}); start again to resume it"
     raise DownloadError(one.url, told, problem, answered=not silent)

@@ -51,7 +51,7 @@ def build_folds(records: pd.DataFrame, count: int, seed: int, by: str = "patient
     if fewest.min() < count:
         kind = "positive" if fewest.idxmin() == 1 else "negative"
         raise ValueError(
-            f"{count} folds need {count} {kind} patients, but there are {fewest.min()}: use fewer "
+            f"{count} folds need {count} {kind} patients, but there are {fewest.min()}; use fewer "
             "folds"
         )
     fold = pd.Series(-1, index=patients.index)
@@ -75,7 +75,7 @@ def rotate(folds: pd.DataFrame, rotation: int) -> dict[str, np.ndarray]:
         validation &= ~test
         if not test.any():
             raise ValueError(
-                f"Rotation {rotation} leaves out a site, but there are {folds.site.max() + 1} sites"
+                f"Rotation {rotation} has no site: only {folds.site.max() + 1} can be left out"
             )
     return dict(
         zip(SPLITS, map(np.flatnonzero, (~(validation | test), validation, test)), strict=True)

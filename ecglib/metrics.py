@@ -23,18 +23,18 @@ def check(label, probability, classes: int = 2) -> tuple[np.ndarray, np.ndarray]
     """Return label (int64) and probability (float64) as arrays; `ValueError` says what is wrong."""
     label, probability = np.asarray(label), np.asarray(probability, dtype=np.float64)
     if label.shape != probability.shape or label.ndim != 1 or not label.size:
-        wrong = f"Labels {label.shape} and probabilities {probability.shape} must be lists of one "
-        wrong += "length that isn't 0; give one of each per ECG"
+        wrong = f"Labels {label.shape} and probabilities {probability.shape} must be non-empty "
+        wrong += "lists of equal length; give one of each per ECG"
     elif not (known := np.isin(label, (0, 1))).all():
         wrong = f"Labels must be 0 or 1, but {label[~known][0]!s} is among them"
     elif (missing := np.isnan(probability).sum()) > 0:
         wrong = f"{missing} of {label.size} probabilities are NaN; predict them again"
     elif np.any((probability < 0) | (probability > 1)):
         wrong = f"Probabilities run from {probability.min():.4g} to {probability.max():.4g}; "
-        wrong += "they must lie within 0–1"
+        wrong += "they must lie between 0 and 1"
     elif classes == 2 and np.ptp(label) == 0:
         wrong = f"All {label.size} labels are {label[0]}; "
-        wrong += "this metric needs records with label 0 and with 1"
+        wrong += "this metric needs records of both labels, 0 and 1"
     else:
         return label.astype(np.int64), probability
     raise ValueError(wrong)
@@ -188,6 +188,8 @@ def net_benefit(label, probability, threshold) -> np.ndarray:
     label, probability = check(label, probability, classes=1)
     threshold = np.atleast_1d(np.asarray(threshold, dtype=np.float64))
     if not ((threshold > 0) & (threshold < 1)).all():
-        raise ValueError("Thresholds of net benefit must lie strictly between 0 and 1; change them")
+        raise ValueError(
+            "Thresholds of net benefit must be greater than 0 and less than 1; change them"
+        )
     tp, fp = (np.sum(probability[label == y, None] >= threshold, axis=0) for y in (1, 0))
     return (tp - fp * threshold / (1 - threshold)) / label.size

@@ -34,7 +34,7 @@ def pick_device(asked: str) -> torch.device:
         return torch.device(next(name for name, there in present.items() if there))
     if not present[asked]:
         raise TrainingError(
-            f"Device '{asked}' was requested but isn't available; set training.device to auto"
+            f"Device '{asked}' isn't available here; set training.device to auto or cpu"
         )
     return torch.device(asked)
 
@@ -122,8 +122,8 @@ class State:
         state = torch.load(file, map_location="cpu", weights_only=True)
         if changed := differences(json.loads(state["identity"]), identity):
             raise TrainingError(
-                f"{file} belongs to another run ({'; '.join(changed)}); remove its folder to start "
-                "anew, or undo the change"
+                f"{file} belongs to another run ({'; '.join(changed)}); delete its folder to start "
+                "over, or undo the change"
             )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])

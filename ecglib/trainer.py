@@ -257,7 +257,7 @@ def load_model(run_folder: str | Path) -> torch.nn.Module:
         # safetensors and torch raise several kinds for a damaged or foreign file
         first = str(error).splitlines()[0]
         raise TrainingError(
-            f"{folder / 'weights.safetensors'} is damaged or not of {identity['network']}: {first}"
+            f"{folder / 'weights.safetensors'} is damaged or not {identity['network']}'s: {first}"
         ) from None
     network.identity = identity
     return network.eval().to(memory_format=torch.channels_last)  # as trained: the same bits again

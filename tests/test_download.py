@@ -42,7 +42,7 @@ def test_a_file_is_verified_as_far_as_its_digest_goes(web, tmp_path, told):
 @pytest.mark.parametrize("kind, name", [("sha256", "SHA-256"), ("md5", "MD5")])
 def test_another_file_is_refused_and_the_older_one_stays(web, tmp_path, kind, name):
     (tmp_path / "a.bin").write_bytes(b"older")
-    told = rf"{web.url}a.bin was not downloaded \(its {name} is not the shop's\); start again"
+    told = rf"{web.url}a.bin was not downloaded \(its {name} differs from the shop's\); start again"
     with pytest.raises(DownloadError, match=told) as error:
         fetch(web, tmp_path, digest(b"other", kind))
     assert error.value.answered and len(web.log) == 3

@@ -86,7 +86,7 @@ def test_each_rotation_leaves_a_whole_site_out():
         assert 0.08 < len(splits["validation"]) / (600 - size) < 0.15
         assert sum(map(len, splits.values())) == 600
     assert receipt(records, folds, (0, 1)).filter(like="shared").to_numpy().sum() == 0
-    with pytest.raises(ValueError, match="there are 2 sites"):
+    with pytest.raises(ValueError, match="only 2 can be left out"):
         rotate(folds, 2)
 
 

@@ -138,8 +138,8 @@ def test_net_benefit_of_treating_all_and_none():
         ([0, 1], [0.2, np.nan], "1 of 2 probabilities are NaN"),
         ([0, 1], [0.2, 1.3], "run from 0.2 to 1.3"),
         ([0, 2], [0.2, 0.3], "2 is among them"),
-        ([0, 1, 1], [0.2, 0.3], "of one length"),
-        ([], [], "of one length"),
+        ([0, 1, 1], [0.2, 0.3], "of equal length"),
+        ([], [], "non-empty"),
     ],
 )
 @pytest.mark.parametrize(
@@ -152,5 +152,5 @@ def test_bad_input_is_refused_in_one_sentence(metric, label, probability, told):
 
 
 def test_net_benefit_refuses_a_threshold_of_one():
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="greater than 0 and less than 1"):
         metrics.net_benefit([0, 1], [0.1, 0.2], [0.5, 1.0])

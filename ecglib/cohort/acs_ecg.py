@@ -40,7 +40,7 @@ MADE_UP = "made-up.txt"  # marks a folder of `ecglib.cohort.made_up`
 ATTRIBUTION = (
     "ACS-ECG, Du et al., Scientific Data 13:1009, 2026; doi 10.6084/m9.figshare.29925314, CC0 1.0"
 )
-AGAIN = "take CSV.zip from figshare again"
+AGAIN = "download CSV.zip from figshare again"
 
 VESSELS = {
     "LM": ["LM"],
@@ -82,7 +82,7 @@ def open_source(settings, seed: int, data_dir: Path | None, download_dir=None) -
     ends = [".med"] if released else [".hea", ".dat"]
     needed = pd.concat([records.file + end for end in ends])
     if len(absent := needed[~needed.isin(files)]):
-        lacking = f"{len(absent):,} of {len(needed):,} files, as {absent.min()}"
+        lacking = f"{len(absent):,} of {len(needed):,} files, for example {absent.min()}"
         raise SourceError(f"{folder} lacks {lacking}; download or unpack {HOLDS[settings.beats]}")
     if not released:
         sizes = (records.file + ".dat").map(lambda name: files[name][0])
@@ -135,14 +135,16 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     test = _read_table(folder, "test.csv", COLUMNS)
     for column in ("ecg_row_record", "Patient_id"):
         if both := sorted({*train[column]} & {*test[column]}):
-            raise SourceError(f"{both[0]} is in train.csv and in test.csv; {AGAIN}")
+            raise SourceError(f"{both[0]} is in both train.csv and test.csv; {AGAIN}")
     return train, test
 
 
 def _read_table(folder: Path, name: str, columns: list[str]) -> pd.DataFrame:
     """Read one table, which must have `columns`."""
     if name not in (files := contents(folder)):
-        raise SourceError(f"{folder} has no {name}; give ACS-ECG's folder, or none to download it")
+        raise SourceError(
+            f"{folder} has no {name}; give the folder of ACS-ECG, or none to download it"
+        )
     try:  # it may begin with a byte order mark
         table = pd.read_csv(BytesIO(files[name][1]()), dtype=str, encoding="utf-8-sig")
     except (ValueError, *UNREADABLE) as error:
@@ -157,7 +159,7 @@ def _read_table(folder: Path, name: str, columns: list[str]) -> pd.DataFrame:
     for column, fine in good.items():
         if not fine.all():
             row = (~fine).argmax() + 2
-            raise SourceError(f"{name}: '{column}' is not as in ACS-ECG in row {row}; {AGAIN}")
+            raise SourceError(f"{name}: '{column}' has an invalid value in row {row}; {AGAIN}")
     return table
 
 
@@ -167,7 +169,10 @@ def _version(train: pd.DataFrame, test: pd.DataFrame) -> str:
     found = dict(zip(VERSION_1, [*sizes, *(train[OUTCOMES] > 0).sum()], strict=True))
     differ = [f"{k} {found[k]:,} ({n:,})" for k, n in VERSION_1.items() if found[k] != n]
     if differ:
-        warnings.warn(f"Not version 1 of ACS-ECG (its counts): {', '.join(differ)}", stacklevel=3)
+        warnings.warn(
+            f"Not version 1 of ACS-ECG (its counts in parentheses): {', '.join(differ)}",
+            stacklevel=3,
+        )
     return "not 1" if differ else "1"
 
 
@@ -209,7 +214,9 @@ def _select(table: pd.DataFrame, settings) -> tuple[pd.DataFrame, dict]:
         records = records[records.hours <= settings.max_hours]
         counts[f"at most {settings.max_hours:g} h before angiography"] = count(records)
     if not records.label.any():
-        raise SourceError(f"None of {len(records):,} ECGs is positive for {settings.label}")
+        raise SourceError(
+            f"None of {len(records):,} ECGs is positive for {settings.label}; change cohort.label"
+        )
     return records.reset_index(drop=True), counts
 
 
@@ -231,7 +238,7 @@ class Reader:
         try:
             data = [contents(self.folder)[row.file + end][1]() for end in ends]
         except UNREADABLE as error:
-            raise ReadError(f"{row.file}{ends[-1]}: can't be read ({error})") from None
+            raise ReadError(f"{row.file}{ends[-1]}: the file can't be read ({error})") from None
         if self.usual_r is not None:
             return median_beat(row.file, *data, self.usual_r)
         header, samples = data
@@ -244,7 +251,9 @@ def _released(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Read a ``.med`` file, 1 s: int16 ``(12, 500)`` in µV, and its power over the leads."""
     raw = np.frombuffer(data, "<i2") if len(data) == 2 * len(LEADS) * MEDIAN_SAMPLES else None
     if raw is None or (raw == MISSING).any():
-        raise ReadError(f"{name}.med: {len(data):,} bytes, not 12,000 with a value in each two")
+        raise ReadError(
+            f"{name}.med has {len(data):,} bytes; it must have 12,000 without a missing sample"
+        )
     raw = raw.reshape(MEDIAN_SAMPLES, len(LEADS)).T
     beat = gaussian_filter1d(raw - np.median(raw, axis=1, keepdims=True), 2, axis=1)
     return raw, np.square(beat).sum(axis=0)

@@ -195,7 +195,9 @@ def load_cohort(folder: str | Path, check_hashes: bool = False) -> Cohort:
     records = pd.read_parquet(folder / "records.parquet")
     for key, needed in (("lead_order", list(LEADS)), ("units", "uV")):
         if info.get(key) != needed:
-            raise CohortError(f"Cohort {folder}: {key} is {info.get(key)} but must be {needed}")
+            raise CohortError(
+                f"Cohort {folder}: '{key}' is {info.get(key)}, not {needed}; build it again"
+            )
     check(records, beats, folder)
     for name, expected in info["hashes"].items() if check_hashes else ():
         if sha256(folder / name) != expected:
@@ -210,7 +212,7 @@ def check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
     expected = (len(records), len(LEADS), BEAT_SAMPLES)
     if beats.shape != expected or beats.dtype != np.int16:
         raise CohortError(
-            f"Cohort {folder}: beats are {beats.dtype} {beats.shape}, must be int16 {expected}"
+            f"Cohort {folder}: beats are {beats.dtype} {beats.shape} but must be int16 {expected}"
         )
     try:
         RECORDS.validate(records)
@@ -220,7 +222,7 @@ def check(records: pd.DataFrame, beats: np.ndarray, folder: Path) -> None:
     sexes = records.groupby("patient_id").sex.nunique()
     if (sexes > 1).any():
         raise CohortError(
-            f"Cohort {folder}: patient {sexes.idxmax()} has two sexes; correct the table"
+            f"Cohort {folder}: patient {sexes.idxmax()} is listed with two sexes; correct the table"
         )
 
 

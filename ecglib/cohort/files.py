@@ -50,7 +50,7 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
     if not found or not folder.exists():
         raise SourceError(
             f"{folder if found else settings.table} does not exist; "
-            "name it in cohort.folder or cohort.table"
+            "correct cohort.folder or cohort.table"
         )
     table = read_table(found[0])
     unlabelled = not table.empty and not table.label.any()
@@ -75,10 +75,10 @@ def open_source(settings, seed: int, data_dir: str | Path | None = None) -> Sour
         "files without a row": {"ecgs": spare},
     }
     if not unlabelled and not usable.label.any():
-        first = f" (first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
+        first = f" (the first: {' '.join(rejected.iloc[0])})" if len(rejected) else ""
         raise SourceError(
             f"{found[0].name} has no usable row with the label 1; "
-            f"{len(rejected)} rows are rejected{first}"
+            f"rows rejected: {len(rejected)}{first}"
         )
     read = Reader(folder.parent if in_one else folder, settings.beats_unit)
     if settings.beats_unit:
@@ -134,7 +134,7 @@ def read_table(path: Path) -> pd.DataFrame:
             separator = max(",;\t", key=text.partition("\n")[0].count)
             table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except ReadError as error:
-        raise SourceError(f"{path.name} {error}") from None
+        raise SourceError(f"{path.name}: {error}") from None
     except Exception as error:  # whatever pandas or arrow meets
         raise SourceError(
             f"{path.name} can't be read as a table: {' '.join(str(error).split())[:200]}"
@@ -177,9 +177,9 @@ def _match_files(folder: Path, table: pd.DataFrame, table_path: Path) -> tuple[p
     )
     table["path"] = hits.map(lambda fit: fit[0] if len(fit) == 1 else None)
     reason = {0: "has no file in the folder", 1: ""}
-    return hits.map(lambda fit: reason.get(len(fit), f"fits several: {', '.join(fit[:3])}")), len(
-        files - set(table.path)
-    )
+    return hits.map(
+        lambda fit: reason.get(len(fit), f"matches several files: {', '.join(fit[:3])}")
+    ), len(files - set(table.path))
 
 
 def _match_beats(file: Path, table: pd.DataFrame) -> tuple[pd.Series, int]:
@@ -188,8 +188,8 @@ def _match_beats(file: Path, table: pd.DataFrame) -> tuple[pd.Series, int]:
     names = table.record_id if names is None else names
     if len(names) != len(beats) or len(set(names)) < len(names):
         raise SourceError(
-            f"{file.name} holds {len(beats)} beats, which need a name each, "
-            f"but {len(names)} are named"
+            f"{file.name} has {len(beats)} beats, but {len(names)} names are given; "
+            "give each beat one name of its own"
         )
     place = {name: f"{file.name}#{i}" for i, name in enumerate(names)}
     table["path"] = table.record_id.map(place)
@@ -210,7 +210,7 @@ def _stack(path: Path) -> tuple[np.ndarray, list[str] | None]:
             f"{path.name} can't be read as beats: {' '.join(str(error).split())[:200]}"
         ) from None
     if beats.shape[1:] != SHAPE:
-        raise SourceError(f"{path.name} holds an array {beats.shape}, but (n, 12, 600) is needed")
+        raise SourceError(f"{path.name} has the shape {beats.shape}, but (n, 12, 600) is needed")
     return beats, names
 
 
@@ -241,15 +241,15 @@ class Reader:
                 beat = np.asarray(beat, np.float32) * np.float32(factor)
             except Exception as error:  # whatever numpy meets in a broken file
                 raise ReadError(
-                    f"{row.path}: can't be read ({' '.join(str(error).split())[:200]})"
+                    f"{row.path}: the file can't be read ({' '.join(str(error).split())[:200]})"
                 ) from None
         if beat.shape != SHAPE or rate != RATE_HZ:
             raise ReadError(
-                f"{row.path}: {beat.shape} at {rate:g} Hz where (12, 600) at {RATE_HZ} Hz is needed"
+                f"{row.path}: the beat is {beat.shape} at {rate:g} Hz, not {SHAPE} at {RATE_HZ} Hz"
             )
         if not np.isfinite(beat).all() or not SPAN_UV[0] <= np.ptp(beat) <= SPAN_UV[1]:
             raise ReadError(
-                f"{row.path}: spans {np.ptp(beat):.3g} µV, which can't be a beat in {self.unit}"
+                f"{row.path}: the beat spans {np.ptp(beat):.3g} µV, so it can't be in {self.unit}"
             )
         return beat, rate
 
@@ -273,9 +273,9 @@ def _check_beats(records: pd.DataFrame, read: Reader) -> None:
     if peaks and np.median(misfits) > 0.5:
         raise SourceError(
             "The limb leads of the beats contradict each other; "
-            f"their order must be {' '.join(LEADS)}"
+            f"put the leads in the order {' '.join(LEADS)}"
         )
     if peaks and abs(np.median(peaks) - R_SAMPLE) > 30:
         raise SourceError(
-            f"The beats peak near sample {np.median(peaks):.0f}; their R peak must be at {R_SAMPLE}"
+            f"Beats peak near sample {np.median(peaks):.0f}; move their R peak to sample {R_SAMPLE}"
         )

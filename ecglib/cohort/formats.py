@@ -56,7 +56,7 @@ def read_channels(path: Path) -> list[Channel]:
     data, ending = path.read_bytes(), path.suffix.lower()
     xml = data.replace(b"\0", b"") if b"<" in data.lstrip()[:8] else b""  # UTF-16 too
     if b"<!ENTITY" in xml or xml.count(b"<") > MAX_TAGS:
-        raise ReadError("XML entities, or more tags than an ECG needs, are refused")
+        raise ReadError("XML with entities, or with more tags than an ECG needs, is refused")
     if b"<CardiologyXML" in xml[:4096]:
         return _cardiosoft(data)
     header = path.with_suffix(".hea")
@@ -75,7 +75,7 @@ def utf8(data: bytes) -> str:
             return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         pass
-    raise ReadError("isn't plain text in UTF-8; save it as CSV UTF-8")
+    raise ReadError("the file isn't plain text in UTF-8; save it as CSV UTF-8")
 
 
 def _device(path: Path, data: bytes) -> list[Channel]:
@@ -87,7 +87,7 @@ def _device(path: Path, data: bytes) -> list[Channel]:
         except UnsupportedFormatError as error:
             if "No parser found" not in str(error):
                 raise
-            raise ReadError(f"is in none of the formats that can be read: {KNOWN}") from None
+            raise ReadError(f"the file has none of the formats that can be read: {KNOWN}") from None
         except CorruptedFileError as error:
             if "invalid sample range 0-" not in str(error):
                 raise
@@ -97,7 +97,7 @@ def _device(path: Path, data: bytes) -> list[Channel]:
                 record = FileParser.parse(copy, units="uV")
     for message in (str(warning.message) for warning in told):
         if DOUBT.search(message):
-            raise ReadError(f"can't be trusted ({' '.join(message.split())[:200]})")
+            raise ReadError(f"the recording can't be trusted ({' '.join(message.split())[:200]})")
     return [(lead.label, lead.samples, lead.units, lead.sampling_rate) for lead in record.leads]
 
 
@@ -135,7 +135,7 @@ def _wfdb(path: Path) -> list[Channel]:
     lines = path.read_text(encoding="utf-8", errors="replace").translate({181: "u", 956: "u"})
     lines = [line.split() for line in lines.splitlines() if line.strip() and line[0] != "#"]
     if len(lines[0]) < 3:
-        raise ReadError("has no sampling frequency")
+        raise ReadError("the header gives no sampling frequency")
     if "/" in lines[0][0]:  # several segments, each with its own header
         record = wfdb.rdrecord(str(path.with_suffix("")), physical=False)
     else:
@@ -144,7 +144,7 @@ def _wfdb(path: Path) -> list[Channel]:
         with TemporaryDirectory() as aside:
             for name, line in zip(names, lines[1:], strict=True):
                 if len(line) > 2 and float(re.split(r"[(/]", line[2])[0]) == 0:
-                    raise ReadError("has a gain of 0, so its unit isn't known")
+                    raise ReadError("a lead has a gain of 0, so its unit isn't known")
                 line[0], file = f"s{names.index(name)}", path.with_name(name)
                 if not Path(aside, line[0]).is_symlink():
                     Path(aside, line[0]).symlink_to(file.resolve())
@@ -154,7 +154,9 @@ def _wfdb(path: Path) -> list[Channel]:
         pairs = zip(record.sig_name, record.checksum, record.calc_checksum(), strict=True)
         # 0 is written where none was computed
         if wrong := [name for name, told, is_ in pairs if told and (told - is_) % 65536]:
-            raise ReadError(f"can't be trusted (checksum mismatch in {' '.join(wrong)})")
+            raise ReadError(
+                f"the recording can't be trusted (checksum mismatch in {' '.join(wrong)})"
+            )
     labels, samples = record.sig_name, record.dac().T  # NaN where marked as missing
     return [(*it, record.fs) for it in zip(labels, samples, record.units, strict=True)]
 
@@ -165,16 +167,16 @@ def _dicom(path: Path, data: bytes) -> list[Channel]:
     from pydicom.waveforms import multiplex_array
 
     if b"1.2.840.10008.1.2.1.99" in data[:4096]:
-        raise ReadError("deflated DICOM is refused; store it uncompressed")
+        raise ReadError("deflated DICOM isn't supported; store it uncompressed")
     dataset, groups = pydicom.dcmread(path, force=True), []
     if not dataset.original_encoding[1]:
-        raise ReadError("big-endian DICOM is refused; store it little-endian")
+        raise ReadError("big-endian DICOM isn't supported; store it as little-endian")
     for i, group in enumerate(dataset.get("WaveformSequence") or ()):
         told = f"{group.get('MultiplexGroupLabel')} {group.get('WaveformOriginality')}".upper()
         if re.search("MEDIAN|REPRESENTATIVE|AVERAGE|DERIVED", told):
             continue
         if group.WaveformSampleInterpretation[0] not in "SU":
-            raise ReadError("DICOM with companded samples is refused")
+            raise ReadError("DICOM with companded samples isn't supported; store linear ones")
         codes, x = multiplex_array(dataset, i), multiplex_array(dataset, i, as_raw=False)
         if padding := group.get("WaveformPaddingValue"):
             gap = codes == np.frombuffer(bytes(padding)[: codes.itemsize], codes.dtype)[0]
@@ -186,11 +188,11 @@ def _dicom(path: Path, data: bytes) -> list[Channel]:
         rate = float(group.SamplingFrequency)
         groups.append([(*it, rate) for it in zip(labels, x.T, units, strict=True)])
     if not groups:
-        raise ReadError("is a DICOM file without an ECG recording")
+        raise ReadError("the DICOM file contains no ECG recording")
     leads = [{lead_of(channel[0]) for channel in group} - {None} for group in groups]
     if len(set.union(*leads)) > max(map(len, leads)):
         raise ReadError(
-            f"its leads are in {len(groups)} groups of channels that weren't recorded together"
+            f"its leads are in {len(groups)} channel groups that were not recorded at the same time"
         )
     return groups[max(range(len(groups)), key=lambda i: len(leads[i]))]
 
@@ -213,7 +215,7 @@ def _cardiosoft(data: bytes) -> list[Channel]:
 
     strips = list(ElementTree.fromstring(data).iter("StripData"))
     if len(strips) != 1:
-        raise ReadError(f"holds {len(strips)} strips where a resting ECG has one")
+        raise ReadError(f"the file has {len(strips)} strips, but a resting ECG has one")
     step, rate = strips[0].find("Resolution"), float(strips[0].findtext("SampleRate"))
     unit = step.get("units", "").lower().removesuffix("perlsb")
     return [
@@ -231,7 +233,7 @@ def _csv(path: Path, data: bytes) -> list[Channel]:
     sep = max(",;\t", key=line.count)
     decimal = "," if sep == ";" and "," in next(lines, "") else "."
     if line.count(sep) > MAX_COLUMNS:
-        raise ReadError(f"more than {MAX_COLUMNS} columns")
+        raise ReadError(f"the table has more than {MAX_COLUMNS} columns")
     table = pd.read_csv(
         path, sep=sep, decimal=decimal, skiprows=skip, nrows=10 * RATES_HZ[1], encoding="utf-8-sig"
     )
@@ -244,7 +246,7 @@ def _csv(path: Path, data: bytes) -> list[Channel]:
         steps = np.diff(columns.pop(name))
         step = steps.mean() if len(steps) else 0.0
         if not (step > 0 and np.abs(steps - step).max() < step):
-            raise ReadError(f"the column '{name}' doesn't increase in even steps")
+            raise ReadError(f"the times in column '{name}' don't rise in equal steps")
         rate = round((1000.0 if TIME.fullmatch(name)[1] else 1.0) / step, 1)
     channels = []
     for name, x in columns.items():
@@ -255,7 +257,7 @@ def _csv(path: Path, data: bytes) -> list[Channel]:
     known = {"'# rate: 500'": rate, "'# unit: uV'": all(unit for _, _, unit, _ in leads)}
     if leads and (lacks := [line for line in known if not known[line]]):
         raise ReadError(
-            f"lacks its {' and '.join(line[3:7] for line in lacks)}; begin it with"
+            f"the file doesn't give its {' and '.join(line[3:7] for line in lacks)}; begin it with"
             f" {' and '.join(lacks)}, one line each, with its own values"
         )
     return channels

@@ -46,7 +46,7 @@ def write(folder: Path, records: int, positives: float) -> pd.DataFrame:
         One row per ECG: the columns of ``train.csv``, ``part``, and ``trap``.
     """
     if folder.exists():
-        raise SourceError(f"{folder} exists; name a new folder")
+        raise SourceError(f"{folder} already exists; name a new folder")
     settings = SyntheticCohort(source="synthetic", records=records, prevalence=positives)
     rng = np.random.default_rng(SEED)
     hearts = synthetic.draw_cohort(settings, rng)

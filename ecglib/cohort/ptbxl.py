@@ -50,7 +50,7 @@ def open_source(
     """
     folder = data_dir or download_dir
     if not folder:
-        raise SourceError("PTB-XL has no folder; give data_dir, or download_dir to download it")
+        raise SourceError("PTB-XL needs a folder; give data_dir, or download_dir to download it")
     if not data_dir:
         download(folder, [TABLE, STATEMENTS])
     records, version = read_tables(folder, settings.sampling_rate)
@@ -66,14 +66,14 @@ def open_source(
         lambda f: f"{f}.dat" if (folder / f"{f}.hea").is_file() else f"{f}.hea"
     )
     absent = absent.mask(absent.map(lambda f: (folder / f).is_file()), "")
-    rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is absent"})
+    rejected = pd.DataFrame({"record_id": records.record_id, "reason": absent + " is missing"})
     rejected = pd.concat([unlisted, rejected[absent != ""]], ignore_index=True)
     if (absent != "").any() and not settings.allow_missing_records:
         lacking = (
             f"{(absent != '').sum():,} of {len(records):,} records at {settings.sampling_rate} Hz"
         )
         lacking += f", for example {absent.max()}"
-        mend = "complete it, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
+        mend = "add them, change cohort.sampling_rate, or set cohort.allow_missing_records: true"
         raise SourceError(f"{folder} lacks {lacking}; {mend}")
     records = records[absent == ""].reset_index(drop=True)
     counts["with files"] = count(records)
@@ -148,11 +148,11 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         table = pd.read_csv(path)
     except FileNotFoundError:
         raise SourceError(
-            f"{path.parent} has no {path.name}; give PTB-XL's folder, or none to download it"
+            f"{path.parent} has no {path.name}; give the folder of PTB-XL, or none to download it"
         ) from None
     except (ValueError, OSError) as error:
         raise SourceError(
-            f"{path} is not a readable CSV file ({str(error).splitlines()[0]})"
+            f"{path} is not a readable CSV file ({str(error).splitlines()[0]}); download it again"
         ) from None
     if missing := [column for column in columns if column not in table]:
         raise SourceError(
@@ -177,8 +177,8 @@ def _check_values(table: pd.DataFrame, filename: str, folder: Path) -> None:
     }
     if wrong := [column for column, fine in good.items() if not fine]:
         raise SourceError(
-            f"{folder / TABLE}: '{wrong[0]}' is empty or not as in PTB-XL; "
-            "download it from PhysioNet again"
+            f"{folder / TABLE}: '{wrong[0]}' is empty or has values that PTB-XL never has; "
+            "download the table from PhysioNet again"
         )
 
 
@@ -195,7 +195,7 @@ class Reader:
         """
         signal, rate = read_record(self.folder / row.filename)
         if rate != self.rate:
-            raise ReadError(f"{row.filename}.hea: gives {rate:g} Hz, not {self.rate} Hz")
+            raise ReadError(f"{row.filename}.hea: the header gives {rate:g} Hz, not {self.rate} Hz")
         return (upsample(signal) if rate == 100 else signal), float(RATE_HZ)
 
     def native(self, row):
@@ -217,7 +217,7 @@ def read_record(path: Path) -> tuple[np.ndarray, float]:
         raw = path.with_suffix(".dat").read_bytes()
     except OSError as error:
         raise ReadError(
-            f"{Path(error.filename or path).name}: can't be read ({error.strerror})"
+            f"{Path(error.filename or path).name}: the file can't be read ({error.strerror})"
         ) from None
     return decode(path.name, header, raw)
 
@@ -231,20 +231,20 @@ def decode(name: str, header: str, data: bytes, trusted: bool = True) -> tuple[n
     head, leads = HEAD.match(header), {line[-1].upper(): line for line in LEAD_LINE.findall(header)}
     lines = leads.values()
     if head is None or len(leads) != int(head[1]) or any(line[0] != name for line in lines):
-        raise ReadError(f"{name}.hea: not a header of PTB-XL's form")
+        raise ReadError(f"{name}.hea: the header doesn't have PTB-XL's format")
     if missing := [lead for lead in LEADS if lead.upper() not in leads]:
-        raise ReadError(f"{name}.hea: lacks lead {missing[0]}")
+        raise ReadError(f"{name}.hea: lead {missing[0]} is missing")
     samples, rest = divmod(len(data), 2 * len(leads))
     if rest or samples > int(head[3]) or samples < int(head[3]) * trusted:
         raise ReadError(
-            f"{name}.dat: {len(data) // 2:,} values where the header gives {len(leads)} × {head[3]}"
+            f"{name}.dat: {len(data) // 2:,} values, but the header gives {len(leads)} × {head[3]}"
         )
     raw = np.frombuffer(data, "<i2").reshape(-1, len(leads))
     gain, zero, sums = np.array([[float(part or 0) for part in line[1:4]] for line in lines]).T
     wrong = (trusted & ((raw.sum(axis=0) - sums) % 65536 != 0)) | (gain == 0)
     if wrong.any():
         raise ReadError(
-            f"{name}: lead {list(leads)[wrong.argmax()]} doesn't match its checksum, "
+            f"{name}: lead {list(leads)[wrong.argmax()]} doesn't match its checksum "
             "or has a gain of 0"
         )
     order = [list(leads).index(lead.upper()) for lead in LEADS]

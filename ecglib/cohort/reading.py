@@ -77,7 +77,7 @@ def open_recording(path: str | Path, shortest: float = 2.0) -> Recording:
     path = Path(path)
     try:
         if path.is_dir():
-            raise ReadError("is a folder; name one recording in it")
+            raise ReadError("this is a folder; name one recording in it")
         size = path.stat().st_size if path.is_file() else -1
         if not 0 < size <= MAX_BYTES:
             raise ReadError(
@@ -90,7 +90,7 @@ def open_recording(path: str | Path, shortest: float = 2.0) -> Recording:
     except Exception as error:  # whatever a library meets in a broken file
         reason = " ".join(str(error).replace(f"{path.parent}/", "").split())[:200]
         raise ReadError(
-            f"{path.name}: can't be read ({type(error).__name__}, {reason or 'no detail'})"
+            f"{path.name}: the file can't be read ({type(error).__name__}, {reason or 'no detail'})"
         ) from None
 
 
@@ -131,24 +131,24 @@ def _twelve(channels: list[Channel], shortest: float) -> Recording:
         name = next(lead for lead in LEADS if lead.upper() == capitals)
         factor = MICROVOLT.get(unit.strip().lower())
         if name in leads or factor is None:
-            unknown = f"in the unit '{unit}', which is none of uV, mV and V"
+            unknown = f"in the unit '{unit}', which is not uV, mV or V"
             raise ReadError(f"lead {name} is given {'twice' if name in leads else unknown}")
         leads[name] = np.asarray(x, float) * factor
         shapes.add((len(x), float(rate)))
     others = f"; channels not used: {', '.join(unused[:12])}" if unused else ""
     if len(shapes) != 1:
         raise ReadError(
-            "the leads differ in rate or length"
+            "the leads differ in sampling rate or length"
             if leads
-            else f"no channel is named as one of the 12 leads{others}"
+            else f"no channel has the name of one of the 12 leads{others}"
         )
     length, rate = shapes.pop()
     if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
         raise ReadError(
-            f"a sampling rate of {rate:g} Hz is outside {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
+            f"the sampling rate of {rate:g} Hz is not between {RATES_HZ[0]} and {RATES_HZ[1]} Hz"
         )
     if length < shortest * rate:
-        raise ReadError(f"only {length / rate:.2f} s long; at least {shortest:g} s are needed")
+        raise ReadError(f"the recording lasts {length / rate:.2f} s, but {shortest:g} s are needed")
     with np.errstate(over="ignore"):
         leads = {name: x[: int(10 * rate)].astype(np.float32) for name, x in leads.items()}
     leads = {name: np.where(np.isfinite(x), x, np.float32(np.nan)) for name, x in leads.items()}
@@ -156,11 +156,11 @@ def _twelve(channels: list[Channel], shortest: float) -> Recording:
     leads = _limb_leads(leads) | leads
     missing = [name for name in LEADS if name not in leads]
     if len(missing) > 4:
-        raise ReadError(f"leads without usable samples: {' '.join(missing)}{others}")
+        raise ReadError(f"these leads have no usable samples: {' '.join(missing)}{others}")
     spans = [np.diff(np.percentile(x[~np.isnan(x)], (0.5, 99.5)))[0] for x in leads.values()]
     if not SPAN_UV[0] <= max(spans) <= SPAN_UV[1]:
         raise ReadError(
-            f"the largest lead spans {max(spans):.3g} µV, so the unit is wrong or this is no ECG"
+            f"the largest lead spans {max(spans):.3g} µV, so the unit is wrong or it isn't an ECG"
         )
     empty = np.full_like(next(iter(leads.values())), np.nan)
     return Recording(np.stack([leads.get(name, empty) for name in LEADS]), rate, tuple(unused))

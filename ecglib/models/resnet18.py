@@ -106,5 +106,5 @@ def _load(model: nn.Module, file: Path) -> None:
     except Exception as error:  # unpickling alone has a dozen kinds of error
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"resnet18: {file} does not hold torchvision's resnet18 weights ({reason})"
+            f"resnet18: {file} does not contain torchvision's resnet18 weights ({reason})"
         ) from None

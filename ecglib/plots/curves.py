@@ -205,8 +205,8 @@ def decision_curve(
         benefit = metrics.net_benefit(part["label"], part["probability"], threshold)
         axis.plot(threshold, benefit, lw=1.8, **look)
     everyone = rate - (1 - rate) * threshold / (1 - threshold)
-    axis.plot(threshold, everyone, color="0.45", lw=1.2, label="Call every ECG")
-    axis.axhline(0, color="black", lw=1.2, label="Call none")
+    axis.plot(threshold, everyone, color="0.45", lw=1.2, label="Call every ECG positive")
+    axis.axhline(0, color="black", lw=1.2, label="Call no ECG positive")
     axis.set(xlim=(0, 0.6), ylim=(-0.3 * rate, 1.05 * rate))
     axis.set(xlabel="Threshold probability", ylabel="Net benefit (true positives per ECG)")
     axis.legend(fontsize=9)
@@ -260,8 +260,6 @@ def difference_matrix(table: pd.DataFrame, metric: str, title: str, names: dict)
     axis.set(xlabel="", ylabel="")
     axis.grid(visible=False)
     axis.set_title(f"{title}: row − column", loc="left", fontsize=10, x=0)
-    return figure
-
     return figure
 
 

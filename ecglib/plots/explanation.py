@@ -71,7 +71,7 @@ def _head(explanation, part):
     networks, verdict = explanation.networks, explanation.verdict
     label = textwrap.fill(f"Label: {networks.caption}", 110, max_lines=2)
     count = len(explanation.scores)
-    about = f"{networks.label}, trained networks of study {networks.name}: {count}\n{label}"
+    about = f"{networks.label}, networks trained in study {networks.name}: {count}\n{label}"
     quality = "   ".join(f"{name} {value}" for name, value in explanation.quality.items())
     box = {"facecolor": "#ffe08a", "edgecolor": PAIR[1], "boxstyle": "round,pad=0.4"}
     bold, warning = {"weight": "bold"}, {"weight": "bold", "bbox": box}
@@ -94,7 +94,7 @@ def _shares(explanation, part):
     leads, segments = explanation.leads, explanation.segments
     for axis, values, digits, label in (
         (axes[0], 100 * leads.saliency, ".1f", "share of saliency (%)"),
-        (axes[1], leads.occlusion, "+.2f", "fall of the logit without the lead"),
+        (axes[1], leads.occlusion, "+.2f", "fall in the logit without the lead"),
         (axes[2], 100 * segments.saliency, ".0f", "share of saliency (%)"),
     ):
         names = [f"{name}  {value:{digits}}".replace("-", "−") for name, value in values.items()]

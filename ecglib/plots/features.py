@@ -15,7 +15,7 @@ def draw_importance(tables: dict[str, pd.DataFrame]) -> Figure:
     """
     size = {"figsize": (10, 4 * len(tables)), "squeeze": False}
     figure, axes = plt.subplots(len(tables), 2, layout="constrained", **size)
-    titles = {"importance": "Fall of average precision when shuffled"}
+    titles = {"importance": "Fall in average precision when shuffled"}
     titles |= {"shap": "Mean absolute SHAP value"}
     for row, (name, table) in zip(axes, tables.items(), strict=True):
         for axis, (column, title) in zip(row, titles.items(), strict=True):

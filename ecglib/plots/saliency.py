@@ -35,9 +35,9 @@ def draw_checks(checks: Checks) -> Figure:
     chance = gradient["correlation with randomised, signed, by chance"]
     passed = chance + CORRELATION * (1 - chance)
     left.axhline(passed, color="black", linestyle="--", linewidth=1)
-    left.set(xlabel="layers random down to", ylabel="rank correlation\nwith the trained map")
+    left.set(xlabel="layers randomised down to", ylabel="rank correlation\nwith the trained map")
     left.tick_params(axis="x", rotation=60)
-    left.set_title("Randomisation (dashed: half of the way from chance to 1)", fontsize=9)
+    left.set_title("Randomisation (dashed: halfway from chance to 1)", fontsize=9)
     right.set(xlabel="share of windows erased", ylabel="mean logit (log odds)", title="Deletion")
     right.get_legend().remove()
     handles, names = right.get_legend_handles_labels()

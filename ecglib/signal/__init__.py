@@ -132,7 +132,7 @@ def prepare(signal: np.ndarray, rate: float, settings: Signal) -> tuple[np.ndarr
     """
     signal = np.asarray(signal, dtype=np.float32)
     if not 50 <= rate <= 20_000:
-        raise SignalError(f"The sampling rate is {rate} Hz; give one from 50 to 20,000 Hz.")
+        raise SignalError(f"The sampling rate is {rate} Hz but must be between 50 and 20,000 Hz.")
     if signal.ndim != 2 or len(signal) != len(LEADS) or signal.shape[1] < 2 * rate:
         raise SignalError(
             f"The recording has the shape {signal.shape}; give 12 leads and at least 2 s of "
@@ -143,7 +143,7 @@ def prepare(signal: np.ndarray, rate: float, settings: Signal) -> tuple[np.ndarr
     signal, bridged, lost = repair.bridge_gaps(signal[:, alive], rate)
     if signal.shape[1] < 2 * rate or lost.all():
         raise SignalError(
-            f"Of the recording {signal.shape[1] / rate:.1f} s and {12 - lost.sum()} leads are "
+            f"Only {signal.shape[1] / rate:.1f} s and {12 - lost.sum()} leads of the recording are "
             "usable; give one with at least 2 s of signal."
         )
     reasons = [f"bridged:{bridged:.0f}_ms"] if bridged else []

@@ -102,7 +102,7 @@ def open_tables(
     absent = [file for file in known if not (file.is_file() and sha256(file) == known[file])]
     if data_dir and absent:
         raise SourceError(
-            f"{absent[0].name} isn't in {folder} as it was published (by its SHA-256); "
+            f"{folder} lacks the published {absent[0].name} (by its SHA-256); "
             f"give the folder that holds {' and '.join(FILES.values())}"
         )
     wanted = [Wanted(settings.url + file.name, file, f"sha256:{known[file]}") for file in absent]
@@ -110,7 +110,9 @@ def open_tables(
         download(wanted, "the study file", tries=2, timeout_s=10)
     except DownloadError as error:
         if error.answered:
-            raise SourceError(f"{error.url} isn't the published table: {error.problem}") from None
+            raise SourceError(
+                f"{error.url} doesn't give the published table: {error.problem}"
+            ) from None
         return make_up(seed)
     return Tables(*(pd.read_csv(file, low_memory=False)[[LABEL, *COLUMNS]] for file in known))
 

@@ -134,7 +134,8 @@ def test_the_published_counts_are_version_1_and_others_are_warned_of():
     test = pd.DataFrame(index=range(1995))
     assert acs_ecg._version(train, test) == "1"
     with pytest.warns(
-        UserWarning, match=r"\(its counts\): patients 17,017 \(17,018\), OMI 1,150 \(1,151\)"
+        UserWarning,
+        match=r"\(its counts in parentheses\): patients 17,017 \(17,018\), OMI 1,150 \(1,151\)",
     ):
         train.loc[0, "OMI"], train["Patient_id"] = False, train.Patient_id.replace(5, 6)
         assert acs_ecg._version(train, test) == "not 1"
@@ -232,7 +233,9 @@ def test_what_a_released_beat_lacks_is_flagged():
 
 @pytest.mark.parametrize("data", [bytes(11_998), np.full(6000, -32768, "<i2").tobytes()])
 def test_a_released_beat_of_another_size_or_without_values_is_refused(data):
-    with pytest.raises(ReadError, match=rf"00001.med: {len(data):,} bytes, not 12,000 with"):
+    with pytest.raises(
+        ReadError, match=rf"00001.med has {len(data):,} bytes; it must have 12,000 without"
+    ):
         acs_ecg.median_beat("00001", data, 200)
 
 
@@ -281,16 +284,16 @@ def put(column, value):
 def test_a_damaged_table_is_refused(made, tmp_path):
     test = made.table[made.table.part == "test"].iloc[0]
     edits = {
-        "lacks the column 'OMI'; take CSV.zip": lambda t: t.rename(columns={"OMI": "omi"}),
-        f"{test.ecg_row_record} is in train.csv and in test": put(
+        "lacks the column 'OMI'; download CSV.zip": lambda t: t.rename(columns={"OMI": "omi"}),
+        f"{test.ecg_row_record} is in both train.csv and test": put(
             "ecg_row_record", test.ecg_row_record
         ),
-        f"{test.Patient_id} is in train.csv and in test": put("Patient_id", test.Patient_id),
-        "'age' is not as in ACS-ECG in row 2": put("age", "old"),
-        "'STEMI' is not as": put("STEMI", "3"),
-        "'ecg_row_record' is not as": put("ecg_row_record", "4904.dat"),
-        "'Patient_id' is not as": put("Patient_id", None),
-        "lacks 2 of .* files, as 99999.dat": put("ecg_row_record", "99999.dat"),
+        f"{test.Patient_id} is in both train.csv and test": put("Patient_id", test.Patient_id),
+        "'age' has an invalid value in row 2": put("age", "old"),
+        "'STEMI' has an invalid": put("STEMI", "3"),
+        "'ecg_row_record' has an invalid": put("ecg_row_record", "4904.dat"),
+        "'Patient_id' has an invalid": put("Patient_id", None),
+        "lacks 2 of .* files, for example 99999.dat": put("ecg_row_record", "99999.dat"),
     }
     for i, (told, edit) in enumerate(edits.items()):
         place = tmp_path / str(i)
@@ -316,7 +319,7 @@ def test_a_record_that_is_damaged_within_its_zip_is_told_from_others(made, tmp_p
     data = bytearray(file.read_bytes())
     data[start : start + 50] = bytes(50)
     file.write_bytes(data)
-    with pytest.raises(ReadError, match=rf"{row.file}.dat: can't be read"):
+    with pytest.raises(ReadError, match=rf"{row.file}.dat: the file can't be read"):
         opened(tmp_path / "spoilt").read(row)
 
 
@@ -324,10 +327,10 @@ def test_a_recording_of_another_size_or_form_is_refused(made):
     file = opened(made.folder).records.file[0]
     raw, header = stored(made, file)
     for told, text, data in (
-        ("values where the header gives 12 × 5000", header, raw.tobytes()[:-2]),
-        ("120,000 values where", header, raw.tobytes() * 2),
-        ("not a header of", header.replace(" 16 ", " 80 "), raw.tobytes()),
-        ("lacks lead V6", header.replace("V6", "V7"), raw.tobytes()),
+        ("values, but the header gives 12 × 5000", header, raw.tobytes()[:-2]),
+        ("120,000 values, but", header, raw.tobytes() * 2),
+        ("the header doesn't have PTB-XL's", header.replace(" 16 ", " 80 "), raw.tobytes()),
+        ("lead V6 is missing", header.replace("V6", "V7"), raw.tobytes()),
     ):
         with pytest.raises(ReadError, match=told):
             acs_ecg.decode(file, text, data, trusted=False)
@@ -341,7 +344,7 @@ def test_a_made_up_folder_is_never_taken_for_a_real_one(made, tmp_path):
         opened(tmp_path / "bare")
     with pytest.raises(SourceError, match="exists; name a new folder"):
         write(made.folder, 70, 0.25)
-    with pytest.raises(SourceError, match=r"has no train.csv; give ACS-ECG's folder"):
+    with pytest.raises(SourceError, match=r"has no train.csv; give the folder of ACS-ECG"):
         opened(tmp_path, made_up=False)
 
 
@@ -369,7 +372,7 @@ def test_zips_are_downloaded_once_and_verified(made, tmp_path, monkeypatch):
             open_source(settings, 42, download_dir=folder)
         assert len(server.log) == asked
         server.files[zips["CSV"][0]] = b"another file"
-        with pytest.raises(SourceError, match=r"its MD5 is not figshare's"):
+        with pytest.raises(SourceError, match=r"its MD5 differs from figshare's"):
             open_source(settings, 42, download_dir=tmp_path / "other")
         assert not (tmp_path / "other" / "CSV.zip").exists()
 

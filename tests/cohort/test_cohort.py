@@ -54,7 +54,7 @@ def test_saved_and_loaded(tmp_path):
         (lambda r: r.assign(age=-3.0), "age"),
         (lambda r: r.assign(sex="x"), "sex"),
         (lambda r: r.drop(columns="site"), "site"),
-        (lambda r: r.assign(patient_id="one"), "patient one has two sexes"),
+        (lambda r: r.assign(patient_id="one"), "patient one is listed with two sexes"),
         (lambda r: r.iloc[:-1], "beats are"),
     ],
 )

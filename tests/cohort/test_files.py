@@ -104,15 +104,15 @@ def test_csv_dialects(tmp_path):
     for text, message in (
         (
             table.to_csv(index=False),
-            "lacks its rate and unit; begin it with '# rate: 500' and '# unit: uV', one line each",
+            "give its rate and unit; begin it with '# rate: 500' and '# unit: uV', one line each",
         ),
         (
             "# unit: mV\n" + table.to_csv(index=False),
-            "lacks its rate; begin it with '# rate: 500',",
+            "doesn't give its rate; begin it with '# rate: 500',",
         ),
         (
             "# rate: 500\n" + table.to_csv(index=False),
-            "lacks its unit; begin it with '# unit: uV',",
+            "doesn't give its unit; begin it with '# unit: uV',",
         ),
         (
             "# unit: mV\n# rate: 500\n" + table.assign(i=0).to_csv(index=False),
@@ -120,7 +120,7 @@ def test_csv_dialects(tmp_path):
         ),
         (
             "# unit: mV\n" + table.assign(time_s=0).to_csv(index=False),
-            "'time_s' doesn't increase in even steps",
+            "'time_s' don't rise in equal steps",
         ),
     ):
         path.write_text(text)
@@ -142,7 +142,9 @@ def test_missing_leads_are_derived_or_nan(tmp_path):
         signal, keep = read(*without), [lead not in without for lead in LEADS]
         assert np.isnan(signal[~np.array(keep)]).all()
         np.testing.assert_allclose(signal[keep], TRUTH[keep], atol=0.01)
-    with pytest.raises(ReadError, match=r"a.csv: leads without usable samples: V2 V3 V4 V5 V6"):
+    with pytest.raises(
+        ReadError, match=r"a.csv: these leads have no usable samples: V2 V3 V4 V5 V6"
+    ):
         read("V2", "V3", "V4", "V5", "V6")
     table = pd.read_csv(recordings.write_csv(tmp_path / "a.csv", UNITS))
     table["V5 (uV)"] = "off"
@@ -206,7 +208,9 @@ def test_channels_that_are_not_used_are_named(tmp_path):
     with pytest.raises(ReadError, match=r"V1 V2 V3 V4 V5 V6; channels not used: V1 \(uV\)!, V2"):
         read_recording(tmp_path / "b.csv")
     (tmp_path / "c.csv").write_text("time,pressure\n1,2\n")
-    with pytest.raises(ReadError, match=r"as one of the 12 leads; .*: time, pressure"):
+    with pytest.raises(
+        ReadError, match=r"no channel has the name of one of the 12 leads; .*: time, pressure"
+    ):
         read_recording(tmp_path / "c.csv")
 
 
@@ -215,7 +219,7 @@ def test_short_recordings(tmp_path):
         12,
         1000,
     )
-    with pytest.raises(ReadError, match=r"only 1.99 s long; at least 2 s are needed"):
+    with pytest.raises(ReadError, match=r"the recording lasts 1.99 s, but 2 s are needed"):
         read_recording(recordings.write_csv(tmp_path / "a.csv", UNITS[:, :995]))
 
 
@@ -259,7 +263,7 @@ def test_a_wrong_unit_shows_in_the_size(tmp_path):
     for unit, wrong in (("uV", "(mV)"), ("V", "(uV)")):
         path = recordings.write_csv(tmp_path / "a.csv", UNITS, unit=unit)
         path.write_text(path.read_text().replace(f"({unit})", wrong))
-        with pytest.raises(ReadError, match="the unit is wrong or this is no ECG"):
+        with pytest.raises(ReadError, match="the unit is wrong or it isn't an ECG"):
             read_recording(path)
 
 
@@ -268,7 +272,9 @@ def test_damaged_samples_are_refused_where_the_format_has_a_checksum(tmp_path):
     data = bytearray(path.with_suffix(".dat").read_bytes())
     data[5000] ^= 4
     path.with_suffix(".dat").write_bytes(data)
-    with pytest.raises(ReadError, match=r"a.hea: can't be trusted .*checksum mismatch"):
+    with pytest.raises(
+        ReadError, match=r"a.hea: the recording can't be trusted .*checksum mismatch"
+    ):
         read_recording(path)
 
 
@@ -279,24 +285,28 @@ def test_damaged_samples_are_refused_where_the_format_has_a_checksum(tmp_path):
         (
             "a.xml",
             b'<!DOCTYPE a [<!ENTITY b "c">]><restingecgdata>&b;</restingecgdata>',
-            "XML entities",
+            "XML with entities",
         ),
-        ("a.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><RestingECG/>".encode("utf-16"), "XML entities"),
+        (
+            "a.xml",
+            "<!DOCTYPE a [<!ENTITY b 'c'>]><RestingECG/>".encode("utf-16"),
+            "XML with entities",
+        ),
         ("a.xml", b"<restingecgdata>" + b"<a>" * 200_000, "more tags than an ECG needs"),
         ("a.dcm", bytes(128) + b"DICM" + b"1.2.840.10008.1.2.1.99", "deflated DICOM"),
         ("a.hea", b"a 12 500 9000000000\n" + b"~ 0 200/mV 16 0 0 0 0 I\n" * 12, "can't be read"),
         ("a.hea", b"a 1 500 5000\na.dat 16 0/mV 16 0 0 0 0 I\n", "has a gain of 0"),
-        ("a.hea", b"a 1\na.dat 16 200/mV 16 0 0 0 0 I\n", "has no sampling frequency"),
+        ("a.hea", b"a 1\na.dat 16 200/mV 16 0 0 0 0 I\n", "the header gives no sampling frequency"),
         ("a.hea", b"a 1 500 9\n/etc/passwd 16 200/mV 16 0 0 0 0 I\n", "can't be read"),
-        ("a.csv", b"," * 300_000, "more than 200 columns"),
+        ("a.csv", b"," * 300_000, "the table has more than 200 columns"),
         ("a.csv", b"\xff\xfe\x00", "isn't plain text in UTF-8; save it as CSV UTF-8"),
         ("a.csv", "I (µV),II (µV)\n1,2\n".encode("cp1252"), "save it as CSV UTF-8"),
         ("a.csv", "I (µV),II (µV)\n1,2\n".encode("utf-16"), "save it as CSV UTF-8"),
         ("a.csv", "I (µV),II (µV)\n1,2\n".encode("utf-16-le"), "save it as CSV UTF-8"),
         ("a.xlsx", b"PK\x03\x04 a workbook", "save it as CSV UTF-8"),
-        ("a.jpg", b"\xff\xd8\xff\xe0 no ECG", "in none of the formats that can be read: WFDB"),
-        ("a.dcm", b"\x08\0\x16\0 1.2.840.10008.5.1.4.1.1.2", "without an ECG recording"),
-        ("a.xml", b"<CardiologyXML><x/></CardiologyXML>", "holds 0 strips"),
+        ("a.jpg", b"\xff\xd8\xff\xe0 no ECG", "none of the formats that can be read: WFDB"),
+        ("a.dcm", b"\x08\0\x16\0 1.2.840.10008.5.1.4.1.1.2", "contains no ECG recording"),
+        ("a.xml", b"<CardiologyXML><x/></CardiologyXML>", "the file has 0 strips"),
     ],
 )
 def test_hostile_files_get_one_sentence(tmp_path, name, content, message):
@@ -349,7 +359,7 @@ def test_signal_files_of_wfdb(tmp_path):
     (folder / "a.mat").write_bytes(b"x")
     np.testing.assert_allclose(read_recording(folder / "a.mat")[0], TRUTH, atol=0.01)
     (folder / "a.b.mat").unlink()
-    with pytest.raises(ReadError, match=r"a.hea: can't be read \(FileNotFoundError"):
+    with pytest.raises(ReadError, match=r"a.hea: the file can't be read \(FileNotFoundError"):
         read_recording(path)
 
 
@@ -391,7 +401,9 @@ def test_a_padding_value_amid_the_signal_is_signal(tmp_path):
 def test_dicom_leads_in_groups_one_after_the_other_are_refused(tmp_path):
     for groups in (2, 4):
         path = recordings.write_dicom(tmp_path / "a.dcm", UNITS, groups=groups)
-        with pytest.raises(ReadError, match=f"in {groups} groups .*recorded together"):
+        with pytest.raises(
+            ReadError, match=f"in {groups} channel groups .*not recorded at the same time"
+        ):
             read_recording(path)
 
 
@@ -401,21 +413,21 @@ def test_scp_leads_that_count_from_0(tmp_path):
     data = bytearray(path.read_bytes())
     data[-7] ^= 4
     path.write_bytes(data)
-    with pytest.raises(ReadError, match=r"can't be trusted .*CRC mismatch"):
+    with pytest.raises(ReadError, match=r"the recording can't be trusted .*CRC mismatch"):
         read_recording(path)
 
 
 def test_cardiosoft_of_an_exercise_test_is_refused(tmp_path):
     path = recordings.write_cardiosoft(tmp_path / "a.xml", UNITS)
     rewrite(path, "</CardiologyXML>", "<StripData></StripData></CardiologyXML>")
-    with pytest.raises(ReadError, match="holds 2 strips where a resting ECG has one"):
+    with pytest.raises(ReadError, match="the file has 2 strips, but a resting ECG has one"):
         read_recording(path)
 
 
 def test_absent_and_oversized_files(tmp_path):
     with pytest.raises(ReadError, match=r"a.csv: no such file"):
         read_recording(tmp_path / "a.csv")
-    with pytest.raises(ReadError, match="is a folder; name one recording in it"):
+    with pytest.raises(ReadError, match="this is a folder; name one recording in it"):
         read_recording(tmp_path)
     with open(tmp_path / "b.csv", "wb") as file:
         file.truncate(reading.MAX_BYTES + 1)
@@ -478,8 +490,8 @@ def test_hard_files(real_data):
     """Recordings as people have them, each changed in one property."""
     folder, read = real_data / "hard-files", []
     refused = {
-        "four-groups-of-three.dcm": "groups of channels that weren't recorded together",
-        "no-rate-no-unit.csv": "lacks its rate and unit; begin it with",
+        "four-groups-of-three.dcm": "channel groups that were not recorded at the same time",
+        "no-rate-no-unit.csv": "doesn't give its rate and unit; begin it with",
     }
     for path in sorted(folder.glob("*/*")):
         if path.name in refused:
@@ -644,7 +656,7 @@ def test_companions_are_no_second_recordings(folder):
 def test_tables_saved_by_a_spreadsheet(folder, name, content):
     (folder / name).write_bytes(content)
     with pytest.raises(
-        SourceError, match=f"^{name} isn't plain text in UTF-8; save it as CSV UTF-8$"
+        SourceError, match=f"^{name}: the file isn't plain text in UTF-8; save it as CSV UTF-8$"
     ):
         open_source(settings(folder, table=name), 42)
 
@@ -654,7 +666,7 @@ def test_bad_rows_are_named_and_the_others_stay(folder):
     recordings.write_csv(folder / "spare.csv", UNITS)
     rows = [
         ("e2", "p1", "A", "61", "female", "0", "is listed more than once"),
-        ("e5", "p4", "A", "90", "", "0", "fits several: e5.csv, e5.edf"),
+        ("e5", "p4", "A", "90", "", "0", "matches several files: e5.csv, e5.edf"),
         ("x1", "p6", "A", "50", "female", "0", "has no file in the folder"),
         ("../table", "p6", "A", "50", "female", "0", "has no file in the folder"),
         ("e1.csv", "p6", "A", "50", "female", "0", "shares its file with another row"),
@@ -703,10 +715,10 @@ def test_bad_values_are_named(folder, column, value, message):
     [
         (lambda t: t.drop(columns="patient_id"), "lacks the column patient_id; it has record_id"),
         (lambda t: t.drop(columns="record_id"), "lacks the column record_id"),
-        (lambda t: t.assign(label=0), "no usable row with the label 1; 0 rows are rejected"),
+        (lambda t: t.assign(label=0), "no usable row with the label 1; rows rejected: 0"),
         (
             lambda t: t.assign(label="yes"),
-            r"no usable row with the label 1; 6 rows are rejected \(first: e1 has the label",
+            r"no usable row with the label 1; rows rejected: 6 \(the first: e1 has the label",
         ),
         (lambda t: t.iloc[:0], "no usable row with the label 1"),
     ],
@@ -782,10 +794,7 @@ def test_beats_in_one_array(tmp_path):
     beats_table(tmp_path / "table.csv", [*names, "b7"])
     source = open_source(settings(tmp_path / "all.npz", table=table, beats_unit="uV"), 42)
     assert source.rejected.values.tolist() == [["b7", "has no beat in the file"]]
-    with pytest.raises(
-        SourceError,
-        match=r"all.npy holds 7 beats, which need a name each, but 8 are named",
-    ):
+    with pytest.raises(SourceError, match=r"all.npy has 7 beats, but 8 names are given; give each"):
         open_source(settings(tmp_path / "all.npy", table=table, beats_unit="mV"), 42)
 
 
@@ -800,13 +809,16 @@ def test_beats_in_files_of_their_own(tmp_path):
     rows = list(source.records.itertuples())
     for i in (0, 1):
         np.testing.assert_allclose(source.read(rows[i])[0], truth[i], atol=0.01)
-    for i, message in ((2, r"b2.npy: \(12, 599\) at 500 Hz where"), (3, "b3.npy: spans nan µV")):
+    for i, message in (
+        (2, r"b2.npy: the beat is \(12, 599\) at 500 Hz, not"),
+        (3, "b3.npy: the beat spans nan µV"),
+    ):
         with pytest.raises(ReadError, match=message):
             source.read(rows[i])
     (tmp_path / "b2.npy").write_bytes(
         b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'shape': (12, 99999999999)"
     )
-    with pytest.raises(ReadError, match=r"b2.npy: can't be read"):
+    with pytest.raises(ReadError, match=r"b2.npy: the file can't be read"):
         source.read(rows[2])
 
 
@@ -823,9 +835,11 @@ def test_beats_that_are_not_as_described_are_refused(tmp_path):
 
     refuse(
         truth[:, [0, 1, 2, 4, 3, 5, *range(6, 12)]],
-        "contradict each other; their order must be I II III aVR",
+        "contradict each other; put the leads in the order I II III aVR",
     )
-    refuse(np.roll(truth, 100, axis=2), "beats peak near sample 400; their R peak must be at 300")
+    refuse(
+        np.roll(truth, 100, axis=2), "Beats peak near sample 400; move their R peak to sample 300"
+    )
     refuse(truth[:, :, :400], r"\(5, 12, 400\), but \(n, 12, 600\) is needed")
     refuse(np.array([{}] * 5), "can't be read as beats")
 

@@ -197,7 +197,7 @@ def test_absent_records_stop_or_are_named(small):
         open_source(study(), 42, small)
     source = open_source(study(allow_missing_records=True), 42, small)
     assert source.rejected.to_dict("records") == [
-        {"record_id": "ptbxl-00005", "reason": "records100/00000/00005_lr.dat is absent"}
+        {"record_id": "ptbxl-00005", "reason": "records100/00000/00005_lr.dat is missing"}
     ]
     assert len(source.records) == source.counts["with files"]["ecgs"] == 11
     with pytest.raises(SourceError, match="12 of 12 records at 500 Hz"):
@@ -256,7 +256,7 @@ def test_leads_are_found_by_name(tmp_path):
     np.testing.assert_array_equal(straight, raw.T)  # 1000 units per mV: one unit is 1 µV
     np.testing.assert_array_equal(shuffled, straight)
     write_record(tmp_path, "00003_lr", raw[:, :11], leads=LEADS[:11])
-    with pytest.raises(ReadError, match="lacks lead V6"):
+    with pytest.raises(ReadError, match="lead V6 is missing"):
         ptbxl.read_record(tmp_path / "00003_lr")
 
 
@@ -269,9 +269,9 @@ def test_damaged_records_are_refused(small):
     whole, text = bytearray(data.read_bytes()), header.read_text()
     changes = {
         "lead V3": (bytes(whole[:17]) + bytes([whole[16] ^ 1]) + bytes(whole[18:]), text),
-        "11,999 values where": (bytes(whole[:-2]), text),
-        "not a header": (bytes(whole), text[: len(text) // 2]),
-        "not a header of": (bytes(whole), ""),
+        "11,999 values, but": (bytes(whole[:-2]), text),
+        "the header doesn't": (bytes(whole), text[: len(text) // 2]),
+        "the header doesn't have": (bytes(whole), ""),
         "gives 250 Hz, not 100 Hz": (bytes(whole), text.replace(" 100 ", " 250 ")),
         "gain of 0": (bytes(whole), text.replace("1000.0(0)", "0.0(0)")),
     }
@@ -281,7 +281,7 @@ def test_damaged_records_are_refused(small):
         with pytest.raises(ReadError, match=message):
             read(row)
     data.unlink()
-    with pytest.raises(ReadError, match=r"00001_lr.dat: can't be read"):
+    with pytest.raises(ReadError, match=r"00001_lr.dat: the file can't be read"):
         read(row)
 
 
@@ -399,7 +399,8 @@ def test_a_wrong_checksum_is_refused(server):
     name = "records100/00000/00002_lr.dat"
     server.files[name] = bytes(len(server.files[name]))
     with pytest.raises(
-        SourceError, match=r"00002_lr.dat was not downloaded \(its SHA-256 is not PhysioNet's\)"
+        SourceError,
+        match=r"00002_lr.dat was not downloaded \(its SHA-256 differs from PhysioNet's\)",
     ):
         completed(server.folder)
     assert not (server.folder / name).exists() and not (server.folder / f"{name}.part").exists()
@@ -429,5 +430,5 @@ def test_nothing_is_downloaded_into_the_users_own_folder(monkeypatch, small):
     (small / "records100/00000/00005_lr.dat").unlink()
     with pytest.raises(SourceError, match=r"lacks 1 of 12 records"):
         open_source(study(), 42, small, small.parent / "other")
-    with pytest.raises(SourceError, match=r"PTB-XL has no folder; give data_dir"):
+    with pytest.raises(SourceError, match=r"PTB-XL needs a folder; give data_dir"):
         open_source(study(), 42)

@@ -371,7 +371,7 @@ class TestImageNetWeights:
                     web.cut = {name}
                     network = build_model("resnet18", cache=str(tmp_path / "cache"))
                     continue
-                with pytest.raises(ValueError, match="its SHA-256 is not torchvision's"):
+                with pytest.raises(ValueError, match="its SHA-256 differs from torchvision's"):
                     build_model("resnet18", cache=str(tmp_path / "cache"))
         assert torch.equal(network.model.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
         assert [file.name for file in (tmp_path / "cache").iterdir()] == [name]
@@ -410,7 +410,8 @@ class TestImageNetWeights:
         torch.save(state, tmp_path / "part.pth")
         for file, reason in (("text.pth", ""), ("part.pth", "layer3.0.bn1.weight")):
             with pytest.raises(
-                ValueError, match=rf"{file} does not hold torchvision's resnet18 weights .*{reason}"
+                ValueError,
+                match=rf"{file} does not contain torchvision's resnet18 weights .*{reason}",
             ):
                 build_model("resnet18", weights=str(tmp_path / file))
 

@@ -183,7 +183,7 @@ def test_decision_curve_starts_at_prevalence_and_knows_both_simple_rules(tested)
     np.testing.assert_allclose(
         benefit, metrics.net_benefit(part["label"], part["probability"], threshold)
     )
-    everyone = lines["Call every ECG"][1]
+    everyone = lines["Call every ECG positive"][1]
     np.testing.assert_allclose(
         everyone, metrics.net_benefit(part["label"], np.ones(len(part)), threshold)
     )

@@ -44,7 +44,7 @@ def test_a_pause_between_beats_is_no_quiet_end():
 
 
 def test_a_recording_that_is_all_quiet_is_refused():
-    with pytest.raises(SignalError, match=r"Of the recording 0\.0 s"):
+    with pytest.raises(SignalError, match=r"Only 0\.0 s"):
         process(np.zeros((12, 5000)), RATE, SETTINGS)
 
 

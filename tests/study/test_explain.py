@@ -440,8 +440,8 @@ class TestBadInput:
         self.refused(tmp_path / "none.xml", run, "none.xml", "no such file")
         self.refused(tmp_path / "noise.xml", run, "noise.xml")
         self.refused(tmp_path / "empty.csv", run, "empty.csv", "the file is empty")
-        self.refused(short, run, "short.csv", "1.50 s long; at least 2 s are needed")
-        self.refused(wrong, run, "wrong.csv", "leads without usable samples")
+        self.refused(short, run, "short.csv", "lasts 1.50 s, but 2 s are needed")
+        self.refused(wrong, run, "wrong.csv", "leads have no usable samples")
         self.refused(renamed, run, "renamed.csv")
         self.refused(flat, run, "flat.csv")
         self.refused(
@@ -466,7 +466,7 @@ class TestBadInput:
         self.refused(
             "",
             make_run(tmp_path / "d", network="temporal_resnet18"),
-            "damaged or not of temporal_resnet18",
+            "damaged or not temporal_resnet18's",
         )
         (make_run(tmp_path / "e") / "run.json").write_text("{")
         self.refused("", tmp_path / "e", "doesn't describe a trained network")
@@ -500,7 +500,7 @@ class TestBadInput:
         words = "there is no score, since", "can't be read or derived from other leads"
         self.refused(written("V1"), run, "ecg.csv: ", *words, " V1 ")
         self.refused(written("V3", "V4"), run, *words, " V3 V4 ")
-        self.refused(written("I", *LEADS[2:6]), run, "leads without usable samples: I III")
+        self.refused(written("I", *LEADS[2:6]), run, "leads have no usable samples: I III")
         path.write_text(write_csv(path, units).read_text().replace("V6", "X6"))
         self.refused(path, run, *words, " V6 ", "channels not used: X6 (uV)")
         whole = explain.explain(str(write_csv(path, units)), str(run))
@@ -606,7 +606,7 @@ class TestCommand:
         short, few = (write_csv(path, recording(seconds=s)) for s, path in write.items())
         seven = write_csv(tmp_path / "seven.csv", recording(), leads=[*LEADS[:6], *LEADS[7:]])
         for file, network, words in (
-            (short, run, "1.5.csv: only 1.50 s long"),
+            (short, run, "1.5.csv: the recording lasts 1.50 s"),
             (few, run, "2.2.csv: Usable beats"),
             (seven, run, "seven.csv: there is no score, since V1 can't be read"),
             (tmp_path / "none.xml", run, "none.xml: no such file"),

@@ -374,7 +374,7 @@ def visible(part: Part) -> None:
         hidden = environment | {"CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-c", ask]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=hidden)
-        refused = "Device 'cuda' was requested but isn't available" in done.stderr
+        refused = "Device 'cuda' isn't available here" in done.stderr
         part.tell(
             "with none given out: auto takes the CPU, cuda is refused",
             done.stdout.strip() == "cpu" and refused,

@@ -73,12 +73,14 @@ def test_published_tables_have_the_known_size(published):
 
 def test_changed_or_absent_files_are_refused(made_up, tmp_path):
     with pytest.raises(
-        SourceError, match=r"Derivation_dataset.csv isn't in .* as it was published"
+        SourceError, match=r"lacks the published Derivation_dataset.csv \(by its SHA-256\); give"
     ):
         omi.open_tables(STUDY.omi_features, tmp_path, None)
     for kind, name in omi.FILES.items():
         getattr(made_up, kind).to_csv(tmp_path / name, index=False)
-    with pytest.raises(SourceError, match=r"Derivation_dataset.csv isn't in .* \(by its SHA-256\)"):
+    with pytest.raises(
+        SourceError, match=r"lacks the published Derivation_dataset.csv \(by its SHA-256\)"
+    ):
         omi.open_tables(STUDY.omi_features, tmp_path, None)
 
 
@@ -124,13 +126,14 @@ def test_without_a_network_tables_are_made_up_and_say_so(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"), [(b"other", "its SHA-256 is not the study file's"), (None, "404 Not Found")]
+    ("body", "said"),
+    [(b"other", "its SHA-256 differs from the study file's"), (None, "404 Not Found")],
 )
 def test_another_table_than_the_published_one_is_refused(monkeypatch, tmp_path, body, said):
     monkeypatch.setattr(download, "PAUSE_S", 0.001)
     with served(dict.fromkeys(omi.FILES.values(), body)) as web:
         settings = STUDY.omi_features.model_copy(update={"url": web.url})
-        told = rf"Derivation_dataset.csv isn't the published table: {said}"
+        told = rf"Derivation_dataset.csv doesn't give the published table: {said}"
         with pytest.raises(SourceError, match=told):
             omi.open_tables(settings, None, tmp_path)
     assert not list(tmp_path.iterdir())
