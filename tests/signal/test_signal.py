@@ -256,7 +256,7 @@ def test_a_lead_with_nothing_left_is_zero():
         (np.zeros((8, 5000)), 500, "shape"),
         (np.zeros((12, 500)), 500, "shape"),
         (np.zeros((12, 5000)), 500, "usable"),
-        (np.full((12, 5000), np.nan), 500, "0 leads are usable"),
+        (np.full((12, 5000), np.nan), 500, "0 leads of the recording are usable"),
     ],
 )
 def test_a_hopeless_recording_is_refused_in_one_sentence(signal, rate, says):
